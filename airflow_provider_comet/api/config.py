@@ -1,0 +1,104 @@
+"""``Config``: where the API is and how to talk to it, checked once."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from airflow_provider_comet.api.errors import ConfigurationError
+
+DEFAULT_BASE_URL = "https://api.cometapi.com"
+DEFAULT_CONNECT_TIMEOUT = 10.0
+DEFAULT_READ_TIMEOUT = 75.0
+"""Seconds. The query route was seen to need more than 45 s (its documentation page, March 2026)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to reach the API.
+
+    :param api_key: sent as a Bearer token, to the origin of ``base_url`` alone.
+    :param base_url: the API's address; see ``clean_base_url``.
+    :param connect_timeout: seconds for a connection to be made.
+    :param read_timeout: seconds without a byte of the answer.
+    :raises ConfigurationError: for a value that can't be used.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_key", _clean_key(self.api_key))
+        object.__setattr__(self, "base_url", clean_base_url(self.base_url))
+        for name in ("connect_timeout", "read_timeout"):
+            object.__setattr__(self, name, _seconds(name, getattr(self, name)))
+
+    def is_own(self, url: str) -> bool:
+        """Whether the key may go to this URL: scheme, host and port are those of the base URL."""
+        return _origin(urlsplit(url)) == _origin(urlsplit(self.base_url))
+
+
+def clean_base_url(text: str) -> str:
+    """Return the base URL as requests are built on it.
+
+    A host without scheme means https. A trailing ``/v1`` (CometAPI's chat needs it, this route doesn't) and slashes go.
+
+    :raises ConfigurationError: not https (http is for this machine only), a user name or password in it, or no host.
+    """
+    text = text.strip()
+    parts = urlsplit(text if "://" in text else f"https://{text}")
+    try:
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            "the host holds a user name or a password; the API key belongs into the password field"
+        )
+    if not host or parts.query or parts.fragment:
+        raise ConfigurationError(f"the host {text!r} is not a base URL such as {DEFAULT_BASE_URL}")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ConfigurationError(f"the base URL {text!r} must use https; http would send the API key in the clear")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _clean_key(key: object) -> str:
+    text = key.strip().lstrip("\ufeff") if isinstance(key, str) else ""
+    if not text:
+        raise ConfigurationError("the API key is missing: put it into the password of the Airflow connection")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError("the API key holds characters that a key can't have; copy it again")
+    return text
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 86_400:
+        raise ConfigurationError(f"the connection's extra {name!r} must be a number of seconds above 0")
+    return float(value)

@@ -1,0 +1,269 @@
+"""Everything that can go wrong, and whether trying again helps.
+
+CometError
+├── ConfigurationError            the connection can't be used as it is
+├── InvalidInputError             refused here, before anything was sent or paid
+├── APIError                      the API answered, and the answer is no
+│   ├── AuthenticationError       401: wrong key
+│   ├── PermissionDeniedError     403: the key may not do this
+│   ├── BalanceExhaustedError     no credit left on the account or the key
+│   ├── BadRequestError           the request itself is wrong
+│   ├── ModelNotFoundError        no such model, or none for this key
+│   ├── PredictionNotFoundError   no such prediction
+│   ├── WrongURLError             a redirect or a web page: not the API
+│   ├── RateLimitedError          429 (retry helps)
+│   └── ServerError               5xx and unreadable answers (retry helps)
+├── TransportError                no answer at all (retry helps)
+├── AmbiguousSubmissionError      a create that may or may not have been accepted
+└── PredictionError               a fact about a prediction
+    ├── PredictionFailedError
+    ├── PredictionCanceledError
+    ├── PredictionAbortedError
+    ├── PredictionExpiredError    succeeded, but its output was removed
+    ├── EmptyOutputError          succeeded without output
+    └── PredictionTimeoutError    still running at the deadline
+
+These are plain exceptions: this module knows neither Airflow nor an HTTP library.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+EXCERPT_CHARACTERS = 300
+
+_SECRETS = (
+    (re.compile(r"sk-[A-Za-z0-9_-]{4,}"), "***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), r"\1 ***"),
+    (re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*,[^\s\"'<>]*"), "<data URI>"),
+    (re.compile(r"(https?://)[^/\s\"'<>@]*@"), r"\1***@"),
+    (re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*"), r"\1?..."),
+)
+
+
+def redact(text: str) -> str:
+    """Remove what must not be shown: keys, data URIs, URL queries (they sign links) and URL passwords."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def excerpt(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
+    """One redacted line of at most ``limit`` characters, for messages.
+
+    Redaction comes first: a key that is cut in half would no longer be recognised.
+    """
+    text = " ".join(redact(text).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class CometError(Exception):
+    """Base of all errors of this package.
+
+    :param detail: what was said or seen; shown as a redacted excerpt of at most 300 characters.
+    :param status: HTTP status, if there was an answer.
+    :param code: ``error.code`` of the answer.
+    :param request_id: CometAPI's id of the request; its support asks for it.
+    :param prediction_id: the prediction this is about.
+    :param retry_after: seconds that the server asked us to wait.
+    """
+
+    retryable: ClassVar[bool] = False
+    """Whether the same request may succeed later without anybody changing anything."""
+    summary: ClassVar[str] = "CometAPI call failed"
+    next_step: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        prediction_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.detail = excerpt(detail)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.prediction_id = prediction_id
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    def __str__(self) -> str:
+        facts = [
+            f"HTTP {self.status}" if self.status is not None else "",
+            f"code {self.code}" if self.code else "",
+            f"request id {self.request_id}" if self.request_id else "",
+        ]
+        known = ", ".join(fact for fact in facts if fact)
+        text = f"Prediction {self.prediction_id}: {self.summary}" if self.prediction_id else self.summary
+        text += f" ({known})" if known else ""
+        text += f": {self.detail}" if self.detail else ""
+        text += "" if text.endswith((".", "!", "?")) else "."
+        return f"{text} {self.next_step}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON for a trigger event; ``from_dict`` makes an equal error of it."""
+        return {"type": type(self).__name__, **vars(self)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> CometError:
+        """Rebuild an error, also another release's: unknown fields are dropped, an unknown type is a CometError."""
+        fields = ("status", "code", "request_id", "prediction_id", "retry_after")
+        cls = _subclasses(CometError).get(str(data.get("type")), CometError)
+        return cls(str(data.get("detail") or ""), **{name: data.get(name) for name in fields})
+
+
+def _subclasses(cls: type[CometError]) -> dict[str, type[CometError]]:
+    found = {cls.__name__: cls}
+    for subclass in cls.__subclasses__():
+        found.update(_subclasses(subclass))
+    return found
+
+
+class ConfigurationError(CometError):
+    """The connection can't be used as it is. A retry does not help until somebody changes it."""
+
+    summary = "The CometAPI connection can't be used"
+
+
+class InvalidInputError(CometError):
+    """Refused before anything was sent: nothing was paid. A retry does not help."""
+
+    summary = "Not sent, nothing was paid"
+
+
+class APIError(CometError):
+    """The API answered, and the answer is no. Raised as one of the classes below."""
+
+
+class AuthenticationError(APIError):
+    """The API refused the key (401). A retry helps only after the key was replaced."""
+
+    summary = "CometAPI refused the API key"
+    next_step = "Put a valid key into the password of the Airflow connection, then clear the task."
+
+
+class PermissionDeniedError(APIError):
+    """The key may not do this (403). A retry helps only after access was granted."""
+
+    summary = "CometAPI denied access"
+    next_step = "Check that the key may use this model and route, then clear the task."
+
+
+class BalanceExhaustedError(APIError):
+    """The account or the key has no credit left. A retry helps only after it was topped up."""
+
+    summary = "The balance of the CometAPI account or key is exhausted"
+    next_step = "Top up the account or raise the key's limit, then clear the task."
+
+
+class BadRequestError(APIError):
+    """The request is wrong: 4xx, or 500 with a code that says so. The same request fails again."""
+
+    summary = "CometAPI rejected the request"
+    next_step = "Correct the model's input (see the model's page), then clear the task."
+
+
+class ModelNotFoundError(APIError):
+    """The model does not exist, or not for this key. A retry helps only after the name or the key changed."""
+
+    summary = "CometAPI knows no such model for this key"
+    next_step = "Check the model's owner/name in CometAPI's catalogue, then clear the task."
+
+
+class PredictionNotFoundError(APIError):
+    """The API does not know the prediction. A retry helps in the first minute of its life (``polling``), then not."""
+
+    summary = "CometAPI knows no such prediction"
+    next_step = "Check that the id is complete and was created with the same account."
+
+
+class WrongURLError(APIError):
+    """A redirect or a web page came back: this is not the API. A retry does not help until the URL is corrected."""
+
+    summary = "The answer is not from the CometAPI API: the base URL is wrong"
+    next_step = (
+        "Set the host of the Airflow connection to the API's base URL without a path (https://api.cometapi.com), "
+        "then clear the task."
+    )
+
+
+class RateLimitedError(APIError):
+    """Too many requests (429). A retry helps, after ``retry_after`` seconds if the server named them."""
+
+    retryable = True
+    summary = "CometAPI limits the request rate"
+    next_step = "Retry later, or send fewer requests at once (an Airflow pool on the create tasks)."
+
+
+class ServerError(APIError):
+    """The server or something before it failed for now. A retry helps."""
+
+    retryable = True
+    summary = "CometAPI failed for now"
+    next_step = "Retry later; give CometAPI's support the request id if it lasts."
+
+
+class TransportError(CometError):
+    """No answer arrived: name look-up, connection, TLS, a dropped connection or a read timeout. A retry helps."""
+
+    retryable = True
+    summary = "CometAPI could not be reached"
+    next_step = "Check the connection's host, the network and proxy of this machine, then retry."
+
+
+class AmbiguousSubmissionError(CometError):
+    """A create without a clear answer: it may have been accepted, and billed. A retry may pay a second time."""
+
+    summary = "The create has no clear answer: it may have been accepted and billed, so it is not sent again"
+    next_step = "Look at the usage page of the CometAPI account; if it was not accepted, clear the task."
+
+
+class PredictionError(CometError):
+    """A fact about a prediction that no retry changes."""
+
+
+class PredictionFailedError(PredictionError):
+    """The model or its provider failed. Looking again does not help; a new prediction may."""
+
+    summary = "it failed"
+    next_step = "Clear the create task to run it again (a new, billed prediction)."
+
+
+class PredictionCanceledError(PredictionError):
+    """It was canceled while it ran. Looking again does not help."""
+
+    summary = "it was canceled"
+    next_step = "Clear the create task to run it again (a new, billed prediction)."
+
+
+class PredictionAbortedError(PredictionError):
+    """It was aborted before it started. Looking again does not help."""
+
+    summary = "it was aborted before it started"
+    next_step = "Clear the create task to run it again (a new, billed prediction)."
+
+
+class PredictionExpiredError(PredictionError):
+    """It succeeded, but its output was removed since. Looking again does not help."""
+
+    summary = "it succeeded, but its output has been removed (results are kept for a limited time)"
+    next_step = "Wait for it soon after creating it. Clear the create task to run it again (a new, billed prediction)."
+
+
+class EmptyOutputError(PredictionError):
+    """It succeeded without any output. Looking again does not help."""
+
+    summary = "it succeeded without output"
+    next_step = "Pass allow_empty=True if that is a result for you."
+
+
+class PredictionTimeoutError(PredictionError):
+    """It had not finished when the wait's timeout ended. It goes on, and waiting longer may help."""
+
+    summary = "it was not finished when the timeout ended; it goes on at CometAPI and may be billed"
+    next_step = "Raise the timeout and clear the wait task: it looks at the same prediction again, at no cost."

@@ -1,0 +1,188 @@
+"""``Prediction``: one value for both shapes in which the API describes a prediction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+INLINE_LIMIT_BYTES = 48_000
+"""Longer text stays out of XCom: there it would sit in the metadata database and in every log of it."""
+
+# Spellings seen from CometAPI, its gateway and Replicate, compared in lower case.
+_STATUSES = {
+    "starting": ("starting", "pending", "queued", "submitted", "not_start"),
+    "processing": ("processing", "in_progress", "running"),
+    "succeeded": ("succeeded", "success", "succeed", "completed"),
+    "failed": ("failed", "failure", "error", "violation"),
+    "canceled": ("canceled", "cancelled"),
+    "aborted": ("aborted",),
+}
+_SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
+_TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
+
+
+def normalise_status(raw: object) -> str:
+    """One of the six statuses, or what the server said if it is none of them."""
+    text = raw if isinstance(raw, str) else ""
+    return _SPELLINGS.get(text.strip().lower(), text or "unknown")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prediction as the API last described it.
+
+    :param id: the id to ask for.
+    :param status: ``starting``, ``processing``, ``succeeded``, ``failed``, ``canceled`` or ``aborted``;
+        any other word is the server's own and counts as still running.
+    :param model: ``owner/name``; the server may name another one than was asked for.
+    :param version: the model's version, often ``hidden``.
+    :param output: raw JSON, of a shape that depends on the model (a list, a string, an object, ``None``).
+    :param error: the server's words if it failed.
+    :param logs: the model's log.
+    :param metrics: for example ``predict_time`` in seconds.
+    :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
+    :param data_removed: the server has deleted input and output.
+    """
+
+    id: str
+    status: str
+    model: str | None = None
+    version: str | None = None
+    output: Any = None
+    error: str | None = None
+    logs: str | None = None
+    metrics: Any = None
+    created_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    data_removed: bool = False
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it will not change any more. Decided on the status alone: output can be there while it still runs."""
+        return self.status in _TERMINAL
+
+    @property
+    def has_known_status(self) -> bool:
+        """Whether the status is one of the six; another one counts as running and is worth a warning."""
+        return self.status in _STATUSES
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it finished well."""
+        return self.status == "succeeded"
+
+    @property
+    def files(self) -> list[str]:
+        """Every URL and data URI of the output in order, whatever the output's shape."""
+        return list(_files(self.output))
+
+    def summary(self) -> dict[str, Any]:
+        """What a wait puts into XCom: these twelve keys, JSON, small.
+
+        Data URIs and text above 48 kB are replaced by a marker that says how to get them.
+        """
+        return {
+            "id": self.id,
+            "model": self.model,
+            "version": self.version,
+            "status": self.status,
+            "files": [self._inline(file) for file in self.files],
+            "output": self._inline(self.output),
+            "error": self._inline(self.error),
+            "metrics": self._inline(self.metrics),
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "completed_at": self.completed_at,
+            "data_removed": self.data_removed,
+        }
+
+    def _inline(self, value: Any) -> Any:
+        value = self._without_data_uris(value)
+        size = len(json.dumps(value))
+        return self._marker("text", size) if size > INLINE_LIMIT_BYTES else value
+
+    def _without_data_uris(self, value: Any) -> Any:
+        if isinstance(value, str):
+            if not _is_data_uri(value):
+                return value
+            return self._marker(value[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(value))
+        if isinstance(value, Mapping):
+            return {key: self._without_data_uris(item) for key, item in value.items()}
+        return [self._without_data_uris(item) for item in value] if isinstance(value, list) else value
+
+    def _marker(self, kind: str, size: int) -> str:
+        return f"<{kind}, {size} bytes, not in XCom: CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
+
+    @classmethod
+    def from_body(cls, body: object, *, prediction_id: str | None = None) -> Prediction | None:
+        """Read an answer's JSON; ``None`` if it describes no prediction.
+
+        :param body: flat (a Replicate prediction, as documented today) or wrapped (CometAPI's task envelope
+            ``{"code": "success", "data": {"task_id", "status", "data": {...}}}``, which its own tools read in 2026).
+        :param prediction_id: the id that was asked for; it wins over the one in the body.
+        """
+        if not isinstance(body, Mapping):
+            return None
+        inner, task = _unwrap(body)
+        identity = prediction_id or inner.get("id") or task.get("task_id")
+        has_status = isinstance(inner.get("status"), str) or isinstance(task.get("status"), str)
+        if not isinstance(identity, str) or not identity or (prediction_id and not has_status):
+            return None
+        error = inner.get("error") or task.get("fail_reason") or None
+        return cls(
+            id=identity,
+            status=_status(inner, task),
+            model=_text(inner.get("model")),
+            version=_text(inner.get("version")),
+            output=inner.get("output"),
+            error=error if error is None or isinstance(error, str) else json.dumps(error),
+            logs=_text(inner.get("logs")),
+            metrics=inner.get("metrics"),
+            created_at=_text(inner.get("created_at")),
+            started_at=_text(inner.get("started_at")),
+            completed_at=_text(inner.get("completed_at")),
+            data_removed=inner.get("data_removed") is True,
+        )
+
+
+def _unwrap(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The prediction's own fields, and those of the task envelope around it (empty for a flat body)."""
+    task = body.get("data")
+    if isinstance(body.get("status"), str) or not isinstance(task, Mapping):
+        return body, {}
+    if "task_id" not in task and "data" not in task:
+        return task, {}
+    inner = task.get("data")
+    return (inner if isinstance(inner, Mapping) else {}), task
+
+
+def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """The prediction's own status if terminal, else the envelope's, unless that claims a success it doesn't carry."""
+    own = normalise_status(inner.get("status", "starting"))
+    if own in _TERMINAL or not task:
+        return own
+    outer = normalise_status(task.get("status"))
+    return "processing" if outer == "succeeded" and inner.get("output") is None else outer
+
+
+def _files(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.startswith(("https://", "http://")) or _is_data_uri(value):
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _files(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _files(item)
+
+
+def _is_data_uri(text: str) -> bool:
+    return text.startswith("data:") and "," in text
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,251 @@
+"""The HTTP contract: which requests there are, and what each answer means.
+
+Every rule about an answer stands in the tables below, once. Sources: CometAPI's pages "Create predictions",
+"Get a Replicate prediction" and "Error codes and retry strategy" (apidoc.cometapi.com), and answers that were recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.validation import check_create, check_prediction_id
+
+# error.code decides before the status: the API answers 500 for a missing field and 503 for an unknown model.
+_BY_CODE: dict[str, type[e.APIError]] = {
+    "invalid_request": e.BadRequestError,
+    "convert_request_failed": e.BadRequestError,
+    "model_not_found": e.ModelNotFoundError,
+    "insufficient_user_quota": e.BalanceExhaustedError,
+    "pre_consume_token_quota_failed": e.BalanceExhaustedError,
+    "permission_denied": e.PermissionDeniedError,
+    "task_not_exist": e.PredictionNotFoundError,
+}
+_BY_STATUS: dict[int, type[e.APIError]] = {
+    401: e.AuthenticationError,
+    402: e.BalanceExhaustedError,
+    403: e.PermissionDeniedError,
+    405: e.WrongURLError,
+    408: e.ServerError,
+    429: e.RateLimitedError,
+}
+# Cloudflare could not connect to the API's server: with its "cf-ray" header these prove that nothing was accepted.
+_NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
+
+_REQUEST_ID = re.compile(r"\s*\(request id: ([^)]+)\)")
+_TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, ready to be sent to ``base_url + path``.
+
+    :param not_found: what a plain 404 means for this request.
+    """
+
+    method: str
+    path: str
+    not_found: type[e.APIError]
+    body: bytes | None = None
+    prediction_id: str | None = None
+
+    @property
+    def is_create(self) -> bool:
+        """Whether sending it may cost money."""
+        return self.method == "POST"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer.
+
+    :param headers: names in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @classmethod
+    def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
+        """Take an answer in. If a server echoes the key, it goes here, at the door: no XCom or log can hold it then."""
+        text = body.decode("utf-8", "replace").replace(secret, "***")
+        return cls(status, {name.lower(): value.replace(secret, "***") for name, value in headers.items()}, text)
+
+    @property
+    def is_html(self) -> bool:
+        """A web page, by its content type or its first characters."""
+        start = self.text[:100].lstrip().lower()
+        return "text/html" in self.headers.get("content-type", "") or start.startswith(("<!doctype html", "<html"))
+
+    def json(self) -> Any:
+        """The body, or ``None`` if it is no JSON."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            return None
+
+
+def create_prediction(model: object, input: object) -> Request:
+    """``POST /replicate/v1/models/{owner}/{name}/predictions``: the only documented create.
+
+    :raises InvalidInputError: it could only fail; nothing is sent.
+    """
+    check_create(model, input)
+    body = json.dumps({"input": input}, allow_nan=False, ensure_ascii=False).encode()
+    return Request("POST", f"/replicate/v1/models/{model}/predictions", e.ModelNotFoundError, body)
+
+
+def get_prediction(prediction_id: object) -> Request:
+    """``GET /replicate/v1/predictions/{id}``. Built from the id: ``urls.get`` of an answer leads to another host.
+
+    :raises InvalidInputError: this can't be an id.
+    """
+    checked = check_prediction_id(prediction_id)
+    return Request("GET", f"/replicate/v1/predictions/{checked}", e.PredictionNotFoundError, prediction_id=checked)
+
+
+def list_models() -> Request:
+    """``GET /v1/models``: read-only and free; it needs a valid key."""
+    return Request("GET", "/v1/models", e.WrongURLError)
+
+
+def read_prediction(request: Request, response: Response) -> Prediction:
+    """Return the prediction that an answer describes.
+
+    :raises CometError: by the tables of this module; for a create, ``AmbiguousSubmissionError`` unless the answer
+        proves that nothing was accepted.
+    """
+    if 200 <= response.status < 300:
+        prediction = Prediction.from_body(response.json(), prediction_id=request.prediction_id)
+        if prediction is not None:
+            return prediction
+    raise _error(request, response)
+
+
+def read_models(request: Request, response: Response) -> int:
+    """Return the number of models that the key can see.
+
+    :raises CometError: as ``read_prediction``.
+    """
+    body = response.json()
+    if 200 <= response.status < 300 and isinstance(body, Mapping) and isinstance(body.get("data"), list):
+        return len(body["data"])
+    raise _error(request, response)
+
+
+def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometError:
+    """Return the error for a request without an answer.
+
+    :param sent: whether any byte of the body may have left; a create that did not is safe to repeat.
+    """
+    if request.is_create and sent:
+        return e.AmbiguousSubmissionError(detail)
+    return e.TransportError(detail, prediction_id=request.prediction_id)
+
+
+def _error(request: Request, response: Response) -> e.CometError:
+    body = response.json()
+    message, code, in_envelope = _said(body)
+    found = _REQUEST_ID.search(message)
+    error_class = _classify(request, response, body, code)
+    if response.is_html:
+        title = _TITLE.search(response.text)
+        message = f"a web page came back, titled {title[1].strip()!r}" if title else "a web page came back"
+    error = error_class(
+        _REQUEST_ID.sub("", message) or response.text,
+        status=response.status,
+        code=code,
+        request_id=response.headers.get("x-cometapi-request-id") or (found[1] if found else None),
+        prediction_id=request.prediction_id,
+        retry_after=_retry_after(response, body),
+    )
+    if request.is_create and not _proves_rejection(response, code, in_envelope):
+        return _ambiguous(error)
+    return error
+
+
+def _classify(request: Request, response: Response, body: Any, code: str | None) -> type[e.APIError]:
+    status = response.status
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return e.ServerError
+    if 300 <= status < 400 or response.is_html:
+        return e.WrongURLError
+    if status == 404:
+        return request.not_found
+    if status >= 400:
+        return e.BadRequestError
+    if isinstance(body, Mapping) and body.get("code") == "success" and request.prediction_id:
+        return e.PredictionNotFoundError  # an envelope without a task: not visible yet
+    return e.ServerError
+
+
+def _proves_rejection(response: Response, code: str | None, in_envelope: bool) -> bool:
+    """Whether this answer to a create proves that nothing was accepted, and so nothing is billed."""
+    if code in _BY_CODE:
+        return True
+    if response.status < 300 or response.status == 408:
+        return False
+    if response.status < 500:
+        return True
+    # 503 in the API's own envelope: its gateway found no channel. Everything else from 500 on may come from behind the
+    # point where a prediction exists (524: the proxy stopped waiting, the server may have gone on).
+    return (response.status == 503 and in_envelope) or (
+        response.status in _NOT_CONNECTED and "cf-ray" in response.headers
+    )
+
+
+def _ambiguous(error: e.CometError) -> e.AmbiguousSubmissionError:
+    detail = f"{error.detail} [{error.summary}]" if isinstance(error, e.WrongURLError) else error.detail
+    return e.AmbiguousSubmissionError(detail, status=error.status, code=error.code, request_id=error.request_id)
+
+
+def _said(body: Any) -> tuple[str, str | None, bool]:
+    """Message, code, and whether they came in CometAPI's own envelope (the five shapes of error bodies it sends)."""
+    if not isinstance(body, Mapping):
+        return "", None, False
+    error = body.get("error")
+    if isinstance(error, Mapping):
+        return str(error.get("message") or ""), _word(error.get("code")), True
+    if isinstance(body.get("code"), str) and body["code"] != "success":
+        return str(body.get("message") or ""), body["code"], True
+    detail = error or body.get("detail") or body.get("title") or ""
+    return detail if isinstance(detail, str) else json.dumps(detail), None, False
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _retry_after(response: Response, body: Any) -> float | None:
+    """Seconds to wait, by ``Retry-After`` (seconds or a date), the body's ``retry_after`` or ``ratelimit-reset``."""
+    in_body = body.get("retry_after") if isinstance(body, Mapping) else None
+    for hint in (response.headers.get("retry-after"), in_body, response.headers.get("ratelimit-reset")):
+        seconds = _seconds(hint, response.headers.get("date"))
+        if seconds is not None:
+            return seconds
+    return None
+
+
+def _seconds(hint: object, date: str | None) -> float | None:
+    if hint is None or isinstance(hint, bool):
+        return None
+    try:
+        return max(0.0, min(float(hint), 86_400.0)) if isinstance(hint, (int, float, str)) else None
+    except ValueError:
+        pass
+    try:  # a date: compared with the server's own clock, ours may differ
+        wait = parsedate_to_datetime(str(hint)) - parsedate_to_datetime(str(date))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, min(wait.total_seconds(), 86_400.0))

@@ -1,0 +1,90 @@
+"""Is this request worth paying for? Checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from airflow_provider_comet.api.errors import InvalidInputError
+
+MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
+
+# The request contract of the create route: the model id is part of the path, the body's only documented key is
+# "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
+# a model takes is the model's business, so nothing is said about them here.
+_CREATE = Draft202012Validator({
+    "type": "object",
+    "properties": {
+        "model": {"type": "string", "pattern": MODEL_PATTERN},
+        "input": {"type": "object", "minProperties": 1},
+    },
+    "required": ["model", "input"],
+})
+_ID = Draft202012Validator({"type": "string", "pattern": ID_PATTERN})
+
+_HINTS = {
+    "model": "must be 'owner/name', for example 'black-forest-labs/flux-schnell', without version or URL",
+    "input": "must be a non-empty JSON object (a dict) with all parameters of the model; if a template rendered it to "
+    "text, set render_template_as_native_obj=True on the DAG",
+}
+
+
+def check_create(model: object, input: object) -> None:
+    """Refuse a create that can only fail, before it is paid for.
+
+    :raises InvalidInputError: names the parameter and the type of its value, never the value.
+    """
+    problem = next(_CREATE.iter_errors({"model": model, "input": input}), None)
+    if problem is not None:
+        name = str(problem.path[0])
+        value = {"model": model, "input": input}[name]
+        got = (
+            "an empty dict"
+            if value == {}
+            else f"{value!r}"
+            if name == "model" and isinstance(value, str)
+            else _type(value)
+        )
+        raise InvalidInputError(f"{name} {_HINTS[name]}; got {got}")
+    for path, fault in _faults(input, "input", ()):
+        raise InvalidInputError(f"{path} {fault}")
+
+
+def check_prediction_id(prediction_id: object) -> str:
+    """Return the id if it can be one: it becomes a part of a URL's path.
+
+    :raises InvalidInputError: for anything else, for example the ``None`` of a skipped upstream task.
+    """
+    if not _ID.is_valid(prediction_id):
+        got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type(prediction_id)
+        raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}")
+    return str(prediction_id)
+
+
+def _faults(value: Any, path: str, parents: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """What a JSON Schema can't say: values that JSON can't carry, and nulls that were meant to be left out."""
+    if value is None:
+        yield path, "is None; leave the key out instead (a template or an upstream task may have rendered to nothing)"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path, "is NaN or infinite, which JSON can't carry"
+    elif id(value) in parents:
+        yield path, "contains itself"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(key, str):
+                yield from _faults(item, f"{path}.{key}", (*parents, id(value)))
+            else:
+                yield path, f"has a key of type {type(key).__name__}; JSON's keys are strings"
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{path}[{index}]", (*parents, id(value)))
+    elif not isinstance(value, (str, int, float)):
+        yield path, f"is of type {type(value).__name__}, which JSON can't carry"
+
+
+def _type(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,241 @@
+"""The only module that touches the network. It loops and sends; ``api`` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import ssl
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+import aiohttp
+import requests
+from requests.auth import AuthBase
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+
+from airflow_provider_comet import __version__
+from airflow_provider_comet.api import polling, protocol
+from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.prediction import Prediction
+
+_HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
+
+
+class CometClient:
+    """Blocking client on ``requests``, for workers.
+
+    :param config: where the API is.
+    :param sleep: how to wait between two attempts; tests inject their own, with ``clock``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.session = _session(config)
+        self._sleep = sleep
+        self._clock = clock
+
+    def create_prediction(self, model: object, input: object) -> Prediction:
+        """Submit a prediction, once; it is repeated only when it certainly was not accepted.
+
+        :raises AmbiguousSubmissionError: it may have been accepted.
+        :raises CometError: it was not.
+        """
+        request = protocol.create_prediction(model, input)
+        return self._patiently(lambda: protocol.read_prediction(request, self._exchange(request)))
+
+    def get_prediction(self, prediction_id: object) -> Prediction:
+        """Return the prediction as it is now; trouble that may pass is waited out for up to two minutes.
+
+        :raises CometError: it can't be read.
+        """
+        return self._patiently(lambda: self.look(prediction_id))
+
+    def look(self, prediction_id: object) -> Prediction:
+        """Ask once.
+
+        :raises CometError: no prediction came back.
+        """
+        request = protocol.get_prediction(prediction_id)
+        return protocol.read_prediction(request, self._exchange(request))
+
+    def count_models(self) -> int:
+        """Return how many models the key can see: a free call that tells whether URL and key are right.
+
+        :raises CometError: they are not.
+        """
+        request = protocol.list_models()
+        return protocol.read_models(request, self._exchange(request))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+    def _patiently(self, call: Callable[[], Prediction]) -> Prediction:
+        started, attempt = self._clock(), 0
+        while True:
+            try:
+                return call()
+            except CometError as error:
+                attempt += 1
+                delay = polling.retry_delay(
+                    error, attempt=attempt, elapsed=self._clock() - started, chance=random.random()
+                )
+                if delay is None:
+                    raise
+            self._sleep(delay)
+
+    def _exchange(self, request: protocol.Request) -> protocol.Response:
+        """Send a request and take the answer in, whatever it says."""
+        # A kept-alive connection may be dead already, and a create that dies on it would look as if it might have been
+        # accepted: each one goes out on a connection of its own.
+        session = _session(self.config) if request.is_create else self.session
+        body = None if request.body is None else _Body(request.body)
+        try:
+            answer = session.request(
+                request.method,
+                self.config.base_url + request.path,
+                data=body,
+                headers={"Content-Type": "application/json"} if body else None,
+                timeout=(self.config.connect_timeout, self.config.read_timeout),
+                allow_redirects=False,
+            )
+            return protocol.Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
+        except (requests.RequestException, OSError) as error:
+            raise protocol.transport_error(
+                request, _root_cause(error, self.config), sent=body is not None and body.was_read
+            ) from None  # the chain holds URLs and headers; the root cause is in the message
+        finally:
+            if session is not self.session:
+                session.close()
+
+
+class AsyncCometClient:
+    """Client on ``aiohttp``, for triggers. It can only look: creating is the worker's business.
+
+    An async context manager; leaving it closes the connections.
+
+    :param config: where the API is.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> AsyncCometClient:
+        # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
+        # environment variables that requests reads, by requests' own rules.
+        self._proxy, ca_bundle = await asyncio.to_thread(_environment, self.config.base_url)
+        context = await asyncio.to_thread(_ssl_context, ca_bundle)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self.config.connect_timeout, sock_read=self.config.read_timeout
+            ),
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def look(self, prediction_id: object) -> Prediction:
+        """Ask once.
+
+        :raises CometError: no prediction came back.
+        """
+        request = protocol.get_prediction(prediction_id)
+        return protocol.read_prediction(request, await self._exchange(request))
+
+    async def _exchange(self, request: protocol.Request) -> protocol.Response:
+        if self._session is None:
+            raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
+        try:
+            async with self._session.request(
+                request.method,
+                self.config.base_url + request.path,
+                headers={"Authorization": f"Bearer {self.config.api_key}"},
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as answer:
+                return protocol.Response.received(
+                    answer.status, answer.headers, await answer.read(), self.config.api_key
+                )
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise protocol.transport_error(request, _root_cause(error, self.config), sent=True) from None
+
+
+class _OriginAuth(AuthBase):
+    """Attach the key to requests for the configured origin only. Being there at all, it also keeps netrc out."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._config.is_own(request.url or ""):
+            request.headers["Authorization"] = f"Bearer {self._config.api_key}"
+        return request
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect: one would carry the call, and with http.client's rules a key, elsewhere."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
+class _Body(io.BytesIO):
+    """A request body that knows whether it was asked for: before that, no server can have accepted it.
+
+    This holds for every way in which a connection can fail to come about (DNS, refusal, proxy, TLS, timeout), without a
+    list of the exceptions that stand for them.
+    """
+
+    was_read = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.was_read = True
+        return super().read(size)
+
+
+def _session(config: Config) -> _Session:
+    session = _Session()
+    session.headers.update(_HEADERS)
+    session.auth = _OriginAuth(config)
+    return session
+
+
+def _environment(url: str) -> tuple[str | None, str]:
+    """Proxy and path of the CA bundle for a URL, as requests finds them in the environment."""
+    with requests.Session() as session:
+        settings = session.merge_environment_settings(url, {}, False, None, None)
+    bundle = settings["verify"]
+    return select_proxy(url, settings["proxies"]), bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
+
+
+def _ssl_context(ca_bundle: str) -> ssl.SSLContext:
+    if os.path.isdir(ca_bundle):
+        return ssl.create_default_context(capath=ca_bundle)
+    return ssl.create_default_context(cafile=ca_bundle)
+
+
+def _root_cause(error: BaseException, config: Config) -> str:
+    """The innermost reason in words; the outer ones of both libraries repeat URLs and object addresses."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    text = str(error) or f"no answer within {config.read_timeout:g} s"
+    return f"{config.base_url}: {type(error).__name__}: {text}".replace(config.api_key, "***")

@@ -1,0 +1,209 @@
+"""``CometReplicateHook``: from an Airflow connection to the API."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+
+from airflow_provider_comet import outcome
+from airflow_provider_comet.api.config import DEFAULT_BASE_URL, Config
+from airflow_provider_comet.api.errors import CometError, ConfigurationError
+from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.provider_info import CONNECTION_TYPE
+
+if TYPE_CHECKING:
+    import requests
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_comet.api.prediction import Prediction
+    from airflow_provider_comet.client import CometClient
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONN_ID = "cometapi_default"
+
+
+class CometReplicateHook(BaseHook):
+    """Create predictions on CometAPI and read them; usable in any task.
+
+    :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
+        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10) and ``read_timeout`` (seconds
+        without a byte, default 75). Only where ``cometapi_default`` does not exist, the environment variables
+        ``COMETAPI_KEY`` and ``COMETAPI_BASE_URL`` take its place.
+    """
+
+    conn_name_attr = "conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type: str = CONNECTION_TYPE["connection-type"]
+    hook_name: str = CONNECTION_TYPE["hook-name"]
+
+    def __init__(self, conn_id: str = DEFAULT_CONN_ID) -> None:
+        super().__init__()
+        self.conn_id = conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the connection form for Airflow < 3.2; from 3.2 on Airflow reads ``provider_info`` itself."""
+        behaviour = CONNECTION_TYPE["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The connection's settings, checked.
+
+        :raises ConfigurationError: the connection is missing, of another type, or can't be used.
+        """
+        try:
+            connection = self.get_connection(self.conn_id)
+        except AirflowNotFoundException:
+            config = _config_from_environment(self.conn_id)
+            mask_secret(config.api_key)
+            return config
+        return _config_from_connection(self.conn_id, connection, connection.extra_dejson)
+
+    @functools.cached_property
+    def client(self) -> CometClient:
+        """The client behind this hook."""
+        from airflow_provider_comet.client import CometClient  # loads requests and aiohttp: not while DAGs are parsed
+
+        return CometClient(self.config)
+
+    def get_conn(self) -> requests.Session:
+        """Return a session that sends the key to the connection's own origin, and to no other host."""
+        return self.client.session
+
+    def create_prediction(self, model: str, input: Mapping[str, Any]) -> Prediction:
+        """Submit a prediction, which costs money. Repeated only when it certainly was not accepted.
+
+        :param model: ``owner/name``.
+        :param input: the model's parameters.
+        :returns: the prediction, usually ``starting``; its ``id`` is what to keep.
+        :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
+        :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
+        """
+        return self.client.create_prediction(model, input)
+
+    def get_prediction(self, prediction_id: str) -> Prediction:
+        """Return a prediction as it is now, whatever its status. Trouble that may pass is waited out for two minutes.
+
+        :raises PredictionNotFoundError: the API does not know the id.
+        :raises CometError: it can't be read.
+        """
+        return self.client.get_prediction(prediction_id)
+
+    def wait_for_prediction(
+        self,
+        prediction_id: str,
+        *,
+        timeout: float = 3600,
+        poke_interval: float | None = None,
+        allow_empty: bool = False,
+    ) -> Prediction:
+        """Block until a prediction has succeeded. It holds the worker meanwhile: ``PredictionSensor`` does not.
+
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between looks; by default they grow with the prediction's age, up to a minute.
+        :param allow_empty: whether a success without output is a result.
+        :returns: the prediction, with its output.
+        :raises PredictionError: it failed, was canceled or aborted, has no output (any more), or the time is up.
+        :raises CometError: it can't be read.
+        """
+        offset = time.time() - time.monotonic()  # absolute times, but immune to a clock that is set meanwhile
+        started_at = time.time()
+        wait = Wait(prediction_id, started_at, started_at + timeout, poke_interval)
+        while True:
+            ended = self.look(wait, now=lambda: time.monotonic() + offset)
+            if isinstance(ended, CometError):
+                raise ended
+            if not isinstance(ended, float):
+                outcome.judge(ended.summary(), allow_empty=allow_empty)
+                return ended
+            time.sleep(ended)
+
+    def look(self, wait: Wait, now: Any = time.time) -> Prediction | CometError | float:
+        """Look once for a wait: how it ended, or seconds until the next look.
+
+        :param now: the clock, read after the look.
+        """
+        seen: Prediction | CometError
+        try:
+            seen = self.client.look(wait.prediction_id)
+        except CometError as error:
+            seen = error
+        if news := wait.news(seen):
+            self.log.info("Prediction %s: %s", wait.prediction_id, news)
+        return wait.after(seen, now=now(), chance=random.random())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check URL and key by listing the models: a free, read-only call."""
+        try:
+            return True, f"The key works; it can see {self.client.count_models()} models."
+        except CometError as error:
+            return False, str(error)
+
+
+async def aget_config(conn_id: str) -> Config:
+    """Return the settings of a connection, without blocking the event loop of a triggerer.
+
+    :raises ConfigurationError: as ``CometReplicateHook.config``.
+    """
+    try:
+        connection = await get_async_connection(conn_id)
+    except AirflowNotFoundException:
+        config = _config_from_environment(conn_id)
+        await _amask_secret(config.api_key)
+        return config
+    return _config_from_connection(conn_id, connection, await get_async_extra_dejson(connection))
+
+
+async def _amask_secret(secret: str) -> None:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:  # Airflow < 3.3: only the blocking call exists, and it may not run on the event loop
+        await asyncio.to_thread(mask_secret, secret)
+    else:
+        await amask_secret(secret)
+
+
+def _config_from_connection(conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> Config:
+    if connection.conn_type != CometReplicateHook.conn_type:
+        raise ConfigurationError(
+            f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CometReplicateHook.conn_type!r}"
+        )
+    host = connection.host or DEFAULT_BASE_URL
+    timeouts = {name: extra[name] for name in ("connect_timeout", "read_timeout") if extra.get(name) not in (None, "")}
+    try:
+        return Config(
+            api_key=connection.password or "",
+            base_url=f"{host}:{connection.port}" if connection.port else host,
+            **timeouts,
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"connection {conn_id!r}: {error.detail}") from None
+
+
+def _config_from_environment(conn_id: str) -> Config:
+    """Key and URL from the environment, and both from there: a key must never go to the host of another source."""
+    key = os.environ.get("COMETAPI_KEY", "").strip()
+    if conn_id != DEFAULT_CONN_ID or not key:
+        raise ConfigurationError(
+            f"connection {conn_id!r} does not exist; create it: airflow connections add {conn_id} "
+            "--conn-type cometapi --conn-password <API key>"
+            + (" (or set COMETAPI_KEY)" if conn_id == DEFAULT_CONN_ID else "")
+        )
+    _say_once("Connection %r does not exist: using COMETAPI_KEY and COMETAPI_BASE_URL instead", conn_id)
+    return Config(api_key=key, base_url=os.environ.get("COMETAPI_BASE_URL", "").strip() or DEFAULT_BASE_URL)
+
+
+@functools.cache
+def _say_once(message: str, *args: str) -> None:
+    log.info(message, *args)

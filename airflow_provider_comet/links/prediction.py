@@ -1,0 +1,32 @@
+"""Links from a task to what it is about."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+from airflow_provider_comet.api.validation import MODEL_PATTERN
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+
+MODEL_XCOM_KEY = "model"
+
+
+class ModelLink(BaseOperatorLink):
+    """Link to the model's public page, where its input parameters are described.
+
+    It reads an XCom, because Airflow asks for links on a fresh operator, without rendered fields. There is no link to
+    the prediction itself: the page that the API names belongs to the gateway's account.
+    """
+
+    name = "Model"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the page's address, or nothing before the task has run."""
+        model = XCom.get_value(ti_key=ti_key, key=MODEL_XCOM_KEY)
+        if not isinstance(model, str) or not re.fullmatch(MODEL_PATTERN, model):
+            return ""
+        return f"https://replicate.com/{model}"

@@ -1,0 +1,92 @@
+"""The one judgement of a finished wait, the same in every mode; and what it means to Airflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.prediction import Prediction
+
+EVENT_LIMIT_BYTES = 8_000
+"""Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
+
+_ENDED_BADLY: dict[str, type[e.PredictionError]] = {
+    "failed": e.PredictionFailedError,
+    "canceled": e.PredictionCanceledError,
+    "aborted": e.PredictionAbortedError,
+}
+
+
+def judge(summary: Mapping[str, Any], *, allow_empty: bool) -> dict[str, Any]:
+    """Return the summary of a prediction that succeeded.
+
+    :param summary: ``Prediction.summary()``.
+    :param allow_empty: whether a success without output is a result.
+    :raises PredictionError: it ended in any other way.
+    """
+    identity, status, error = str(summary["id"]), summary["status"], str(summary["error"] or "")
+    if status in _ENDED_BADLY:
+        raise _ENDED_BADLY[status](error, prediction_id=identity)
+    if status != "succeeded":
+        raise e.CometError(f"still {status!r} although it was reported as finished", prediction_id=identity)
+    if _is_empty(summary["output"]):
+        if summary["data_removed"]:
+            raise e.PredictionExpiredError(error, prediction_id=identity)
+        if not allow_empty:
+            raise e.EmptyOutputError(error, prediction_id=identity)
+    return dict(summary)
+
+
+def airflow_error(error: e.CometError) -> Exception:
+    """Return what a wait raises for an error.
+
+    Facts about the prediction fail the task for good. Trouble in reaching the API stays a plain error, which Airflow's
+    ``retries`` repeat: a look costs nothing, and a paid result must not be lost to a key rotation.
+    """
+    if isinstance(error, e.PredictionTimeoutError):
+        return AirflowSensorTimeout(str(error))
+    if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError)):
+        return AirflowFailException(str(error))
+    return error
+
+
+def airflow_create_error(error: e.CometError) -> Exception:
+    """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good."""
+    return error if error.retryable else AirflowFailException(str(error))
+
+
+def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
+    """Return the JSON that carries the end of a wait from the trigger to the worker."""
+    if isinstance(ended, e.CometError):
+        return {"prediction_id": ended.prediction_id, "error": ended.to_dict()}
+    event: dict[str, Any] = {"prediction_id": ended.id, "status": ended.status}
+    summary = ended.summary()
+    if len(json.dumps(summary)) <= EVENT_LIMIT_BYTES and not any(file.startswith("data:") for file in ended.files):
+        event["summary"] = summary
+    return event
+
+
+def from_event(event: object) -> dict[str, Any] | e.CometError | None:
+    """Read an event of this or another release: a summary, an error, or ``None`` if the result must be read again.
+
+    Anything else is an error that a retry may repeat, never a success.
+    """
+    if isinstance(event, Mapping):
+        summary, error = event.get("summary"), event.get("error")
+        if isinstance(error, dict):
+            return e.CometError.from_dict(error)
+        if isinstance(summary, dict):
+            return summary
+        if event.get("status"):
+            return None
+    return e.CometError("the trigger's event can't be read; the next try looks again")
+
+
+def _is_empty(output: object) -> bool:
+    if isinstance(output, (list, dict)):
+        return all(_is_empty(item) for item in (output.values() if isinstance(output, dict) else output))
+    return output is None or output == ""

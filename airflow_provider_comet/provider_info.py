@@ -1,0 +1,51 @@
+"""What Airflow shows of this package. Imports nothing of Airflow: it is read while Airflow discovers its providers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_TYPE: dict[str, Any] = {
+    "connection-type": "cometapi",
+    "hook-class-name": "airflow_provider_comet.hooks.comet_replicate.CometReplicateHook",
+    "hook-name": "CometAPI",
+    "ui-field-behaviour": {
+        "hidden-fields": ["schema", "login", "port"],
+        "relabeling": {"password": "API key", "host": "Base URL"},
+        "placeholders": {
+            "host": "https://api.cometapi.com",
+            "password": "sk-...",
+            "extra": '{"connect_timeout": 10, "read_timeout": 75}',
+        },
+    },
+    "conn-fields": {
+        "connect_timeout": {
+            "label": "Connect timeout (s)",
+            "description": "Seconds for a connection to be made. Default: 10.",
+            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        },
+        "read_timeout": {
+            "label": "Read timeout (s)",
+            "description": "Seconds without a byte of the answer. Default: 75 (the API may need over 45).",
+            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        },
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata (``provider_info.schema.json`` of Airflow describes it)."""
+    name = "CometAPI"
+    return {
+        "package-name": "airflow-provider-comet",
+        "name": name,
+        "description": "Run CometAPI's image, video and text models without holding a worker while they work.",
+        "integrations": [
+            {"integration-name": name, "external-doc-url": "https://apidoc.cometapi.com", "tags": ["service", "ai"]}
+        ],
+        "hooks": [{"integration-name": name, "python-modules": ["airflow_provider_comet.hooks.comet_replicate"]}],
+        "operators": [{"integration-name": name, "python-modules": ["airflow_provider_comet.operators.prediction"]}],
+        "sensors": [{"integration-name": name, "python-modules": ["airflow_provider_comet.sensors.prediction"]}],
+        "triggers": [{"integration-name": name, "python-modules": ["airflow_provider_comet.triggers.prediction"]}],
+        "extra-links": ["airflow_provider_comet.links.prediction.ModelLink"],
+        "connection-types": [CONNECTION_TYPE],
+    }
