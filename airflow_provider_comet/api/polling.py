@@ -6,6 +6,7 @@ fifth, at least every minute. What the server asks for (``Retry-After``) comes b
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
@@ -72,7 +73,7 @@ class Wait:
     started_at: float
     deadline: float
     poke_interval: float | None = None
-    _seen: str = field(default="nothing yet", init=False)
+    _seen: str = field(default="", init=False)
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:
         """Judge one look: the finished prediction, the error that ends the wait, or seconds until the next look.
@@ -102,12 +103,16 @@ class Wait:
         delay = next_look(age, poke_interval=self.poke_interval, retry_after=retry_after, chance=chance)
         return min(delay, remaining)
 
-    def news(self, look: Prediction | CometError) -> str | None:
-        """What changed since the last look, for one log line; ``None`` if nothing did."""
-        seen = f"status {look.status!r}" if isinstance(look, Prediction) else str(look)
+    def news(self, look: Prediction | CometError) -> tuple[int, str] | None:
+        """Log level and words for what changed since the last look; ``None`` if nothing did."""
+        if isinstance(look, Prediction):
+            seen = text = f"status {look.status!r}"
+            level = logging.INFO
+            if not look.has_known_status:
+                level, text = logging.WARNING, f"{text} is unknown here; it counts as still running"
+        else:  # the request id in its words is another one each time
+            seen, level, text = f"{type(look).__name__} {look.status}", logging.WARNING, f"no status: {look}"
         if seen == self._seen:
             return None
         self._seen = seen
-        if isinstance(look, Prediction) and not look.has_known_status:
-            return f"{seen}, which is unknown here: counted as still running"
-        return seen
+        return level, text

@@ -75,8 +75,16 @@ class Response:
     @classmethod
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
         """Take an answer in. If a server echoes the key, it goes here, at the door: no XCom or log can hold it then."""
-        text = body.decode("utf-8", "replace").replace(secret, "***")
-        return cls(status, {name.lower(): value.replace(secret, "***") for name, value in headers.items()}, text)
+
+        def clean(text: str) -> str:
+            # What is this short is no key (the emulator takes any), and removing it would tear words apart.
+            return text.replace(secret, "***") if len(secret) > 5 else text
+
+        return cls(
+            status,
+            {name.lower(): clean(value) for name, value in headers.items()},
+            clean(body.decode("utf-8", "replace")),
+        )
 
     @property
     def is_html(self) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -129,7 +129,7 @@ class CometReplicateHook(BaseHook):
                 return ended
             time.sleep(ended)
 
-    def look(self, wait: Wait, now: Any = time.time) -> Prediction | CometError | float:
+    def look(self, wait: Wait, now: Callable[[], float] = time.time) -> Prediction | CometError | float:
         """Look once for a wait: how it ended, or seconds until the next look.
 
         :param now: the clock, read after the look.
@@ -140,7 +140,7 @@ class CometReplicateHook(BaseHook):
         except CometError as error:
             seen = error
         if news := wait.news(seen):
-            self.log.info("Prediction %s: %s", wait.prediction_id, news)
+            self.log.log(news[0], "Prediction %s: %s", wait.prediction_id, news[1])
         return wait.after(seen, now=now(), chance=random.random())
 
     def test_connection(self) -> tuple[bool, str]:

@@ -151,7 +151,10 @@ class PredictionSensor(BaseSensorOperator):
         try:
             yield
         except Exception as error:
-            raised = outcome.airflow_error(error) if isinstance(error, CometError) else error
+            raised = error
+            if isinstance(error, CometError):
+                error.prediction_id = error.prediction_id or self.prediction_id
+                raised = outcome.airflow_error(error)
             is_fact = isinstance(raised, (AirflowFailException, AirflowSensorTimeout))
             if self.never_fail or (self.soft_fail and is_fact):
                 raise AirflowSkipException(str(raised)) from error
