@@ -1,0 +1,88 @@
+"""`python -m airflow_provider_comet.emulator`: CometAPI on your own machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from airflow_provider_comet.emulator.pictures import require_pillow
+from airflow_provider_comet.emulator.runner import Emulator
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return value
+
+
+def port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must be between 0 and 65535")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m airflow_provider_comet.emulator", description=__doc__)
+    options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    options.add_argument("--port", type=port, default=8765, help="0 for any free one (default: %(default)s)")
+    options.add_argument("--api-key", default="sk-emulator", help="the only key let in (default: %(default)s)")
+    options.add_argument(
+        "--wire", choices=["flat", "wrapped"], default="flat", help="shape of query answers (default: %(default)s)"
+    )
+    options.add_argument("--duration", type=seconds, metavar="SECONDS", help="how long every prediction takes")
+    options.add_argument(
+        "--retention",
+        type=seconds,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long after completion outputs can be fetched (default: %(default)s)",
+    )
+    options.add_argument("--quiet", action="store_true", help="do not log each request")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    if not options.quiet:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    emulator = Emulator(
+        host=options.host,
+        port=options.port,
+        wire=options.wire,
+        duration=options.duration,
+        retention=options.retention,
+        api_key=options.api_key,
+    )
+    try:
+        require_pillow()
+        emulator.start()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"cannot listen on {options.host} port {options.port}: {reason}. Try another --port.", file=sys.stderr)
+        return 1
+    with_key = shlex.quote(emulator.connection_json())
+    print(f"CometAPI emulator at {emulator.base_url} (Ctrl-C stops it). The key is {emulator.api_key}")
+    print("To point Airflow at it:")
+    print(f"  export AIRFLOW_CONN_COMETAPI_DEFAULT={with_key}", flush=True)
+    try:
+        stop.wait()
+    finally:
+        emulator.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""A running emulator, in a thread of its own: for tests, and for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from airflow_provider_comet.emulator.faults import Fault, Faults
+from airflow_provider_comet.emulator.predictions import Wire
+from airflow_provider_comet.emulator.server import Server
+from airflow_provider_comet.emulator.store import Store
+
+T = TypeVar("T")
+
+GRACE = 0.05  # seconds a request in progress gets when the emulator stops
+
+
+class Emulator:
+    """CometAPI on this machine.
+
+    :param host: the address to listen on; stays on this machine unless told otherwise.
+    :param port: the port, 0 for any free one.
+    :param wire: whether queries are answered with a plain prediction ("flat") or in the task envelope ("wrapped").
+    :param duration: seconds every prediction takes, in place of each model's own.
+    :param retention: seconds after completion at which output and files disappear.
+    :param api_key: the only key that is let in.
+    :param ssl_context: serve https with it.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        wire: Wire = "flat",
+        duration: float | None = None,
+        retention: float = 3600.0,
+        api_key: str = "sk-emulator",
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if wire not in {"flat", "wrapped"}:
+            raise ValueError(f'wire must be "flat" or "wrapped", not {wire!r}')
+        self.api_key = api_key
+        self._host = host
+        self._port = port
+        self._ssl_context = ssl_context
+        self._store = Store(duration=duration, retention=retention)
+        self._faults = Faults()
+        self._server = Server(self._store, self._faults, api_key=api_key, wire=wire)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._base_url: str | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where it answers, without a trailing slash. Known once started."""
+        if self._base_url is None:
+            raise RuntimeError("the emulator has not been started")
+        return self._base_url
+
+    def connection_json(self) -> str:
+        """What to put in an AIRFLOW_CONN_... variable."""
+        return json.dumps({"conn_type": "cometapi", "host": self.base_url, "password": self.api_key})
+
+    def start(self) -> None:
+        """Return once requests are answered; a failure to get there is raised here."""
+        if self._thread is not None:
+            raise RuntimeError("the emulator is running already")
+        ready: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="comet-emulator", daemon=True)
+        self._thread.start()
+        try:
+            port = ready.result()
+        except BaseException:
+            self.stop()
+            raise
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        host = f"[{host}]" if ":" in host else host
+        self._base_url = f"{'https' if self._ssl_context else 'http'}://{host}:{port}"
+
+    def stop(self) -> None:
+        """Break off what is in progress and leave neither thread nor socket behind. Twice does no harm."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):  # after a failed start the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join()
+        self._loop = None
+
+    def __enter__(self) -> Emulator:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def fault(self, **fields: Any) -> None:
+        """Let something go wrong; the fields are those of :class:`~airflow_provider_comet.emulator.faults.Fault`."""
+        fault = Fault.from_fields(fields)
+        self._on_loop(lambda: self._faults.add(fault))
+
+    def clear_faults(self) -> None:
+        self._on_loop(self._faults.clear)
+
+    def ledger(self) -> dict[str, Any]:
+        """What was accepted, asked and served so far."""
+        return self._on_loop(self._store.ledger)
+
+    def set_prediction(self, id: str, **fields: Any) -> None:
+        """Pin fields of a prediction: whatever the time, queries show these."""
+        self._on_loop(lambda: self._store.predictions[id].pin(fields, self._store.clock()))
+
+    def next_outcome(self, *, count: int = 1, **fields: Any) -> None:
+        """Pin fields of the next predictions to be created."""
+        self._on_loop(lambda: self._store.expect(fields, count))
+
+    def reset(self) -> None:
+        """As freshly started: no faults, outcomes, predictions or ledger."""
+
+        def forget() -> None:
+            self._faults.clear()
+            self._store.outcomes.clear()
+            self._store.clear()
+
+        self._on_loop(forget)
+
+    def _on_loop(self, action: Callable[[], T]) -> T:
+        """Run `action` where all state lives, between two requests."""
+        loop = self._loop
+        if loop is None:
+            return action()
+        done: Future[T] = Future()
+
+        def act() -> None:
+            try:
+                done.set_result(action())
+            except BaseException as error:  # the caller's, not the loop's
+                done.set_exception(error)
+
+        loop.call_soon_threadsafe(act)
+        return done.result()
+
+    def _run(self, ready: Future[int]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def _serve(self, ready: Future[int]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=GRACE)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port, ssl_context=self._ssl_context)
+            await site.start()
+            ready.set_result(runner.addresses[0][1])
+            await self._stopping.wait()
+        finally:
+            # Before aiohttp closes them: a TLS connection being closed waits for its peer, which may never answer.
+            for transport in list(self._server.connections):
+                transport.abort()
+            await runner.cleanup()

@@ -1,0 +1,217 @@
+"""The HTTP side: CometAPI's two Replicate routes, the model list and the delivery of files."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import random
+import string
+from collections import OrderedDict
+from datetime import datetime, timezone
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from airflow_provider_comet.emulator import pictures
+from airflow_provider_comet.emulator.catalog import CATALOG
+from airflow_provider_comet.emulator.control import CONTROL, Control
+from airflow_provider_comet.emulator.faults import Faults
+from airflow_provider_comet.emulator.predictions import Prediction, Wire, create_answer, query_answer, wrap
+from airflow_provider_comet.emulator.store import Store
+
+logger = logging.getLogger(__name__)
+
+LARGEST_REQUEST = 64 * 1024 * 1024  # inputs may carry pictures as data: URIs
+PICTURES_KEPT = 128  # the rest is drawn again when asked for: equal bytes
+
+# What a wrong path really gets: a web page with status 200, and nothing a JSON parser could use.
+PAGE = """<!doctype html>
+<html lang="en"><head><title>CometAPI emulator</title></head>
+<body><p>Nothing here speaks JSON. The API is under /replicate/v1/ and /v1/models.</p></body></html>
+"""
+
+
+def new_request_id() -> str:
+    """Shaped like the gateway's: the moment, then eight letters."""
+    letters = "".join(random.choices(string.ascii_letters + string.digits, k=8))
+    return f"{datetime.now(timezone.utc):%Y%m%d%H%M%S%f}000{letters}"
+
+
+def refusal(status: int, message: str, code: str, request_id: str) -> web.Response:
+    """CometAPI's error envelope."""
+    error = {"message": f"{message} (request id: {request_id})", "type": "comet_api_error", "param": "", "code": code}
+    return web.json_response({"error": error}, status=status)
+
+
+class Server:
+    """Answers requests out of a store, unless a fault gets in the way."""
+
+    def __init__(self, store: Store, faults: Faults, *, api_key: str, wire: Wire = "flat") -> None:
+        self.store = store
+        self.faults = faults
+        self.wire = wire
+        self._authorization = f"Bearer {api_key}".encode()
+        self._control = Control(store, faults)
+        self._pictures: OrderedDict[tuple[str, int], asyncio.Future[tuple[bytes, str]]] = OrderedDict()
+        self.connections: WeakKeyDictionary[asyncio.WriteTransport, int] = WeakKeyDictionary()
+        self._connections_seen = 0
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_REQUEST)
+        app.router.add_route("*", "/{path:.*}", self.handle)
+        return app
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Note the request, let a fault act, answer."""
+        connection = self._connection(request)
+        path = request.rel_url.raw_path  # as sent: %2F is not a slash to the gateway
+        if path.startswith(CONTROL):
+            return await self._control.handle(request, path.removeprefix(CONTROL))
+        entry: dict[str, Any] = {
+            "method": request.method,
+            "path": path,
+            "status": None,
+            "at": self.store.clock(),
+            "authorization": "Authorization" in request.headers,
+            "connection": connection,
+        }
+        self.store.requests.append(entry)
+        request_id = new_request_id()
+        response = await self._answer_or_fail(request, path, request_id)
+        if response is None:
+            logger.info("%s %s -> connection dropped", request.method, path)
+            if isinstance(request.transport, asyncio.WriteTransport):
+                request.transport.abort()  # close() would say goodbye first where there is TLS
+            return web.Response()  # goes nowhere: the connection is closed
+        entry["status"] = response.status
+        logger.info("%s %s -> %d", request.method, path, response.status)
+        return response
+
+    async def _answer_or_fail(self, request: web.Request, path: str, request_id: str) -> web.Response | None:
+        async def carry_out() -> web.Response:
+            response = await self._answer(request, path, request_id)
+            response.headers["x-cometapi-request-id"] = request_id
+            return response
+
+        fault = self.faults.take(request.method, path)
+        if fault is None:
+            return await carry_out()
+        await request.read()  # unread bytes would turn a plain close into a reset
+        if fault.takes_effect_first:
+            await carry_out()
+        await asyncio.sleep(fault.delay)
+        if fault.drop:
+            return None
+        if fault.status is None:
+            return await carry_out()
+        body, headers = fault.answer(request_id)
+        return web.Response(status=fault.status, body=body, headers=headers)
+
+    async def _answer(self, request: web.Request, path: str, request_id: str) -> web.Response:
+        authorized = self._authorized(request)
+        match (request.method, *path[1:].split("/")):
+            case ("GET", "delivery", id, file):
+                return await self._deliver(request, id, file, path)
+            case (_, "delivery", *_):
+                return web.Response(status=HTTPStatus.NOT_FOUND, text="not found")
+            case (
+                ("POST", "replicate", "v1", "models", _, _, "predictions")
+                | ("GET", "replicate", "v1", "predictions", _)
+                | ("GET", "v1", "models")
+            ) if not authorized:
+                return refusal(HTTPStatus.UNAUTHORIZED, "Invalid token", "", request_id)
+            case ("POST", "replicate", "v1", "models", owner, name, "predictions"):
+                return await self._create(request, f"{owner}/{name}", request_id)
+            case ("GET", "replicate", "v1", "predictions", id):
+                return self._query(request, id, request_id)
+            case ("GET", "v1", "models"):
+                return self._models()
+        return web.Response(text=PAGE, content_type="text/html")
+
+    def _authorized(self, request: web.Request) -> bool:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        return hmac.compare_digest(given, self._authorization)
+
+    async def _create(self, request: web.Request, name: str, request_id: str) -> web.Response:
+        model = CATALOG.get(name)
+        if model is None:
+            message = f"no available channel for group default and model {name} (distributor)"
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, "model_not_found", request_id)
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            body = None
+        given = body.get("input") if isinstance(body, dict) else None
+        if not isinstance(given, dict) or not isinstance(given.get("prompt"), str) or not given["prompt"]:
+            message = "field prompt is required"  # as measured: a 500, although sending it again is pointless
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, message, "invalid_request", request_id)
+        return web.json_response(create_answer(self.store.create(model, given)), status=HTTPStatus.CREATED)
+
+    def _query(self, request: web.Request, id: str, request_id: str) -> web.Response:
+        prediction = self.store.predictions.get(id)
+        if prediction is None:
+            message = f"task_not_exist (request id: {request_id})"
+            return web.json_response(
+                {"code": "task_not_exist", "message": message, "data": None}, status=HTTPStatus.BAD_REQUEST
+            )
+        now = self.store.clock()
+        answer = query_answer(prediction, now, self.store.retention, f"{request.scheme}://{request.host}")
+        return web.json_response(answer if self.wire == "flat" else wrap(prediction, answer, now))
+
+    def _models(self) -> web.Response:
+        data = [
+            {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": name.partition("/")[0]}
+            for name in CATALOG
+        ]
+        return web.json_response({"object": "list", "data": data})
+
+    async def _deliver(self, request: web.Request, id: str, file: str, path: str) -> web.Response:
+        if "Authorization" in request.headers:
+            return web.Response(status=HTTPStatus.BAD_REQUEST, text="do not send your key to a delivery host")
+        prediction = self.store.predictions.get(id)
+        number, _, extension = file.partition(".")
+        if (
+            prediction is None
+            or extension != prediction.extension
+            or number not in map(str, range(prediction.files))
+            or not prediction.delivers(self.store.clock(), self.store.retention)
+        ):
+            return web.Response(status=HTTPStatus.NOT_FOUND, text="not found, or removed")
+        try:
+            body, digest = await self._picture(prediction, int(number))
+        except RuntimeError as error:
+            logger.error("%s", error)
+            return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text=str(error))
+        self.store.served.append({"id": id, "path": path, "sha256": digest, "bytes": len(body)})
+        return web.Response(body=body, content_type=pictures.CONTENT_TYPES[extension])
+
+    async def _picture(self, prediction: Prediction, number: int) -> tuple[bytes, str]:
+        """Drawn once, off the event loop, however many ask at the same time."""
+        key = (prediction.id, number)
+        drawing = self._pictures.get(key)
+        if drawing is None:
+            drawing = self._pictures[key] = asyncio.ensure_future(asyncio.to_thread(_draw, prediction, number))
+            if len(self._pictures) > PICTURES_KEPT:
+                self._pictures.popitem(last=False)
+        return await asyncio.shield(drawing)
+
+    def _connection(self, request: web.Request) -> int:
+        """A small number per TCP connection, so that a test can tell reuse from reconnecting."""
+        transport = request.transport
+        if not isinstance(transport, asyncio.WriteTransport):  # None: the client has gone already
+            return 0
+        if transport not in self.connections:
+            self._connections_seen += 1
+            self.connections[transport] = self._connections_seen
+        return self.connections[transport]
+
+
+def _draw(prediction: Prediction, number: int) -> tuple[bytes, str]:
+    seed = f"{prediction.seed}/{number}"
+    body = pictures.draw(prediction.prompt, seed, prediction.input.get("aspect_ratio"), prediction.extension)
+    return body, sha256(body).hexdigest()

@@ -1,0 +1,58 @@
+"""What the emulator knows: the predictions it accepted, and the ledger of who asked what."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow_provider_comet.emulator.catalog import Model
+from airflow_provider_comet.emulator.predictions import Prediction, checked_pins
+
+REQUESTS_KEPT = 100_000
+
+
+class Store:
+    """All state of one emulator. Not thread-safe: everything happens on the server's event loop."""
+
+    def __init__(
+        self, *, duration: float | None = None, retention: float = 3600.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.duration = duration
+        self.retention = retention
+        self.clock = clock
+        self.outcomes: deque[dict[str, Any]] = deque()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget predictions and ledger."""
+        self.predictions: dict[str, Prediction] = {}
+        self.creates: list[dict[str, Any]] = []
+        self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
+        self.served: list[dict[str, Any]] = []
+
+    def create(self, model: Model, input: dict[str, Any]) -> Prediction:
+        now = self.clock()
+        seconds = model.seconds if self.duration is None else self.duration
+        prediction = Prediction(model, input, now, now + min(0.5, seconds / 5), now + seconds)
+        if self.outcomes:
+            prediction.pin(self.outcomes.popleft(), now)
+        self.predictions[prediction.id] = prediction
+        self.creates.append({"id": prediction.id, "model": model.name, "input": input, "at": now})
+        return prediction
+
+    def expect(self, fields: Mapping[str, Any], count: int = 1) -> None:
+        """Pin these fields of the next `count` predictions."""
+        if count < 1:
+            raise ValueError("count must be at least 1")
+        self.outcomes.extend(checked_pins(fields) for _ in range(count))
+
+    def ledger(self) -> dict[str, Any]:
+        """A copy, for reading at leisure."""
+        return {
+            "accepted": len(self.creates),
+            "creates": list(self.creates),
+            "requests": [dict(entry) for entry in self.requests],
+            "served": list(self.served),
+        }
