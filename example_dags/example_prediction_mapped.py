@@ -1,0 +1,42 @@
+"""The same for several prompts: each one is created and waited for on its own."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow.sdk import dag, task, task_group
+
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep under a fern"]
+
+
+@dag(schedule=None, tags=["example", "cometapi"])
+def example_prediction_mapped():
+    # The group is mapped, not its tasks. In a flat chain of two mapped tasks every `wait` depends on every `create`:
+    # none would start before the last create is done, and one bad prompt would lose the results of all the others.
+    @task_group
+    def picture(prompt: str):
+        create = CreatePredictionOperator(
+            task_id="create",
+            model="black-forest-labs/flux-schnell",
+            input={"prompt": prompt, "aspect_ratio": "1:1"},
+            # How many creates may run at once. Name a smaller pool of your own here (Admin > Pools) to stay within the
+            # API's rate limit; waiting needs none, because a deferred task holds no slot.
+            pool="default_pool",
+        )
+        wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2)
+        return wait.output
+
+    # all_done: the others are collected although one has failed. Look at the tasks, not only at the run: this last task
+    # makes the run a success, and a failed prompt can be cleared by itself.
+    @task(trigger_rule="all_done")
+    def collect(predictions: Iterable[dict[str, Any]]) -> list[str]:
+        files = [file for prediction in predictions for file in prediction["files"]]
+        print(f"{len(files)} files from {len(PROMPTS)} prompts: {files}")
+        return files
+
+    collect(picture.expand(prompt=PROMPTS))
+
+
+example_prediction_mapped()

@@ -1,0 +1,1 @@
+"""Real Airflow processes: the demo, and what tests of whole deployments are built from."""

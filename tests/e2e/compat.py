@@ -1,0 +1,143 @@
+"""`make test-compat`: imports, provider validation and every example DAG, in the Airflow of the running interpreter.
+
+Each example runs by `airflow dags test` against the emulator: its trigger runs inline there, no scheduler is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+from airflow_provider_comet.emulator.runner import Emulator
+from tests.e2e.processes import Interrupted, interruptible
+from tests.e2e.standalone import airflow_env, clean_env
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PACKAGE = "airflow_provider_comet"
+DISTRIBUTION = "airflow-provider-comet"
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("*.py"))
+# Prints what Airflow knows of us; run in a process of its own, because it needs the settings of airflow_env().
+PROVIDERS = f"""
+import json, sys
+from airflow.providers_manager import ProvidersManager
+manager = ProvidersManager()
+hook = manager.hooks.get("cometapi")
+json.dump({{
+    "version": getattr(manager.providers.get("{DISTRIBUTION}"), "version", None),
+    "hook": hook and hook.hook_class_name,
+}}, sys.stdout)
+"""
+
+
+class CompatError(Exception):
+    """Something of this package does not work with this Airflow."""
+
+
+def airflow_version(expected: str) -> str:
+    """The set-up may not quietly have installed another Airflow."""
+    found = version("apache-airflow-core")
+    if found != expected:
+        raise CompatError(f"Airflow {expected} was expected and {found} is installed")
+    return f"Airflow {found}, Python {sys.version.split()[0]}"
+
+
+def imports(env: dict[str, str]) -> str:
+    """Every module of the package can be imported, in a process of its own."""
+    package = importlib.import_module(PACKAGE)
+    modules = [module.name for module in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
+    modules = [name for name in modules if not name.endswith(".__main__")]
+    call([sys.executable, "-c", "\n".join(f"import {name}" for name in modules)], env)
+    return f"{len(modules)} modules"
+
+
+def provider(env: dict[str, str]) -> str:
+    """Airflow lists the provider in our version, with its connection type."""
+    output = call([sys.executable, "-c", PROVIDERS], env)
+    found = json.loads(output.splitlines()[-1])
+    if found["version"] != version(DISTRIBUTION) or not found["hook"]:
+        raise CompatError(f"Airflow's providers manager knows this of {DISTRIBUTION}: {found}\n{output}")
+    return f"{DISTRIBUTION} {found['version']}, connection type cometapi"
+
+
+def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
+    """One example DAG succeeds, every task of it, and each prediction is bought once."""
+    before = emulator.ledger()["accepted"]
+    output = call([str(BIN / "airflow"), "dags", "test", dag_id], env)
+    # Read where Airflow keeps it: a last task that runs in any case makes a run green over a failed one.
+    with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
+        rows = database.execute("SELECT task_id, map_index, state FROM task_instance WHERE dag_id = ?", [dag_id])
+        states = {(task_id, map_index): state for task_id, map_index, state in rows}
+    bought = emulator.ledger()["accepted"] - before
+    creates = sum(task_id.endswith("create") for task_id, _ in states)
+    if set(states.values()) != {"success"} or bought != creates:
+        raise CompatError(f"{dag_id}: {states}, {bought} predictions bought\n{_end(output)}")
+    return f"{len(states)} tasks succeeded, {bought} predictions bought"
+
+
+def call(command: list[str], env: dict[str, str]) -> str:
+    """What a command prints; its failure is ours."""
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise CompatError(f"{' '.join(command[:4])} ended with {done.returncode}:\n{_end(done.stdout + done.stderr)}")
+    return done.stdout
+
+
+def _end(text: str) -> str:
+    return "\n".join(text.splitlines()[-60:])
+
+
+def check(name: str, work: Callable[[], str]) -> None:
+    """Do one check and say what it found, and how long it took."""
+    start = time.monotonic()
+    result = work()
+    print(f"{time.monotonic() - start:6.1f} s  {name:<28} {result}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.compat", description=__doc__)
+    parser.add_argument("--airflow", required=True, help="the version that must be installed")
+    options = parser.parse_args()
+    passed = 0
+    try:
+        with (
+            interruptible(),
+            tempfile.TemporaryDirectory(prefix="comet-compat-") as home,
+            Emulator(duration=1.5) as emulator,
+        ):
+            env = {**clean_env(), **airflow_env(Path(home), ROOT / "example_dags")}
+            env["AIRFLOW_CONN_COMETAPI_DEFAULT"] = emulator.connection_json()
+            checks: dict[str, Callable[[], str]] = {
+                "version": lambda: airflow_version(options.airflow),
+                "import": lambda: imports(env),
+                "database": lambda: call([str(BIN / "airflow"), "db", "migrate"], env) and "ready",
+                "provider": lambda: provider(env),
+            }
+            checks |= {
+                f"dags test {dag_id}": lambda dag_id=dag_id: example(dag_id, env, emulator) for dag_id in EXAMPLES
+            }
+            for name, work in checks.items():
+                check(name, work)
+                passed += 1
+    except Interrupted as stop:
+        return stop.exit_code
+    except Exception as error:
+        print(f"\n{error}\n\n{passed} passed, 1 failed", file=sys.stderr, flush=True)
+        return 1
+    print(f"{passed} passed, 0 failed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

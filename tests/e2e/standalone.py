@@ -1,0 +1,150 @@
+"""A private `airflow standalone`: real scheduler, API server, DAG processor and triggerer, gone when the block ends."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from tests.e2e.processes import Program, free_ports, tail
+from tests.e2e.rest import AirflowRest
+
+COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+
+
+def clean_env() -> dict[str, str]:
+    """This process's environment without what would make our own Airflow behave like the user's, or spend money."""
+    foreign = ("AIRFLOW", "_AIRFLOW", "COMETAPI")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    # Every Airflow process would compile all its modules again.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    # Airflow's own processes talk to each other over loopback HTTP: no proxy may get in between.
+    for name in ("NO_PROXY", "no_proxy"):
+        env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
+    return env
+
+
+def airflow_env(home: Path, dags_folder: Path) -> dict[str, str]:
+    """The settings that every private Airflow of ours shares."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        "NO_COLOR": "1",
+    }
+
+
+class Standalone:
+    """`with Standalone(dags_folder=...) as airflow:` gives a healthy Airflow and its REST client `airflow.rest`.
+
+    :param dags_folder: where the DAG files are
+    :param home: its AIRFLOW_HOME; a temporary folder, removed afterwards, when not given
+    :param env: more environment variables, for example AIRFLOW_CONN_COMETAPI_DEFAULT
+    :param timeout: seconds until all components must be healthy
+    :param progress: called about every second of the start with the seconds passed
+    """
+
+    def __init__(
+        self,
+        *,
+        dags_folder: Path,
+        home: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 180.0,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self._temporary = home is None
+        self.home = (home or Path(tempfile.mkdtemp(prefix="airflow-comet-"))).resolve()
+        self.home.mkdir(parents=True, exist_ok=True)
+        api, worker_log, trigger_log = free_ports(3)
+        self.url = f"http://127.0.0.1:{api}"
+        self.rest = AirflowRest(self.url)
+        self.log = self.home / "standalone.log"
+        self._timeout = timeout
+        self._progress = progress or (lambda seconds: None)
+        settings = {
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(api),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log),
+        }
+        self._program = Program(
+            [str(Path(sys.executable).parent / "airflow"), "standalone"],
+            log=self.log,
+            env={**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})},
+            marker="AIRFLOW_HOME",
+            cwd=self.home,
+        )
+
+    def __enter__(self) -> Standalone:
+        try:
+            self._program.start()
+            self._wait_until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop every process of it and remove a temporary home."""
+        try:
+            self._program.stop()
+        finally:
+            if self._temporary:
+                shutil.rmtree(self.home, ignore_errors=True)
+
+    def log_tail(self, lines: int = 40) -> str:
+        """What its processes wrote last."""
+        return tail(self.log, lines)
+
+    def members(self) -> list[psutil.Process]:
+        """Its processes, the oldest first; the first is `airflow standalone` itself."""
+        return self._program.members()
+
+    def triggerer_pid(self) -> int:
+        """The `airflow triggerer` process that standalone started."""
+        standalone = self.members()[0]
+        for process in standalone.children():
+            if "triggerer" in process.cmdline():
+                return process.pid
+        raise RuntimeError("no triggerer is running")
+
+    def _wait_until_healthy(self) -> None:
+        start = time.monotonic()
+        status: dict[str, str | None] = {}
+        while (seconds := time.monotonic() - start) < self._timeout:
+            if self._program.exit_code is not None:
+                raise RuntimeError(f"airflow standalone ended with {self._program.exit_code}\n{self.log_tail()}")
+            with suppress(OSError):  # the API server is not listening yet
+                status = self.rest.health()
+            if all(status.get(component) == "healthy" for component in COMPONENTS):
+                return
+            self._progress(seconds)
+            time.sleep(0.5)
+        raise TimeoutError(f"Airflow was not healthy after {self._timeout:.0f} s: {status}\n{self.log_tail()}")

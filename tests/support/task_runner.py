@@ -1,0 +1,296 @@
+"""Airflow's real task runner against an Execution API made of dictionaries: no database, no server, some 20 ms a task.
+
+Templating, rendered fields, the encoding of a deferral, XCom, links and the retry decision are Airflow's own (3.3).
+Time is injected (`Clock`), so that a wait of an hour takes as long as its requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import datetime as dt
+import json
+import re
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+    import pytest
+    from airflow.sdk import BaseOperator
+
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+START = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+NOTHING = object()
+
+
+@dataclass
+class Outcome:
+    """What one run of a task came to.
+
+    :param state: as Airflow's database would have it: success, failed, up_for_retry, skipped, deferred,
+        up_for_reschedule.
+    :param error: what the task raised.
+    :param xcoms: what it pushed, by key, in this run.
+    :param rendered: its rendered fields, as the user interface shows them.
+    :param sent: the message that reported the state: trigger, trigger_kwargs, reschedule_date and so on.
+    """
+
+    state: str
+    error: BaseException | None
+    xcoms: dict[str, Any]
+    rendered: dict[str, Any]
+    sent: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Any:
+        return self.xcoms.get("return_value")
+
+    @property
+    def message(self) -> str:
+        return str(self.error)
+
+    @property
+    def chain(self) -> list[BaseException]:
+        """The error and its causes, outermost first."""
+        found, error = [], self.error
+        while error is not None:
+            found.append(error)
+            error = error.__cause__
+        return found
+
+    def trigger(self) -> PredictionTrigger:
+        """The trigger that a triggerer would make of a deferral: from its class path and stored kwargs."""
+        from airflow.sdk._shared.module_loading import import_string
+        from airflow.sdk.serde import deserialize
+
+        assert self.state == "deferred", (self.state, self.error)
+        kwargs = deserialize(json.loads(json.dumps(self.sent["trigger_kwargs"])))
+        made: PredictionTrigger = import_string(self.sent["classpath"])(**kwargs)
+        return made
+
+
+class TaskRunner:
+    """Runs tasks of one DAG run; XComs and connections live as long as it does.
+
+    :param connections: by id, as the Execution API gives them, for those that are not in the environment.
+    """
+
+    def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.connections = dict(connections or {})
+        self.xcoms: dict[str, Any] = {}
+        self.started_at: dict[str, dt.datetime] = {}
+        self._pushed: dict[str, Any] = {}
+        self._rendered: dict[str, Any] = {}
+        self._states: list[dict[str, Any]] = []
+        self._run: dict[str, Any] = {}
+
+    def run(
+        self,
+        task: BaseOperator,
+        *,
+        event: object = NOTHING,
+        next_method: str = "execute_complete",
+        next_kwargs: Mapping[str, Any] | None = None,
+        retries_left: bool = True,
+        rescheduled_since: dt.datetime | None = None,
+        try_number: int = 1,
+        map_index: int = -1,
+    ) -> Outcome:
+        """Run a task once.
+
+        :param event: what the trigger reported; then the task is resumed instead of begun.
+        :param next_method: what resumes it, `__fail__` if the trigger failed.
+        :param rescheduled_since: when the first of several reschedules of this try began.
+        """
+        from airflow.sdk.api.client import Client
+        from airflow.sdk.api.datamodels._generated import TaskInstance
+        from airflow.sdk.execution_time.supervisor import run_task_in_process
+        from airflow.sdk.serde import serialize
+
+        self._pushed, self._rendered, self._states = {}, {}, []
+        self._run = {"max_tries": 2, "should_retry": retries_left, "task_reschedule_count": 0}
+        if event is not NOTHING:
+            next_kwargs = {"event": event, **(next_kwargs or {})}
+        if next_kwargs is not None:
+            self._run.update(next_method=next_method, next_kwargs=serialize(dict(next_kwargs)))
+        if rescheduled_since is not None:
+            self._run["task_reschedule_count"] = 1
+            self.started_at["reschedule"] = rescheduled_since
+        instance = TaskInstance(
+            id=uuid.uuid4(),
+            task_id=task.task_id,
+            dag_id=task.dag_id,
+            run_id="run",
+            try_number=try_number,
+            map_index=map_index,
+            dag_version_id=uuid.uuid4(),
+        )
+        import httpx
+
+        client = Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self._answer))
+        # A process of its own would start from a fresh copy of the DAG each time.
+        try:
+            result = run_task_in_process(ti=instance, task=copy.copy(task), client=client)
+        finally:
+            client.close()
+        sent = self._states[-1] if self._states else {}
+        state = str(getattr(result.state, "value", result.state))
+        return Outcome(state, result.error, dict(self._pushed), dict(self._rendered), sent)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        import httpx
+
+        path = request.url.path
+        body = json.loads(request.content) if request.content else None
+        if path.endswith("/run"):
+            return httpx.Response(200, json=self._context())
+        if path.endswith("/state"):
+            self._states.append(body)
+            return httpx.Response(204)
+        if path.endswith("/rtif"):
+            self._rendered.update(body)
+            return httpx.Response(201, json={})
+        if "task-reschedules/" in path:
+            return httpx.Response(200, json=self.started_at["reschedule"].isoformat())
+        if found := re.search(r"connections/([^/]+)$", path):
+            known = self.connections.get(found[1])
+            if known is None:
+                return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such connection"}})
+            return httpx.Response(200, json={"conn_id": found[1], **known})
+        if found := re.search(r"xcoms/(.+?)(/slice|/item/\d+)?$", path):
+            return self._xcom(request, found[1], bool(found[2]), body)
+        return httpx.Response(200, json={})
+
+    def _xcom(self, request: httpx.Request, name: str, is_slice: bool, body: Any) -> httpx.Response:
+        import httpx
+
+        key = name.split("/")[-1]
+        if request.method == "POST":
+            self.xcoms[name] = self._pushed[key] = body
+            return httpx.Response(201, json={})
+        if is_slice:
+            return httpx.Response(200, json=[self.xcoms[name]] if name in self.xcoms else [])
+        if name in self.xcoms:
+            return httpx.Response(200, json={"key": key, "value": self.xcoms[name]})
+        return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such XCom"}})
+
+    def _context(self) -> dict[str, Any]:
+        moment = START.isoformat()
+        dag_run = {
+            "dag_id": "dag",
+            "run_id": "run",
+            "logical_date": moment,
+            "data_interval_start": moment,
+            "data_interval_end": moment,
+            "run_after": moment,
+            "start_date": moment,
+            "end_date": None,
+            "clear_number": 0,
+            "run_type": "manual",
+            "state": "running",
+            "conf": {},
+            "consumed_asset_events": [],
+            "triggering_user_name": None,
+            "note": None,
+            "team_name": None,
+            "partition_key": None,
+        }
+        return {"dag_run": dag_run, **self._run}
+
+
+class Clock:
+    """Time that passes only while somebody sleeps.
+
+    :param on_sleep: called with the seconds before each sleep, so that the world can change meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.sleeps: list[float] = []
+        self.on_sleep: Callable[[float], None] = lambda seconds: None
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now - 1_000_000_000.0
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.on_sleep(seconds)
+        self.now += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+        await asyncio.sleep(0)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """Make all waiting of the package, and of Airflow's sensors, go by this clock."""
+        from airflow.sdk.bases import sensor as base
+
+        from airflow_provider_comet.client import CometClient
+        from airflow_provider_comet.hooks import comet_replicate as hook
+        from airflow_provider_comet.sensors import prediction as sensor
+        from airflow_provider_comet.triggers import prediction as trigger
+
+        ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)
+        loop = types.SimpleNamespace(time=self.monotonic)
+        for module in (hook, sensor, trigger, base):
+            monkeypatch.setattr(module, "time", ours)
+        monkeypatch.setattr(trigger, "asyncio", types.SimpleNamespace(get_running_loop=lambda: loop, sleep=self.asleep))
+        # Defaults are bound when a function is defined, so the modules' names don't reach them.
+        monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
+        defaults = CometClient.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "sleep", self.sleep)
+        monkeypatch.setitem(defaults, "clock", self.monotonic)
+        return self
+
+
+async def events_of(trigger: PredictionTrigger) -> list[Any]:
+    """The payloads of all events, as the worker gets them: through JSON."""
+    return [json.loads(json.dumps(event.payload)) async for event in trigger.run()]
+
+
+def event_of(trigger: PredictionTrigger) -> Any:
+    """The payload of a trigger's only event."""
+    (event,) = asyncio.run(events_of(trigger))
+    return event
+
+
+@contextmanager
+def dag(**options: Any) -> Iterator[Any]:
+    """A DAG for tasks to be made in."""
+    from airflow.sdk import DAG
+
+    with DAG("dag", schedule=None, **options) as made:
+        yield made
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"deferrable": False},
+    "reschedule": {"mode": "reschedule"},
+    "deferrable": {},
+}
+
+
+def run_sensor(runner: TaskRunner, task: Any, clock: Clock, **options: Any) -> Outcome:
+    """Run a sensor to its end, in whatever mode: reschedules and deferrals are carried out."""
+    first = dt.datetime.fromtimestamp(clock.time(), dt.timezone.utc)
+    outcome = runner.run(task, **options)
+    for _ in range(1000):
+        if outcome.state == "deferred":
+            outcome = runner.run(task, event=event_of(outcome.trigger()), **options)
+        elif outcome.state == "up_for_reschedule":
+            date = dt.datetime.fromisoformat(outcome.sent["reschedule_date"].replace("Z", "+00:00"))
+            clock.sleep(max(0.0, date.timestamp() - time.time()))
+            outcome = runner.run(task, rescheduled_since=first, **options)
+        else:
+            return outcome
+    raise AssertionError(f"the sensor never ends: {outcome}")

@@ -1,0 +1,184 @@
+"""``api/errors.py``: what messages show, what they hide, and the way through a trigger's event."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_comet.api import errors as e
+
+KEY = "sk-Abc123_def-456GHI789"
+
+
+def tree(cls: type[e.CometError] = e.CometError) -> list[type[e.CometError]]:
+    """A class and all below it."""
+    return [cls, *(found for sub in cls.__subclasses__() for found in tree(sub))]
+
+
+RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError}
+
+
+@pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
+def test_every_error_survives_the_way_through_json(cls: type[e.CometError]) -> None:
+    """``from_dict`` of a dictionary that went through JSON gives the same class, fields and message."""
+    error = cls("the words", status=503, code="c", request_id="r", prediction_id="p", retry_after=2.5)
+    again = e.CometError.from_dict(json.loads(json.dumps(error.to_dict())))
+    assert type(again) is cls
+    assert (again.to_dict(), str(again), again.args) == (error.to_dict(), str(error), error.args)
+
+
+@pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
+def test_exactly_three_classes_are_retryable(cls: type[e.CometError]) -> None:
+    """The same request may succeed later after a rate limit, a server error and a lost connection, and only then."""
+    assert cls.retryable is (cls in RETRYABLE)
+
+
+@pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
+def test_every_message_names_the_facts_and_the_next_step(cls: type[e.CometError]) -> None:
+    """A message has the prediction, the status, the code, the request id, the server's words and the next step."""
+    text = str(cls("the server's words", status=503, code="busy", request_id="2026X", prediction_id="abc"))
+    assert text.startswith(
+        f"Prediction abc: {cls.summary} (HTTP 503, code busy, request id 2026X): the server's words."
+    )
+    assert text.endswith(cls.next_step)
+
+
+@pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
+def test_a_message_without_facts_is_still_a_sentence(cls: type[e.CometError]) -> None:
+    """With nothing known, the message is what the class says, ended by a full stop."""
+    assert str(cls()) == f"{cls.summary}. {cls.next_step}".strip()
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        cls
+        for cls in tree()
+        if cls not in {e.CometError, e.APIError, e.ConfigurationError, e.InvalidInputError, e.PredictionError}
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_error_of_a_server_has_a_next_step(cls: type[e.CometError]) -> None:
+    """Whatever comes back from the API, its error says what to do."""
+    assert cls.next_step.endswith(".")
+
+
+def test_an_unknown_type_is_a_plain_error_with_its_fields() -> None:
+    """Another release's class arrives as ``CometError``, not retryable, with all its known facts."""
+    error = e.CometError.from_dict({"type": "FromTheFutureError", "detail": "words", "status": 418, "request_id": "r"})
+    assert type(error) is e.CometError
+    assert (error.detail, error.status, error.request_id, error.retryable) == ("words", 418, "r", False)
+
+
+def test_unknown_and_missing_fields_are_no_trouble() -> None:
+    """Fields of another release are dropped, and missing ones are ``None``."""
+    error = e.CometError.from_dict({"type": "ServerError", "colour": "red", "args": [1], "retryable": False})
+    assert type(error) is e.ServerError
+    assert error.to_dict() == e.ServerError().to_dict()
+    assert type(e.CometError.from_dict({})) is e.CometError
+
+
+@pytest.mark.parametrize("name", ["Exception", "CometError.__init__", None, 7, "SystemExit"])
+def test_a_type_from_outside_the_tree_is_never_built(name: object) -> None:
+    """``from_dict`` makes errors of this package only, whatever name it is given."""
+    assert type(e.CometError.from_dict({"type": name, "detail": "x"})) is e.CometError
+
+
+HIDDEN = [
+    ("key", f"key {KEY} is wrong", KEY, "key *** is wrong"),
+    ("key in quotes", f"'{KEY}'", KEY, "'***'"),
+    ("bearer", "Authorization: Bearer abc.DEF-123~x/y+z==", "DEF-123", "Authorization: Bearer ***"),
+    ("bearer, lower case", "authorization: bearer tok3n-of-another", "tok3n", "authorization: bearer ***"),
+    ("basic", "Basic dXNlcjpwYXNzd29yZA==", "dXNl", "Basic ***"),
+    ("data URI", "image data:image/png;base64,AAAABBBB was refused", "AAAABBBB", "image <data URI> was refused"),
+    ("data URI in JSON", '{"image": "data:;base64,AAAA"}', "AAAA", '{"image": "<data URI>"}'),
+    ("plain data URI", "data:text/plain;charset=utf-8,secret", "secret", "<data URI>"),
+    ("query", "see https://h.example/a?sig=s3cr3t&x=1 now", "s3cr3t", "see https://h.example/a?... now"),
+    ("userinfo", "proxy http://me:pa55@proxy:3128/ failed", "pa55", "proxy http://***@proxy:3128/ failed"),
+    ("userinfo with @", "proxy http://me:pa55@w0rd@proxy:3128 failed", "w0rd", "proxy http://***@proxy:3128 failed"),
+    ("userinfo of another scheme", "socks5://me:pa55@proxy:1080", "pa55", "socks5://***@proxy:1080"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret", "shown"), [row[1:] for row in HIDDEN], ids=[row[0] for row in HIDDEN])
+def test_secrets_are_not_shown(text: str, secret: str, shown: str) -> None:
+    """Keys, tokens, data URIs, URL queries and URL passwords are replaced; the words around them stay."""
+    assert e.redact(text) == shown
+    error = e.ServerError(text)
+    assert secret not in str(error) + json.dumps(error.to_dict()) + repr(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "field prompt is required",
+        "black-forest-labs/flux-schnell",
+        "https://api.cometapi.com/replicate/v1: refused",
+        "field mask-image of task-1234 is risk-free",
+        "the Bearer token is not valid",
+        "basic models need no image",
+        "bad data: prompt, seed",
+    ],
+)
+def test_harmless_words_stay(text: str) -> None:
+    """The server's words are shown as they are where they hold no secret."""
+    assert e.redact(text) == text
+
+
+@pytest.mark.parametrize("length", range(280, 320))
+def test_a_key_at_the_cut_is_not_shown_in_part(length: int) -> None:
+    """The text is redacted before it is cut: no half of a key remains at the end of an excerpt."""
+    shown = e.excerpt("x" * (length - len(KEY)) + " " + KEY + " tail" * 99)
+    assert len(shown) <= 300
+    assert "sk-" not in shown
+
+
+@pytest.mark.parametrize(("length", "expected"), [(0, 0), (1, 1), (299, 299), (300, 300), (301, 300), (100_000, 300)])
+def test_an_excerpt_has_at_most_300_characters(length: int, expected: int) -> None:
+    """Up to 300 characters are shown whole, longer text is cut and ends in dots."""
+    shown = e.excerpt("y" * length)
+    assert len(shown) == expected
+    assert shown.endswith("...") is (length > 300)
+
+
+def test_an_excerpt_is_one_line() -> None:
+    """Line breaks and runs of blanks become one blank: a message is one line of a log."""
+    assert e.excerpt(" a\r\n\tb\n\n c ") == "a b c"
+
+
+@pytest.mark.parametrize("field", ["code", "request_id"])
+def test_other_words_of_the_server_are_bounded_and_redacted_too(field: str) -> None:
+    """The server also chooses code and request id: they are cut and redacted like its message."""
+    facts: dict[str, Any] = {field: f"{KEY} " + "z" * 5000}
+    text = str(e.ServerError("x", **facts))
+    assert KEY not in text
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize("text", ["data:" + "a" * 20_000, "http://" * 3_000], ids=["data", "http"])
+def test_redaction_takes_no_noticeable_time(text: str) -> None:
+    """A server's text can't hold up the event loop of a triggerer: the patterns are linear."""
+
+    began = time.perf_counter()
+    e.redact(text)
+    assert time.perf_counter() - began < 1
+
+
+@given(st.text(max_size=400), st.integers(0, 400))
+def test_redaction_is_final(text: str, position: int) -> None:
+    """A second pass changes nothing, so an error keeps its words on its way through a trigger's event."""
+    shown = e.excerpt(f"{text[:position]} {KEY} {text[position:]}")
+    assert e.excerpt(shown) == shown
+    assert KEY not in shown
+
+
+def test_an_error_is_caught_by_its_base() -> None:
+    """Every class is a ``CometError``, and facts about a prediction are told apart from answers of the API."""
+    assert all(issubclass(cls, e.CometError) for cls in tree())
+    assert not issubclass(e.PredictionError, e.APIError)
+    assert not issubclass(e.AmbiguousSubmissionError, (e.APIError, e.TransportError))

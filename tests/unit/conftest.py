@@ -1,0 +1,75 @@
+"""Loaded for `tests/unit/api` too, which runs without Airflow: nothing here may import Airflow outside of a fixture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import private_airflow
+
+private_airflow()
+
+if TYPE_CHECKING:
+    from airflow_provider_comet.emulator import Emulator
+    from tests.support.task_runner import Clock, TaskRunner
+
+KEY = "sk-unit-0123456789"
+
+
+@pytest.fixture
+def comet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A fresh emulator whose predictions finish at once, and the connection that leads to it."""
+    from airflow_provider_comet.emulator import Emulator
+
+    with Emulator(duration=0, api_key=KEY) as emulator:
+        monkeypatch.setenv("AIRFLOW_CONN_COMETAPI_DEFAULT", emulator.connection_json())
+        yield emulator
+
+
+@pytest.fixture
+def create(comet: Emulator) -> Callable[..., str]:
+    """Create a prediction at the emulator, without the package under test; returns its id."""
+    import requests
+
+    def create(**outcome: Any) -> str:
+        if outcome:
+            comet.next_outcome(**outcome)
+        answer = requests.post(
+            f"{comet.base_url}/replicate/v1/models/black-forest-labs/flux-schnell/predictions",
+            json={"input": {"prompt": "a lighthouse"}},
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=5,
+        )
+        return str(answer.json()["id"])
+
+    return create
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that passes only while somebody sleeps."""
+    from tests.support.task_runner import Clock
+
+    return Clock().install(monkeypatch)
+
+
+@pytest.fixture
+def runner() -> TaskRunner:
+    """Airflow's task runner, without a database."""
+    from tests.support.task_runner import TaskRunner
+
+    return TaskRunner()
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set a connection in the environment: `connection(id, host=..., extra={...})`."""
+
+    def connection(conn_id: str = "cometapi_default", **fields: Any) -> None:
+        fields = {"conn_type": "cometapi", "password": KEY, **fields}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+
+    return connection
