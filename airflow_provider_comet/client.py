@@ -7,10 +7,11 @@ import io
 import os
 import random
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import requests
@@ -20,7 +21,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from airflow_provider_comet import __version__
 from airflow_provider_comet.api import polling, protocol
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.errors import CometError, ConfigurationError
 from airflow_provider_comet.api.prediction import Prediction
 
 _HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
@@ -41,7 +42,7 @@ class CometClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
-        self.session = _session(config)
+        self.session = _Session(config)
         self._sleep = sleep
         self._clock = clock
 
@@ -97,9 +98,10 @@ class CometClient:
 
     def _exchange(self, request: protocol.Request) -> protocol.Response:
         """Send a request and take the answer in, whatever it says."""
+        outside = sys.exc_info()[1]
         # A kept-alive connection may be dead already, and a create that dies on it would look as if it might have been
         # accepted: each one goes out on a connection of its own.
-        session = _session(self.config) if request.is_create else self.session
+        session = _Session(self.config) if request.is_create else self.session
         body = None if request.body is None else _Body(request.body)
         try:
             answer = session.request(
@@ -107,13 +109,11 @@ class CometClient:
                 self.config.base_url + request.path,
                 data=body,
                 headers={"Content-Type": "application/json"} if body else None,
-                timeout=(self.config.connect_timeout, self.config.read_timeout),
-                allow_redirects=False,
             )
             return protocol.Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
-        except (requests.RequestException, OSError) as error:
+        except Exception as error:  # whatever it is: a create that may have arrived must not look like one that did not
             raise protocol.transport_error(
-                request, _root_cause(error, self.config), sent=body is not None and body.was_read
+                request, _root_cause(error, self.config, outside), sent=body is not None and body.was_read
             ) from None  # the chain holds URLs and headers; the root cause is in the message
         finally:
             if session is not self.session:
@@ -135,12 +135,14 @@ class AsyncCometClient:
     async def __aenter__(self) -> AsyncCometClient:
         # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
         # environment variables that requests reads, by requests' own rules.
-        self._proxy, ca_bundle = await asyncio.to_thread(_environment, self.config.base_url)
-        context = await asyncio.to_thread(_ssl_context, ca_bundle)
+        self._proxy, context = await asyncio.to_thread(_environment, self.config.base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self.config.connect_timeout, sock_read=self.config.read_timeout
+                total=None,
+                connect=self.config.connect_timeout + self.config.read_timeout,  # with a proxy's own handshake
+                sock_connect=self.config.connect_timeout,
+                sock_read=self.config.read_timeout,
             ),
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -164,6 +166,7 @@ class AsyncCometClient:
     async def _exchange(self, request: protocol.Request) -> protocol.Response:
         if self._session is None:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
+        outside = sys.exc_info()[1]
         try:
             async with self._session.request(
                 request.method,
@@ -176,7 +179,7 @@ class AsyncCometClient:
                     answer.status, answer.headers, await answer.read(), self.config.api_key
                 )
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise protocol.transport_error(request, _root_cause(error, self.config), sent=True) from None
+            raise protocol.transport_error(request, _root_cause(error, self.config, outside), sent=True) from None
 
 
 class _OriginAuth(AuthBase):
@@ -193,6 +196,17 @@ class _OriginAuth(AuthBase):
 
 class _Session(requests.Session):
     """A session that follows no redirect: one would carry the call, and with http.client's rules a key, elsewhere."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.headers.update(_HEADERS)
+        self.auth = _OriginAuth(config)
+        self._timeout = (config.connect_timeout, config.read_timeout)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:  # requests would wait for ever
+            kwargs["timeout"] = self._timeout
+        return super().send(request, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return None
@@ -212,30 +226,35 @@ class _Body(io.BytesIO):
         return super().read(size)
 
 
-def _session(config: Config) -> _Session:
-    session = _Session()
-    session.headers.update(_HEADERS)
-    session.auth = _OriginAuth(config)
-    return session
+def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
+    """Proxy and TLS settings for a URL, as requests finds them in the environment.
 
-
-def _environment(url: str) -> tuple[str | None, str]:
-    """Proxy and path of the CA bundle for a URL, as requests finds them in the environment."""
+    :raises ConfigurationError: the CA bundle can't be read.
+    """
     with requests.Session() as session:
         settings = session.merge_environment_settings(url, {}, False, None, None)
+    proxy = select_proxy(url, settings["proxies"])
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not url.startswith("https:") and not (proxy or "").startswith("https:"):
+        return proxy, True
     bundle = settings["verify"]
-    return select_proxy(url, settings["proxies"]), bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
+    path = bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
+    is_folder = os.path.isdir(path)
+    try:
+        return proxy, ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+    except OSError as error:
+        raise ConfigurationError(f"the CA bundle {path} can't be read: {error}") from None
 
 
-def _ssl_context(ca_bundle: str) -> ssl.SSLContext:
-    if os.path.isdir(ca_bundle):
-        return ssl.create_default_context(capath=ca_bundle)
-    return ssl.create_default_context(cafile=ca_bundle)
+def _root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
+    """The innermost reason that has words; the outer ones of both libraries repeat URLs and object addresses.
 
-
-def _root_cause(error: BaseException, config: Config) -> str:
-    """The innermost reason in words; the outer ones of both libraries repeat URLs and object addresses."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    text = str(error) or f"no answer within {config.read_timeout:g} s"
-    return f"{config.base_url}: {type(error).__name__}: {text}".replace(config.api_key, "***")
+    :param outside: what was being handled when the call began; it has nothing to do with it.
+    """
+    reason = error
+    inner: BaseException | None = error
+    while inner is not None and inner is not outside:
+        reason = inner if str(inner) else reason
+        inner = inner.__cause__ or inner.__context__
+    return f"{config.base_url}: {type(reason).__name__}: {reason}".replace(config.api_key, "***")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from airflow_provider_comet.api.errors import ConfigurationError
 
@@ -12,6 +13,8 @@ DEFAULT_BASE_URL = "https://api.cometapi.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 75.0
 """Seconds. The query route was seen to need more than 45 s (its documentation page, March 2026)."""
+
+_HOST = re.compile(r"[\w.:-]+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Config:
 
     def is_own(self, url: str) -> bool:
         """Whether the key may go to this URL: scheme, host and port are those of the base URL."""
-        return _origin(urlsplit(url)) == _origin(urlsplit(self.base_url))
+        try:
+            return _origin(url) == _origin(self.base_url)
+        except ValueError:
+            return False
 
 
 def clean_base_url(text: str) -> str:
@@ -49,16 +55,16 @@ def clean_base_url(text: str) -> str:
     :raises ConfigurationError: not https (http is for this machine only), a user name or password in it, or no host.
     """
     text = text.strip()
-    parts = urlsplit(text if "://" in text else f"https://{text}")
-    try:
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if parts.username is not None or parts.password is not None:
+    if "@" in text:
         raise ConfigurationError(
             "the host holds a user name or a password; the API key belongs into the password field"
         )
-    if not host or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(f"the host {text!r} is not a base URL such as {DEFAULT_BASE_URL}") from None
+    if not host or not _HOST.fullmatch(host) or parts.query or parts.fragment:
         raise ConfigurationError(f"the host {text!r} is not a base URL such as {DEFAULT_BASE_URL}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ConfigurationError(f"the base URL {text!r} must use https; http would send the API key in the clear")
@@ -76,12 +82,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _clean_key(key: object) -> str:

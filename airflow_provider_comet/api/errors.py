@@ -32,13 +32,15 @@ import re
 from typing import Any, ClassVar
 
 EXCERPT_CHARACTERS = 300
+WORD_CHARACTERS = 80
 
+# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy.
 _SECRETS = (
-    (re.compile(r"sk-[A-Za-z0-9_-]{4,}"), "***"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), r"\1 ***"),
-    (re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*,[^\s\"'<>]*"), "<data URI>"),
-    (re.compile(r"(https?://)[^/\s\"'<>@]*@"), r"\1***@"),
-    (re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*"), r"\1?..."),
+    (re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}"), "***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
+    (re.compile(r"\bdata:[\w.+/;=-]{0,200},[^\s\"'<>]*"), "<data URI>"),
+    (re.compile(r"([A-Za-z0-9+.-]{1,20}://)[^/\s\"'<>]{0,2000}@"), r"\1***@"),
+    (re.compile(r"(https?://[^\s\"'<>?]{0,2000})\?[^\s\"'<>]*"), r"\1?..."),
 )
 
 
@@ -86,8 +88,8 @@ class CometError(Exception):
     ) -> None:
         self.detail = excerpt(detail)
         self.status = status
-        self.code = code
-        self.request_id = request_id
+        self.code = excerpt(code, WORD_CHARACTERS) if code else None
+        self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
         self.prediction_id = prediction_id
         self.retry_after = retry_after
         super().__init__(self.detail)

@@ -29,7 +29,7 @@ def next_look(age: float, *, poke_interval: float | None, retry_after: float | N
     """Seconds until the next look.
 
     :param age: of the prediction.
-    :param poke_interval: a fixed interval instead of the adaptive one.
+    :param poke_interval: a fixed interval instead of the adaptive one; under half a second counts as that.
     :param retry_after: what the server asked for; never undercut.
     :param chance: 0 to 1, spreads waits that started together by up to ``JITTER`` to either side.
     """
@@ -38,7 +38,8 @@ def next_look(age: float, *, poke_interval: float | None, retry_after: float | N
     elif age < FIRST_LOOK_AGE:
         delay = FIRST_LOOK_AGE - age
     else:
-        delay = min(LONGEST, max(SHORTEST, AGE_SHARE * age))
+        delay = min(LONGEST, AGE_SHARE * age)
+    delay = max(SHORTEST, delay)
     delay *= 1 + JITTER * (2 * chance - 1)
     return max(delay, (retry_after or 0.0) * (1 + JITTER * chance))
 

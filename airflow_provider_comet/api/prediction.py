@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ _STATUSES = {
     "aborted": ("aborted",),
 }
 _SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
+_URL = re.compile(r"https?://\S+")
+_DATA_URI = re.compile(r"data:[^\s,]{0,200},\S*")
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
 
@@ -131,10 +134,12 @@ class Prediction:
         has_status = isinstance(inner.get("status"), str) or isinstance(task.get("status"), str)
         if not isinstance(identity, str) or not identity or (prediction_id and not has_status):
             return None
-        error = inner.get("error") or task.get("fail_reason") or None
+        status = _status(inner, task)
+        # Only of a failure: this gateway's family keeps other things in it otherwise.
+        error = inner.get("error") or (task.get("fail_reason") if status == "failed" else None) or None
         return cls(
             id=identity,
-            status=_status(inner, task),
+            status=status,
             model=_text(inner.get("model")),
             version=_text(inner.get("version")),
             output=inner.get("output"),
@@ -160,17 +165,21 @@ def _unwrap(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, An
 
 
 def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """The prediction's own status if terminal, else the envelope's, unless that claims a success it doesn't carry."""
+    """The prediction's own status if terminal, else the envelope's, unless that claims a success it doesn't carry.
+
+    Output alone proves nothing: text models fill it while they run.
+    """
     own = normalise_status(inner.get("status", "starting"))
     if own in _TERMINAL or not task:
         return own
     outer = normalise_status(task.get("status"))
-    return "processing" if outer == "succeeded" and inner.get("output") is None else outer
+    is_ahead = outer == "succeeded" and ("status" in inner or inner.get("output") is None)
+    return "processing" if is_ahead else outer
 
 
 def _files(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if value.startswith(("https://", "http://")) or _is_data_uri(value):
+        if _URL.fullmatch(value) or _is_data_uri(value):
             yield value
     elif isinstance(value, Mapping):
         for item in value.values():
@@ -181,7 +190,7 @@ def _files(value: Any) -> Iterator[str]:
 
 
 def _is_data_uri(text: str) -> bool:
-    return text.startswith("data:") and "," in text
+    return _DATA_URI.fullmatch(text) is not None
 
 
 def _text(value: object) -> str | None:

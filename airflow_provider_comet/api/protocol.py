@@ -6,6 +6,7 @@ Every rule about an answer stands in the tables below, once. Sources: CometAPI's
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -80,24 +81,29 @@ class Response:
             # What is this short is no key (the emulator takes any), and removing it would tear words apart.
             return text.replace(secret, "***") if len(secret) > 5 else text
 
-        return cls(
-            status,
-            {name.lower(): clean(value) for name, value in headers.items()},
-            clean(body.decode("utf-8", "replace")),
-        )
+        text = body.decode("utf-8-sig", "replace")
+        if "\\" in text and (content := _load(text)) is not None:
+            text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
+        return cls(status, {name.lower(): clean(value) for name, value in headers.items()}, clean(text))
 
     @property
     def is_html(self) -> bool:
         """A web page, by its content type or its first characters."""
         start = self.text[:100].lstrip().lower()
-        return "text/html" in self.headers.get("content-type", "") or start.startswith(("<!doctype html", "<html"))
+        is_labelled = "text/html" in self.headers.get("content-type", "") and self.json is None
+        return is_labelled or start.startswith(("<!doctype html", "<html"))
 
+    @functools.cached_property
     def json(self) -> Any:
         """The body, or ``None`` if it is no JSON."""
-        try:
-            return json.loads(self.text)
-        except ValueError:
-            return None
+        return _load(self.text)
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def create_prediction(model: object, input: object) -> Request:
@@ -131,7 +137,7 @@ def read_prediction(request: Request, response: Response) -> Prediction:
         proves that nothing was accepted.
     """
     if 200 <= response.status < 300:
-        prediction = Prediction.from_body(response.json(), prediction_id=request.prediction_id)
+        prediction = Prediction.from_body(response.json, prediction_id=request.prediction_id)
         if prediction is not None:
             return prediction
     raise _error(request, response)
@@ -142,7 +148,7 @@ def read_models(request: Request, response: Response) -> int:
 
     :raises CometError: as ``read_prediction``.
     """
-    body = response.json()
+    body = response.json
     if 200 <= response.status < 300 and isinstance(body, Mapping) and isinstance(body.get("data"), list):
         return len(body["data"])
     raise _error(request, response)
@@ -159,9 +165,9 @@ def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometErro
 
 
 def _error(request: Request, response: Response) -> e.CometError:
-    body = response.json()
+    body = response.json
     message, code, in_envelope = _said(body)
-    found = _REQUEST_ID.search(message)
+    request_id = response.headers.get("x-cometapi-request-id") or _request_id(message, body)
     error_class = _classify(request, response, body, code)
     if response.is_html:
         title = _TITLE.search(response.text)
@@ -170,7 +176,7 @@ def _error(request: Request, response: Response) -> e.CometError:
         _REQUEST_ID.sub("", message) or response.text,
         status=response.status,
         code=code,
-        request_id=response.headers.get("x-cometapi-request-id") or (found[1] if found else None),
+        request_id=request_id,
         prediction_id=request.prediction_id,
         retry_after=_retry_after(response, body),
     )
@@ -231,6 +237,11 @@ def _said(body: Any) -> tuple[str, str | None, bool]:
     return detail if isinstance(detail, str) else json.dumps(detail), None, False
 
 
+def _request_id(message: str, body: Any) -> str | None:
+    found = _REQUEST_ID.search(message)
+    return found[1] if found else _word(body.get("request_id")) if isinstance(body, Mapping) else None
+
+
 def _word(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -250,6 +261,8 @@ def _seconds(hint: object, date: str | None) -> float | None:
         return None
     try:
         return max(0.0, min(float(hint), 86_400.0)) if isinstance(hint, (int, float, str)) else None
+    except OverflowError:
+        return 86_400.0
     except ValueError:
         pass
     try:  # a date: compared with the server's own clock, ours may differ

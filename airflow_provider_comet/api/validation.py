@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api.errors import InvalidInputError
 
-MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$"
+MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*\Z"
 
 # The request contract of the create route: the model id is part of the path, the body's only documented key is
 # "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
 # a model takes is the model's business, so nothing is said about them here.
+DEEPEST = 100
 _CREATE = Draft202012Validator({
     "type": "object",
     "properties": {
@@ -67,23 +68,33 @@ def check_prediction_id(prediction_id: object) -> str:
 
 def _faults(value: Any, path: str, parents: tuple[int, ...]) -> Iterator[tuple[str, str]]:
     """What a JSON Schema can't say: values that JSON can't carry, and nulls that were meant to be left out."""
-    if value is None:
+    if len(parents) > DEEPEST:
+        yield path, f"is nested more than {DEEPEST} levels deep"
+    elif value is None:
         yield path, "is None; leave the key out instead (a template or an upstream task may have rendered to nothing)"
     elif isinstance(value, float) and not math.isfinite(value):
         yield path, "is NaN or infinite, which JSON can't carry"
+    elif isinstance(value, int) and value.bit_length() > 1024:
+        yield path, "is a number too long to be meant"
+    elif isinstance(value, str) and not _is_text(value):
+        yield path, "is text with half a surrogate pair, which JSON can't carry"
     elif id(value) in parents:
         yield path, "contains itself"
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for key, item in value.items():
-            if isinstance(key, str):
+            if isinstance(key, str) and _is_text(key):
                 yield from _faults(item, f"{path}.{key}", (*parents, id(value)))
             else:
-                yield path, f"has a key of type {type(key).__name__}; JSON's keys are strings"
+                yield path, f"has a key of type {type(key).__name__} that JSON can't carry; its keys are text"
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _faults(item, f"{path}[{index}]", (*parents, id(value)))
     elif not isinstance(value, (str, int, float)):
         yield path, f"is of type {type(value).__name__}, which JSON can't carry"
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value) if not value.isascii() else True
 
 
 def _type(value: object) -> str:

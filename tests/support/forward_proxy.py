@@ -103,12 +103,15 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
     """Carry bytes both ways until one side closes."""
     peer = {one: other, other: one}
     while True:
-        for ready in select.select([one, other], [], [], 5)[0] or [None]:
+        readable = select.select([one, other], [], [], 5)[0]
+        if not readable:
+            return
+        for ready in readable:
             try:
-                data = ready.recv(65_536) if ready else b""
+                data = ready.recv(65_536)
             except OSError:
-                data = b""
-            if not ready or not data:
+                return
+            if not data:
                 return
             with contextlib.suppress(OSError):
                 peer[ready].sendall(data)

@@ -15,9 +15,10 @@ import time
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 if TYPE_CHECKING:
     import httpx
@@ -59,8 +60,10 @@ class Outcome:
     @property
     def chain(self) -> list[BaseException]:
         """The error and its causes, outermost first."""
-        found, error = [], self.error
+        found: list[BaseException] = []
+        error = self.error
         while error is not None:
+            assert error not in found, f"{error!r} is its own cause: whoever walks the chain never comes to an end"
             found.append(error)
             error = error.__cause__
         return found
@@ -111,7 +114,7 @@ class TaskRunner:
         """
         from airflow.sdk.api.client import Client
         from airflow.sdk.api.datamodels._generated import TaskInstance
-        from airflow.sdk.execution_time.supervisor import run_task_in_process
+        from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor, run_task_in_process
         from airflow.sdk.serde import serialize
 
         self._pushed, self._rendered, self._states = {}, {}, []
@@ -135,9 +138,12 @@ class TaskRunner:
         import httpx
 
         client = Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self._answer))
-        # A process of its own would start from a fresh copy of the DAG each time.
+        # The channel for subprocesses of a task costs a thread and a second each, and no task of ours starts any.
+        no_channel = mock.patch.object(InProcessTestSupervisor, "_setup_subprocess_socket", nullcontext)
         try:
-            result = run_task_in_process(ti=instance, task=copy.copy(task), client=client)
+            with no_channel:
+                # A process of its own would start from a fresh copy of the DAG each time.
+                result = run_task_in_process(ti=instance, task=copy.copy(task), client=client)
         finally:
             client.close()
         sent = self._states[-1] if self._states else {}
@@ -222,6 +228,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now - 1_000_000_000.0
 
+    def utcnow(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self.now, dt.timezone.utc)
+
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         self.on_sleep(seconds)
@@ -244,6 +253,7 @@ class Clock:
         loop = types.SimpleNamespace(time=self.monotonic)
         for module in (hook, sensor, trigger, base):
             monkeypatch.setattr(module, "time", ours)
+        monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(trigger, "asyncio", types.SimpleNamespace(get_running_loop=lambda: loop, sleep=self.asleep))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.
         monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
@@ -282,14 +292,14 @@ MODES: dict[str, dict[str, Any]] = {
 
 def run_sensor(runner: TaskRunner, task: Any, clock: Clock, **options: Any) -> Outcome:
     """Run a sensor to its end, in whatever mode: reschedules and deferrals are carried out."""
-    first = dt.datetime.fromtimestamp(clock.time(), dt.timezone.utc)
+    first = clock.utcnow()
     outcome = runner.run(task, **options)
     for _ in range(1000):
         if outcome.state == "deferred":
             outcome = runner.run(task, event=event_of(outcome.trigger()), **options)
         elif outcome.state == "up_for_reschedule":
             date = dt.datetime.fromisoformat(outcome.sent["reschedule_date"].replace("Z", "+00:00"))
-            clock.sleep(max(0.0, date.timestamp() - time.time()))
+            clock.sleep(max(0.0, date.timestamp() - clock.time()) + 0.1)  # a start is never on time to the second
             outcome = runner.run(task, rescheduled_since=first, **options)
         else:
             return outcome

@@ -182,12 +182,12 @@ def test_one_list_in_two_places_does_not_contain_itself() -> None:
 
 JSON = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=15,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
 )
 
 
-@given(st.dictionaries(st.text(), JSON, min_size=1))
+@given(st.dictionaries(st.text(max_size=5), JSON, min_size=1, max_size=3))
 def test_every_json_object_without_nulls_can_be_sent(input: dict[str, Any]) -> None:
     """Nothing that JSON can carry is refused, and it arrives as it was given."""
     body = protocol.create_prediction(MODEL, input).body
