@@ -17,7 +17,7 @@ def example_prediction():
     )
 
     # It waits in the triggerer. Looking costs nothing, so a retry is free: it never buys the prediction again.
-    wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2)
+    wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
 
     @task
     def use(prediction: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ def example_prediction_mapped():
             # API's rate limit; waiting needs none, because a deferred task holds no slot.
             pool="default_pool",
         )
-        wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2)
+        wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
         return wait.output
 
     # all_done: the others are collected although one has failed. Look at the tasks, not only at the run: this last task

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -124,9 +125,7 @@ def main() -> int:
                 "database": lambda: call([str(BIN / "airflow"), "db", "migrate"], env) and "ready",
                 "provider": lambda: provider(env),
             }
-            checks |= {
-                f"dags test {dag_id}": lambda dag_id=dag_id: example(dag_id, env, emulator) for dag_id in EXAMPLES
-            }
+            checks |= {f"dags test {dag_id}": partial(example, dag_id, env, emulator) for dag_id in EXAMPLES}
             for name, work in checks.items():
                 check(name, work)
                 passed += 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -55,12 +56,19 @@ def uninterrupted() -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different loopback ports that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Different ports that nobody listens on now.
+
+    Below those that the kernel gives to outgoing connections: one of these may take a port in the seconds until the
+    program that it was chosen for listens.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20000, 32000), 200):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))  # on every address: Airflow's log servers listen on all of them
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free port was found")
 
 
 def tail(path: Path, lines: int = 40) -> str:
@@ -120,7 +128,7 @@ class Program:
                 return False
             if self._process and os.getsid(process.pid) == self._process.pid:
                 return True
-            return process.environ().get(name) == value
+            return bool(process.environ().get(name) == value)
         except (psutil.Error, OSError):
             return False
 

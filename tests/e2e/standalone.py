@@ -132,7 +132,7 @@ class Standalone:
         standalone = self.members()[0]
         for process in standalone.children():
             if "triggerer" in process.cmdline():
-                return process.pid
+                return int(process.pid)
         raise RuntimeError("no triggerer is running")
 
     def _wait_until_healthy(self) -> None:

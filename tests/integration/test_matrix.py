@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -68,11 +68,10 @@ class Row:
     accepted: int = 0
     has_request_id: bool = True
     read_timeout: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> int | None:
-        return self.fault.get("status") if self.fault else None
+        return self.fault.get("status") if self.fault and self.has_request_id else None
 
     @property
     def passes(self) -> bool:
@@ -216,7 +215,7 @@ ERRORS = [
     Row("301", answer(301, "", {"Location": "/somewhere"}), e.WrongURLError, e.WrongURLError),
     Row("200-html", answer(200, PAGE), e.WrongURLError, AMBIGUOUS, "'Bad gateway'"),
     Row("404-html", answer(404, PAGE), e.WrongURLError, e.WrongURLError, "'Bad gateway'"),
-    Row("200-garbage", answer(200, "<<<not json"), e.ServerError, AMBIGUOUS, "not json"),
+    Row("200-garbage", answer(200, "...not json"), e.ServerError, AMBIGUOUS, "not json"),
     Row("200-no-prediction", answer(200, {"hello": "world"}), e.ServerError, AMBIGUOUS, "hello"),
     Row("200-empty", answer(200, ""), e.ServerError, AMBIGUOUS),
     Row("201-html-accepted", answer(201, PAGE, accept=True), e.WrongURLError, AMBIGUOUS, accepted=1),
@@ -229,7 +228,7 @@ ERRORS = [
     ),
     Row("dropped-before", {"drop": "before"}, e.TransportError, AMBIGUOUS, has_request_id=False),
     Row("dropped-after", {"drop": "after"}, e.TransportError, AMBIGUOUS, has_request_id=False, accepted=1),
-    Row("read-timeout", {"delay": 0.3}, e.TransportError, AMBIGUOUS, has_request_id=False, read_timeout=0.05),
+    Row("read-timeout", {"delay": 0.15, "status": 504}, e.TransportError, AMBIGUOUS, has_request_id=False, read_timeout=0.05),
     Row("refused", None, e.TransportError, e.TransportError, has_request_id=False),
 ]
 
@@ -295,7 +294,6 @@ def test_create_by_hook(row: Row, break_it: Callable[..., None], comet: Emulator
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
     if row.create is None:
-        pytest.fail("no such answer to a create") if row.look is not e.PredictionNotFoundError else None
         return
     break_it()
     with pytest.raises(e.CometError) as caught:
@@ -380,7 +378,7 @@ def test_wait_by_hook(row: Row, break_it: Callable[..., None], comet: Emulator, 
     break_it()
     began = clock.time()
     with pytest.raises(e.CometError) as caught:
-        CometReplicateHook().wait_for_prediction(prediction, timeout=TIMEOUT, poke_interval=100)
+        CometReplicateHook().wait_for_prediction(prediction, timeout=TIMEOUT, poke_interval=290)
     check_wait(caught.value, row, prediction)
     waited = clock.time() - began
     if row.look.retryable:
@@ -417,7 +415,7 @@ def check_words(message: str, row: Row, prediction: str) -> None:
 def sensor(prediction: str, mode: str, **options: Any) -> Any:
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
-    options = {"timeout": TIMEOUT, "poke_interval": 100, "retries": 2, **MODES[mode], **options}
+    options = {"timeout": TIMEOUT, "poke_interval": 290, "retries": 2, **MODES[mode], **options}
     with dag():
         return PredictionSensor(task_id="wait", prediction_id=prediction, **options)
 
@@ -478,11 +476,8 @@ def test_sensor_recovers(
 def test_unknown_id_within_grace(comet: Emulator, clock: Clock, runner: TaskRunner, mode: str) -> None:
     """A prediction that becomes known within the first minute is waited for, by the default schedule too."""
     prediction = new_prediction(comet)
-    comet.fault(count=2, **answer(400, {"code": "task_not_exist", "message": "task_not_exist", "data": None}))
-    # In reschedule mode a look comes once a minute, so that only the first may miss.
-    count = 1 if mode == "reschedule" else 2
-    comet.clear_faults()
-    comet.fault(count=count, **answer(404, {"detail": "not here"}))
+    # In reschedule mode a look comes once a minute, so only the first may miss.
+    comet.fault(count=1 if mode == "reschedule" else 3, **answer(404, {"detail": "not here"}))
     outcome = run_sensor(runner, sensor(prediction, mode, poke_interval=None), clock)
     assert (outcome.state, outcome.error) == ("success", None)
 
@@ -494,7 +489,7 @@ def trigger(prediction: str, clock: Clock, **options: Any) -> Any:
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
     now = clock.time()
-    options = {"started_at": now, "deadline": now + TIMEOUT, "poke_interval": 100, **options}
+    options = {"started_at": now, "deadline": now + TIMEOUT, "poke_interval": 290, **options}
     return PredictionTrigger(prediction, "cometapi_default", **options)
 
 
@@ -723,8 +718,6 @@ def test_unknown_status_then_succeeded(
     either_comet: Emulator, clock: Clock, runner: TaskRunner, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A status that nobody knows counts as running, and the log warns of it once."""
-    if either_comet is not None and "wrapping" in str(id(either_comet)):
-        pytest.fail("unreachable")
     prediction = unfinished(either_comet, clock, ENDS[0], status="warming_up")
     outcome = run_sensor(runner, sensor(prediction, mode), clock)
     assert (outcome.state, outcome.error) == ("success", None)

@@ -37,7 +37,7 @@ class Outcome:
 
     :param state: as Airflow's database would have it: success, failed, up_for_retry, skipped, deferred,
         up_for_reschedule.
-    :param error: what the task raised.
+    :param error: what the task raised, also to be skipped.
     :param xcoms: what it pushed, by key, in this run.
     :param rendered: its rendered fields, as the user interface shows them.
     :param sent: the message that reported the state: trigger, trigger_kwargs, reschedule_date and so on.
@@ -87,6 +87,7 @@ class TaskRunner:
 
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.connections = dict(connections or {})
+        self.is_down = False  # for connections
         self.xcoms: dict[str, Any] = {}
         self.started_at: dict[str, dt.datetime] = {}
         self._pushed: dict[str, Any] = {}
@@ -114,6 +115,7 @@ class TaskRunner:
         """
         from airflow.sdk.api.client import Client
         from airflow.sdk.api.datamodels._generated import TaskInstance
+        from airflow.sdk.execution_time import task_runner
         from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor, run_task_in_process
         from airflow.sdk.serde import serialize
 
@@ -138,17 +140,29 @@ class TaskRunner:
         import httpx
 
         client = Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self._answer))
-        # The channel for subprocesses of a task costs a thread and a second each, and no task of ours starts any.
-        no_channel = mock.patch.object(InProcessTestSupervisor, "_setup_subprocess_socket", nullcontext)
+        raised: list[Exception] = []
+
+        def execute(*args: Any, original: Callable[..., Any] = task_runner._execute_task, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except Exception as error:
+                raised.append(error)  # the runner keeps the reason of a skip to itself
+                raise
+
         try:
-            with no_channel:
+            with (
+                mock.patch.object(task_runner, "_execute_task", execute),
+                # The channel for subprocesses of a task costs a thread for a second; no task of ours starts any.
+                mock.patch.object(InProcessTestSupervisor, "_setup_subprocess_socket", nullcontext),
+            ):
                 # A process of its own would start from a fresh copy of the DAG each time.
                 result = run_task_in_process(ti=instance, task=copy.copy(task), client=client)
         finally:
             client.close()
         sent = self._states[-1] if self._states else {}
         state = str(getattr(result.state, "value", result.state))
-        return Outcome(state, result.error, dict(self._pushed), dict(self._rendered), sent)
+        error = raised[-1] if state == "skipped" else result.error
+        return Outcome(state, error, dict(self._pushed), dict(self._rendered), sent)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         import httpx
@@ -166,10 +180,13 @@ class TaskRunner:
         if "task-reschedules/" in path:
             return httpx.Response(200, json=self.started_at["reschedule"].isoformat())
         if found := re.search(r"connections/([^/]+)$", path):
+            if self.is_down:
+                return httpx.Response(422, json={"detail": "the API server has other problems"})
             known = self.connections.get(found[1])
             if known is None:
                 return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such connection"}})
-            return httpx.Response(200, json={"conn_id": found[1], **known})
+            fields = dict.fromkeys(("host", "schema", "login", "password", "port", "extra"))
+            return httpx.Response(200, json={"conn_id": found[1], **fields, **known})
         if found := re.search(r"xcoms/(.+?)(/slice|/item/\d+)?$", path):
             return self._xcom(request, found[1], bool(found[2]), body)
         return httpx.Response(200, json={})
@@ -243,6 +260,7 @@ class Clock:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make all waiting of the package, and of Airflow's sensors, go by this clock."""
         from airflow.sdk.bases import sensor as base
+        from airflow.sdk.execution_time import supervisor
 
         from airflow_provider_comet.client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
@@ -254,6 +272,7 @@ class Clock:
         for module in (hook, sensor, trigger, base):
             monkeypatch.setattr(module, "time", ours)
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
+        monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))
         monkeypatch.setattr(trigger, "asyncio", types.SimpleNamespace(get_running_loop=lambda: loop, sleep=self.asleep))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.
         monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
