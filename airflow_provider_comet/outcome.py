@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
 
 EVENT_LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
@@ -55,8 +55,12 @@ def airflow_error(error: e.CometError) -> Exception:
 
 
 def airflow_create_error(error: e.CometError) -> Exception:
-    """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good."""
-    return error if error.retryable else AirflowFailException(str(error))
+    """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good.
+
+    A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its API
+    server is down.
+    """
+    return error if error.retryable or isinstance(error, e.ConfigurationError) else AirflowFailException(str(error))
 
 
 def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
@@ -65,7 +69,8 @@ def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
         return {"prediction_id": ended.prediction_id, "error": ended.to_dict()}
     event: dict[str, Any] = {"prediction_id": ended.id, "status": ended.status}
     summary = ended.summary()
-    if len(json.dumps(summary)) <= EVENT_LIMIT_BYTES and not any(file.startswith("data:") for file in ended.files):
+    text = json.dumps(summary)
+    if len(text) <= EVENT_LIMIT_BYTES and ";base64," not in text:  # a data URI may stand amid text
         event["summary"] = summary
     return event
 
@@ -79,8 +84,8 @@ def from_event(event: object) -> dict[str, Any] | e.CometError | None:
         summary, error = event.get("summary"), event.get("error")
         if isinstance(error, dict):
             return e.CometError.from_dict(error)
-        if isinstance(summary, dict):
-            return summary
+        if isinstance(summary, dict) and summary.keys() >= set(SUMMARY_KEYS):
+            return {key: summary[key] for key in SUMMARY_KEYS}
         if event.get("status"):
             return None
     return e.CometError("the trigger's event can't be read; the next try looks again")

@@ -90,7 +90,7 @@ class CometError(Exception):
         self.status = status
         self.code = excerpt(code, WORD_CHARACTERS) if code else None
         self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
-        self.prediction_id = prediction_id
+        self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS) if prediction_id else None
         self.retry_after = retry_after
         super().__init__(self.detail)
 
@@ -106,6 +106,12 @@ class CometError(Exception):
         text += f": {self.detail}" if self.detail else ""
         text += "" if text.endswith((".", "!", "?")) else "."
         return f"{text} {self.next_step}".rstrip()
+
+    def about(self, prediction_id: object) -> CometError:
+        """Return this error with the prediction that it is about, unless it names one already."""
+        if self.prediction_id is None and isinstance(prediction_id, str):
+            self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """JSON for a trigger event; ``from_dict`` makes an equal error of it."""

@@ -32,6 +32,23 @@ def normalise_status(raw: object) -> str:
     return _SPELLINGS.get(text.strip().lower(), text or "unknown")
 
 
+SUMMARY_KEYS = (
+    "id",
+    "model",
+    "version",
+    "status",
+    "files",
+    "output",
+    "error",
+    "metrics",
+    "created_at",
+    "started_at",
+    "completed_at",
+    "data_removed",
+)
+"""What a wait puts into XCom, in every mode."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One prediction as the API last described it.
@@ -83,24 +100,11 @@ class Prediction:
         return list(_files(self.output))
 
     def summary(self) -> dict[str, Any]:
-        """What a wait puts into XCom: these twelve keys, JSON, small.
+        """What a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small.
 
         Data URIs and text above 48 kB are replaced by a marker that says how to get them.
         """
-        return {
-            "id": self.id,
-            "model": self.model,
-            "version": self.version,
-            "status": self.status,
-            "files": [self._inline(file) for file in self.files],
-            "output": self._inline(self.output),
-            "error": self._inline(self.error),
-            "metrics": self._inline(self.metrics),
-            "created_at": self.created_at,
-            "started_at": self.started_at,
-            "completed_at": self.completed_at,
-            "data_removed": self.data_removed,
-        }
+        return {key: self._inline(getattr(self, key)) for key in SUMMARY_KEYS}
 
     def _inline(self, value: Any) -> Any:
         value = self._without_data_uris(value)

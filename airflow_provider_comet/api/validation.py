@@ -60,7 +60,7 @@ def check_prediction_id(prediction_id: object) -> str:
 
     :raises InvalidInputError: for anything else, for example the ``None`` of a skipped upstream task.
     """
-    if not _ID.is_valid(prediction_id):
+    if not _ID.is_valid(prediction_id) or prediction_id == "None":  # a template that rendered to nothing
         got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type(prediction_id)
         raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}")
     return str(prediction_id)

@@ -138,7 +138,7 @@ class CometReplicateHook(BaseHook):
         try:
             seen = self.client.look(wait.prediction_id)
         except CometError as error:
-            seen = error
+            seen = error.about(wait.prediction_id)
         if news := wait.news(seen):
             self.log.log(news[0], "Prediction %s: %s", wait.prediction_id, news[1])
         return wait.after(seen, now=now(), chance=random.random())

@@ -56,7 +56,9 @@ class CreatePredictionOperator(BaseOperator):
         try:
             prediction = self.hook.create_prediction(self.model, self.input)
         except CometError as error:
-            raise outcome.airflow_create_error(error) from error
+            if (raised := outcome.airflow_create_error(error)) is error:
+                raise
+            raise raised from error
         # One line per accepted create, always of this form: spending is counted by it (never key or prompt).
         self.log.info(
             "comet.create id=%s model=%s dag=%s run=%s task=%s map=%s try=%s",

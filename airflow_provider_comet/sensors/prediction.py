@@ -17,8 +17,13 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+try:
+    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
+except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
+    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
+
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
@@ -109,9 +114,18 @@ class PredictionSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Judge what the trigger saw."""
+        ended = outcome.from_event(event)
+        return self._conclude(self.hook.get_prediction(self.prediction_id) if ended is None else ended)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Come back from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
         with self._as_airflow():
-            ended = outcome.from_event(event)
-            return self._conclude(self.hook.get_prediction(self.prediction_id) if ended is None else ended)
+            try:
+                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+            except TaskDeferralTimeout:  # our own timeout should have come before: the triggerer was away
+                raise PredictionTimeoutError("Airflow's backstop ended the wait") from None
+            except TaskDeferralError as error:
+                raise CometError(f"the trigger failed: {error}") from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once, for the modes that hold a worker or come back to one."""
@@ -125,8 +139,10 @@ class PredictionSensor(BaseSensorOperator):
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
+        if not (self.reschedule and self.adaptive and self._active):
+            return self._next_look_seconds
         # Each look costs a start of the task in this mode, so the adaptive schedule keeps to a minute.
-        return max(LONGEST, self._next_look_seconds) if self.reschedule and self.adaptive else self._next_look_seconds
+        return min(max(LONGEST, self._next_look_seconds), max(0.0, self._active.deadline - time.time()))
 
     def _wait(self, context: Context) -> Wait:
         """The wait of this attempt; its clock runs from the attempt's start, also over reschedules and deferrals."""
@@ -153,8 +169,7 @@ class PredictionSensor(BaseSensorOperator):
         except Exception as error:
             raised = error
             if isinstance(error, CometError):
-                error.prediction_id = error.prediction_id or self.prediction_id
-                raised = outcome.airflow_error(error)
+                raised = outcome.airflow_error(error.about(self.prediction_id))
             is_fact = isinstance(raised, (AirflowFailException, AirflowSensorTimeout))
             if self.never_fail or (self.soft_fail and is_fact):
                 raise AirflowSkipException(str(raised)) from error

@@ -75,7 +75,9 @@ class PredictionTrigger(BaseTrigger):
             ended = error
         except Exception as error:
             self.log.exception("Waiting for prediction %s failed", self.prediction_id)
-            ended = CometError(f"{type(error).__name__}: {error}", prediction_id=self.prediction_id)
+            ended = CometError(f"{type(error).__name__}: {error}")
+        if isinstance(ended, CometError):
+            ended.about(self.prediction_id)
         yield TriggerEvent(outcome.to_event(ended))  # type: ignore[no-untyped-call]
 
     async def _wait(self, client: AsyncCometClient) -> Prediction | CometError:
