@@ -178,7 +178,7 @@ class AsyncCometClient:
                 return protocol.Response.received(
                     answer.status, answer.headers, await answer.read(), self.config.api_key
                 )
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise protocol.transport_error(request, _root_cause(error, self.config, outside), sent=True) from None
 
 

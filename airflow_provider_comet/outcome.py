@@ -57,8 +57,8 @@ def airflow_error(error: e.CometError) -> Exception:
 def airflow_create_error(error: e.CometError) -> Exception:
     """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good.
 
-    A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its API
-    server is down.
+    A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its
+    API server is down.
     """
     return error if error.retryable or isinstance(error, e.ConfigurationError) else AirflowFailException(str(error))
 

@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from airflow_provider_comet.emulator.catalog import Model
@@ -23,7 +23,7 @@ RUNNING = {"starting": "QUEUED", "processing": "IN_PROGRESS"}
 
 def iso(moment: float) -> str:
     """The API's spelling of a moment: UTC, milliseconds, Z."""
-    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def checked_pins(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import random
 import string
 from collections import OrderedDict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
@@ -39,7 +39,7 @@ PAGE = """<!doctype html>
 def new_request_id() -> str:
     """Shaped like the gateway's: the moment, then eight letters."""
     letters = "".join(random.choices(string.ascii_letters + string.digits, k=8))
-    return f"{datetime.now(timezone.utc):%Y%m%d%H%M%S%f}000{letters}"
+    return f"{datetime.now(UTC):%Y%m%d%H%M%S%f}000{letters}"
 
 
 def refusal(status: int, message: str, code: str, request_id: str) -> web.Response:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
-START = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 NOTHING = object()
 
 
@@ -74,7 +74,7 @@ class Outcome:
         from airflow.sdk.serde import deserialize
 
         assert self.state == "deferred", (self.state, self.error)
-        kwargs = deserialize(json.loads(json.dumps(self.sent["trigger_kwargs"])))
+        kwargs: Any = deserialize(json.loads(json.dumps(self.sent["trigger_kwargs"])))
         made: PredictionTrigger = import_string(self.sent["classpath"])(**kwargs)
         return made
 
@@ -168,7 +168,7 @@ class TaskRunner:
         import httpx
 
         path = request.url.path
-        body = json.loads(request.content) if request.content else None
+        body: Any = json.loads(request.content) if request.content else None
         if path.endswith("/run"):
             return httpx.Response(200, json=self._context())
         if path.endswith("/state"):
@@ -206,7 +206,7 @@ class TaskRunner:
 
     def _context(self) -> dict[str, Any]:
         moment = START.isoformat()
-        dag_run = {
+        dag_run: dict[str, Any] = {
             "dag_id": "dag",
             "run_id": "run",
             "logical_date": moment,
@@ -246,7 +246,7 @@ class Clock:
         return self.now - 1_000_000_000.0
 
     def utcnow(self) -> dt.datetime:
-        return dt.datetime.fromtimestamp(self.now, dt.timezone.utc)
+        return dt.datetime.fromtimestamp(self.now, dt.UTC)
 
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
@@ -276,7 +276,7 @@ class Clock:
         monkeypatch.setattr(trigger, "asyncio", types.SimpleNamespace(get_running_loop=lambda: loop, sleep=self.asleep))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.
         monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
-        defaults = CometClient.__init__.__kwdefaults__
+        defaults = CometClient.__init__.__kwdefaults__ or {}
         monkeypatch.setitem(defaults, "sleep", self.sleep)
         monkeypatch.setitem(defaults, "clock", self.monotonic)
         return self

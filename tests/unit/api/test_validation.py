@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import UserDict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
@@ -115,7 +115,7 @@ FAULTS: list[tuple[str, dict[Any, Any], str, str]] = [
     ("inf", {"guidance": [1.0, math.inf]}, "input.guidance[1]", "NaN or infinite"),
     ("minus inf", {"guidance": -math.inf}, "input.guidance", "NaN or infinite"),
     ("bytes", {"image": SECRET.encode()}, "input.image", "type bytes"),
-    ("datetime", {"when": datetime(2026, 1, 1, tzinfo=timezone.utc)}, "input.when", "type datetime"),
+    ("datetime", {"when": datetime(2026, 1, 1, tzinfo=UTC)}, "input.when", "type datetime"),
     ("set", {"tags": {SECRET}}, "input.tags", "type set"),
     ("decimal", {"n": Decimal("3.25")}, "input.n", "type Decimal"),
     ("object", {"n": object()}, "input.n", "type object"),
