@@ -228,7 +228,14 @@ ERRORS = [
     ),
     Row("dropped-before", {"drop": "before"}, e.TransportError, AMBIGUOUS, has_request_id=False),
     Row("dropped-after", {"drop": "after"}, e.TransportError, AMBIGUOUS, has_request_id=False, accepted=1),
-    Row("read-timeout", {"delay": 0.15, "status": 504}, e.TransportError, AMBIGUOUS, has_request_id=False, read_timeout=0.05),
+    Row(
+        "read-timeout",
+        {"delay": 0.15, "status": 504},
+        e.TransportError,
+        AMBIGUOUS,
+        has_request_id=False,
+        read_timeout=0.05,
+    ),
     Row("refused", None, e.TransportError, e.TransportError, has_request_id=False),
 ]
 
@@ -263,9 +270,7 @@ def new_prediction(comet: Emulator, prompt: str = "a lighthouse", **outcome: Any
     if outcome:
         comet.next_outcome(**outcome)
     url = f"{comet.base_url}/replicate/v1/models/{SCHNELL}/predictions"
-    made = requests.post(
-        url, json={"input": {"prompt": prompt}}, headers={"Authorization": f"Bearer {KEY}"}, timeout=5
-    )
+    made = requests.post(url, json={"input": {"prompt": prompt}}, headers={"Authorization": f"Bearer {KEY}"}, timeout=5)
     return str(made.json()["id"])
 
 

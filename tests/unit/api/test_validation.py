@@ -7,7 +7,7 @@ import math
 from collections import UserDict
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +23,7 @@ MODEL = "black-forest-labs/flux-schnell"
 SECRET = "a-prompt-that-nobody-may-see"
 
 
-class Colour(str, Enum):
+class Colour(StrEnum):
     """A string that JSON can carry."""
 
     RED = "red"
