@@ -18,7 +18,7 @@ INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-compat lock
+.PHONY: help setup demo up test test-compat e2e lock
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -44,6 +44,9 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)
+
+e2e: $(READY)  ## real Airflow processes: no key is in any table, log, REST answer or argument (about 6 minutes)
+	$(VENV)/bin/python -m pytest -s tests/e2e
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --all-extras --python-version $(LOCK_PYTHON) --upgrade \

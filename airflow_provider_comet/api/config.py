@@ -91,7 +91,8 @@ def _clean_key(key: object) -> str:
     text = key.strip().lstrip("\ufeff") if isinstance(key, str) else ""
     if not text:
         raise ConfigurationError("the API key is missing: put it into the password of the Airflow connection")
-    if not text.isascii() or not text.isprintable() or " " in text:
+    # Quote and backslash would be spelled differently in JSON, where an echoed key is looked for and removed.
+    if not text.isascii() or not text.isprintable() or any(character in text for character in ' "\\'):
         raise ConfigurationError("the API key holds characters that a key can't have; copy it again")
     return text
 

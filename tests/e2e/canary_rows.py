@@ -1,0 +1,160 @@
+"""The rows of the error table, each as an answer that echoes the key wherever a server could put it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_comet.api import errors as e
+
+Fault = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of trouble (or success).
+
+    :param name: also the model's name and the beginning of the prediction's id.
+    :param answer: key -> what the emulator does to the request; `None`: it answers as always, or is not reached.
+    :param create: what a create makes of it: an error class, "success", or `None` if a create never gets it.
+    :param wait: the same for a wait.
+    :param connection: which of a source's connections the tasks use.
+    """
+
+    name: str
+    answer: Callable[[str], Fault] | None
+    create: type[e.CometError] | str | None
+    wait: type[e.CometError] | str | None
+    connection: str = ""
+
+    def timeout(self, mode: str) -> float:
+        """Seconds that a wait for it may take: short if it can only end by the timeout."""
+        goes_on = self.wait in {"timeout", e.PredictionNotFoundError} or getattr(self.wait, "retryable", False)
+        # A task needs some seconds to get from the worker to the triggerer.
+        return (15.0 if mode == "deferrable" else 4.0) if goes_on else 120.0
+
+
+def echo(key: str) -> str:
+    """What a careless server says about a request."""
+    return f"refused: Authorization: Bearer {key}, key={key}, https://x.test/?api_key={key}&a=1"
+
+
+def answer(status: int, body: Any, key: str, headers: Mapping[str, str] | None = None) -> Fault:
+    """A fault whose headers echo the key too."""
+    said = {"x-cometapi-request-id": key, "Location": f"https://elsewhere.test/{key}?key={key}", "X-Echo": echo(key)}
+    return {"status": status, "body": body, "headers": {**said, **(headers or {})}, "count": None}
+
+
+def envelope(status: int, code: str | None, **headers: str) -> Callable[[str], Fault]:
+    """CometAPI's error envelope with the key in its message and, without a code of its own, in its code."""
+
+    def fault(key: str) -> Fault:
+        error = {"message": f"{echo(key)} (request id: {key})", "type": "comet_api_error", "code": code}
+        if code == "echo":
+            error["code"] = key
+        named = {name.replace("_", "-"): fill(value, key) for name, value in headers.items()}
+        return answer(status, {"error": error}, key, named)
+
+    return fault
+
+
+def page(status: int) -> Callable[[str], Fault]:
+    """A web page with the key in title and text."""
+    text = "<!doctype html><html><head><title>{0}</title></head><body>{0}</body></html>"
+    return lambda key: answer(status, text.format(echo(key)), key)
+
+
+def prediction(status: str, **fields: Any) -> Callable[[str], Fault]:
+    """A prediction that names the key in every field; `{key}` and `{escaped}` in the given ones are filled in."""
+
+    def fault(key: str) -> Fault:
+        body = {
+            "id": "given-by-the-query",
+            "status": fill(status, key),
+            "model": f"canary/{key}",
+            "version": key,
+            "output": None,
+            "error": None,
+            "logs": echo(key),
+            "metrics": {"predict_time": 1.0, key: echo(key)},
+            "created_at": key,
+            "data_removed": False,
+            **{name: fill(value, key) for name, value in fields.items()},
+        }
+        return answer(200, body, key)
+
+    return fault
+
+
+def fill(value: Any, key: str) -> Any:
+    """The value with the key in place of its marks."""
+    if isinstance(value, str):
+        return value.replace("{key}", key)
+    return [fill(item, key) for item in value] if isinstance(value, list) else value
+
+
+def escaped(body: str, status: int) -> Callable[[str], Fault]:
+    """A JSON text in which every character of the key is written as a JSON escape."""
+    return lambda key: answer(status, body.replace("{key}", "".join(f"\\u{ord(one):04x}" for one in key)), key)
+
+
+AMBIGUOUS = e.AmbiguousSubmissionError
+OUTPUT = ["https://files.test/{key}/0.webp?signature={key}", "Bearer {key}", {"nested": 1}]
+ROWS = (
+    Row("401", envelope(401, ""), e.AuthenticationError, e.AuthenticationError),
+    Row("402", envelope(402, ""), e.BalanceExhaustedError, e.BalanceExhaustedError),
+    Row("403", envelope(403, ""), e.PermissionDeniedError, e.PermissionDeniedError),
+    Row("400", envelope(400, "echo"), e.BadRequestError, e.BadRequestError),
+    Row(
+        "422",
+        lambda key: answer(422, {"detail": [{"loc": ["body"], "msg": echo(key), "input": {key: key}}]}, key),
+        e.BadRequestError,
+        e.BadRequestError,
+    ),
+    Row("404", lambda key: answer(404, {"detail": echo(key)}, key), e.ModelNotFoundError, e.PredictionNotFoundError),
+    Row("500-invalid_request", envelope(500, "invalid_request"), e.BadRequestError, e.BadRequestError),
+    Row("503-model_not_found", envelope(503, "model_not_found"), e.ModelNotFoundError, e.ModelNotFoundError),
+    Row("503-envelope", envelope(503, "get_channel_failed"), e.ServerError, e.ServerError),
+    Row("500-without-code", envelope(500, None), AMBIGUOUS, e.ServerError),
+    Row("500-text", lambda key: answer(500, echo(key), key), AMBIGUOUS, e.ServerError),
+    Row("502-html", page(502), AMBIGUOUS, e.ServerError),
+    Row("504-html", page(504), AMBIGUOUS, e.ServerError),
+    Row("524", lambda key: answer(524, f"error code: 524 {echo(key)}", key), AMBIGUOUS, e.ServerError),
+    Row("429", envelope(429, "", Retry_After="1"), e.RateLimitedError, e.RateLimitedError),
+    Row("429-echo", envelope(429, "", Retry_After="{key}"), e.RateLimitedError, e.RateLimitedError),
+    Row("301", lambda key: answer(301, "", key), e.WrongURLError, e.WrongURLError),
+    Row("200-html", page(200), AMBIGUOUS, e.WrongURLError),
+    Row("200-garbage", lambda key: answer(200, f"}}{{ {echo(key)}", key), AMBIGUOUS, e.ServerError),
+    Row("dropped", lambda key: {"drop": "after", "count": None}, AMBIGUOUS, e.TransportError),
+    Row("read-timeout", lambda key: {"delay": 1.5, "count": None}, AMBIGUOUS, e.TransportError, "slow"),
+    Row("refused", None, e.TransportError, e.TransportError, "refused"),
+    Row("unknown-host", None, e.TransportError, e.TransportError, "unknown"),
+    Row("wrong-type", None, e.ConfigurationError, e.ConfigurationError, "type"),
+    Row("key-with-space", None, e.ConfigurationError, e.ConfigurationError, "space"),
+    Row("wrong-key", None, e.AuthenticationError, e.AuthenticationError, "wrong"),
+    Row("wrong-key-echo", envelope(401, ""), e.AuthenticationError, e.AuthenticationError, "wrong"),
+    Row(
+        "400-escaped",
+        escaped('{"error": {"message": "no: {key}", "code": "{key}"}}', 400),
+        e.BadRequestError,
+        e.BadRequestError,
+    ),
+    Row("success", prediction("succeeded", output=OUTPUT), "success", "success"),
+    Row("success-large", prediction("succeeded", output=["x" * 9_000, *OUTPUT]), "success", "success"),
+    Row(
+        "success-escaped",
+        escaped(
+            '{"id": "a", "status": "succeeded", "output": ["{key}"], "metrics": {"{key}": "{key}"}, "model": "{key}"}',
+            200,
+        ),
+        "success",
+        "success",
+    ),
+    Row("failed", prediction("failed", error="NSFW: {key}, Bearer {key}"), None, e.PredictionFailedError),
+    Row("canceled", prediction("canceled", error="{key}"), None, e.PredictionCanceledError),
+    Row("aborted", prediction("aborted", error="{key}"), None, e.PredictionAbortedError),
+    Row("expired", prediction("succeeded", data_removed=True, error="{key}"), None, e.PredictionExpiredError),
+    Row("empty", prediction("succeeded", error="{key}"), None, e.EmptyOutputError),
+    Row("unknown-status", prediction("{key}"), None, "timeout"),
+)
