@@ -1,0 +1,97 @@
+"""Each example DAG by `airflow dags test` against the emulator: a migrated database is all it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_comet.emulator import Emulator
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
+AIRFLOW = Path(sys.executable).parent / "airflow"
+
+Run = Callable[[str, Emulator], dict[str, list[Any]]]
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a DAG in a private Airflow with a database made once; returns its XComs by task, in map order."""
+    home = tmp_path_factory.mktemp("airflow")
+    env = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES)}
+
+    def call(*arguments: str, **more: str) -> None:
+        done = subprocess.run(
+            [str(AIRFLOW), *arguments], env={**env, **more}, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+
+    def run(dag_id: str, comet: Emulator) -> dict[str, list[Any]]:
+        call("dags", "test", dag_id, AIRFLOW_CONN_COMETAPI_DEFAULT=comet.connection_json())
+        with closing(sqlite3.connect(home / "airflow.db")) as database:
+            states = database.execute("SELECT task_id, state FROM task_instance WHERE dag_id = ?", [dag_id]).fetchall()
+            rows = database.execute(
+                "SELECT task_id, value FROM xcom WHERE dag_id = ? AND key = 'return_value' ORDER BY task_id, map_index",
+                [dag_id],
+            ).fetchall()
+        assert {state for _, state in states} == {"success"}, states
+        xcoms: dict[str, list[Any]] = {}
+        for task_id, value in rows:
+            xcoms.setdefault(task_id, []).append(json.loads(value))
+        return xcoms
+
+    call("db", "migrate")
+    return run
+
+
+def check_served(comet: Emulator, files: list[str]) -> None:
+    """The files are pictures that this emulator serves to somebody without a key."""
+    for file in files:
+        assert file.startswith(f"{comet.base_url}/delivery/")
+        picture = requests.get(file, timeout=10)
+        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/webp")
+        assert picture.content[:4] + picture.content[8:12] == b"RIFFWEBP"
+
+
+@pytest.mark.slow
+def test_example_prediction(airflow: Run) -> None:
+    """Create, wait and use hand on one prediction, which is paid for once and whose picture is served."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_prediction", comet)
+        (made,) = comet.ledger()["creates"]
+        assert xcoms["create"] == [made["id"]]
+        (result,) = xcoms["wait"]
+        assert (result["id"], result["status"], len(result)) == (made["id"], "succeeded", 12)
+        assert xcoms["use"] == result["files"]
+        check_served(comet, result["files"])
+
+
+@pytest.mark.slow
+def test_example_prediction_mapped(airflow: Run) -> None:
+    """Each prompt is created and waited for on its own, and the last task has all files in order."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_prediction_mapped", comet)
+        by_id = {made["id"]: made["input"]["prompt"] for made in comet.ledger()["creates"]}
+        assert len(by_id) == len(set(by_id.values())) == 3
+        results = xcoms["picture.wait"]
+        assert [result["id"] for result in results] == xcoms["picture.create"]
+        assert set(xcoms["picture.create"]) == set(by_id)
+        (files,) = xcoms["collect"]
+        assert files == [file for result in results for file in result["files"]]
+        assert len(files) == 3
+        check_served(comet, files)
+
+
+def test_every_example_has_a_test() -> None:
+    """An example that nobody runs is soon one that does not work."""
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_example")}
+    assert tested == {path.stem for path in EXAMPLES.glob("*.py")}

@@ -1,0 +1,207 @@
+"""`CreatePredictionOperator`: pays once, says what it paid for, and refuses what can't succeed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import Clock, TaskRunner, dag
+from tests.unit.conftest import KEY
+
+SCHNELL = "black-forest-labs/flux-schnell"
+PROMPT = "a lighthouse nobody has to know of"
+
+
+def operator(dag_options: dict[str, Any] | None = None, **options: Any) -> Any:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    options = {"task_id": "create", "model": SCHNELL, "input": {"prompt": PROMPT}, "retries": 2, **options}
+    with dag(**(dag_options or {})):
+        return CreatePredictionOperator(**options)
+
+
+def test_returns_the_id(comet: Emulator, runner: TaskRunner) -> None:
+    """The id of the one prediction that was created is the task's result, and the model stands beside it."""
+    outcome = runner.run(operator())
+    (made,) = comet.ledger()["creates"]
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert outcome.xcoms == {
+        "return_value": made["id"],
+        "model": SCHNELL,
+        "_link_ModelLink": f"https://replicate.com/{SCHNELL}",
+    }
+    assert (made["model"], made["input"]) == (SCHNELL, {"prompt": PROMPT})
+
+
+def test_creates_are_logged_without_key_and_prompt(
+    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each accepted create is one line of a fixed form, by which spending can be counted."""
+    outcome = runner.run(operator(), map_index=4, try_number=2)
+    said = capfd.readouterr()
+    text = said.out + said.err
+    assert re.findall(r"comet\.create .*?try=\d+", text) == [
+        f"comet.create id={outcome.result} model={SCHNELL} dag=dag run=run task=create map=4 try=2"
+    ]
+    assert KEY not in text
+    assert PROMPT not in text
+
+
+def test_refused_create_is_not_logged_as_one(
+    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was not accepted is not counted as spending."""
+    comet.fault(status=400, body={"error": {"message": "no", "code": ""}}, method="POST")
+    assert runner.run(operator()).state == "failed"
+    said = capfd.readouterr()
+    assert "comet.create" not in said.out + said.err
+
+
+def test_templates(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model, input at any depth and conn_id are rendered, and shown as rendered."""
+    monkeypatch.setenv("AIRFLOW_CONN_FOR_RUN", comet.connection_json())
+    monkeypatch.delenv("AIRFLOW_CONN_COMETAPI_DEFAULT")
+    task = operator(
+        model="{{ 'black-forest-labs' }}/flux-schnell",
+        input={"prompt": "a {{ run_id }}", "more": [{"dag": "{{ dag.dag_id }}"}]},
+        conn_id="for_{{ run_id }}",
+    )
+    outcome = runner.run(task)
+    assert outcome.state == "success"
+    (made,) = comet.ledger()["creates"]
+    assert made["input"] == {"prompt": "a run", "more": [{"dag": "dag"}]}
+    assert outcome.rendered == {"model": SCHNELL, "input": made["input"], "conn_id": "for_run"}
+
+
+def test_input_from_an_upstream_task(comet: Emulator, runner: TaskRunner) -> None:
+    """The whole input may be another task's result."""
+    from airflow.sdk import task
+
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    with dag():
+
+        @task(multiple_outputs=False)
+        def think() -> dict[str, Any]:
+            return {"prompt": "a thought", "num_outputs": 2}
+
+        thought = think()
+        create = CreatePredictionOperator(task_id="create", model=SCHNELL, input=thought)
+    assert runner.run(thought.operator).state == "success"
+    assert runner.run(create).state == "success"
+    assert comet.ledger()["creates"][0]["input"] == {"prompt": "a thought", "num_outputs": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"input": {}}, "input must be a non-empty JSON object"),
+        ({"input": "{{ {'prompt': 'x'} }}"}, "render_template_as_native_obj=True"),
+        ({"input": None}, "got None"),
+        ({"input": {"prompt": "x", "seed": None}}, "input.seed is None"),
+        ({"input": {"prompt": "x", "when": {1, 2}}}, "input.when is of type set"),
+        ({"input": {"prompt": "x", "deep": [{"a": b"b"}]}}, "input.deep[0].a is of type bytes"),
+        ({"model": "flux-schnell"}, "model must be 'owner/name'"),
+        ({"model": f"{SCHNELL}:1234"}, "model must be 'owner/name'"),
+        ({"model": "a/b/../c"}, "model must be 'owner/name'"),
+        ({"model": ""}, "model must be 'owner/name'"),
+        ({"model": None}, "model must be 'owner/name'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_refuses_before_paying(comet: Emulator, runner: TaskRunner, options: dict[str, Any], words: str) -> None:
+    """What can only fail is never sent, the task fails although retries are left, and the reason names the place."""
+    outcome = runner.run(operator(**options))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert outcome.message.startswith("Not sent, nothing was paid: ")
+    assert words in outcome.message
+    assert comet.ledger() == {"accepted": 0, "creates": [], "requests": [], "served": []}
+
+
+def test_native_templates_make_objects(comet: Emulator, runner: TaskRunner) -> None:
+    """With native rendering a template may become the input itself."""
+    task = operator({"render_template_as_native_obj": True}, input="{{ {'prompt': 'native', 'num_outputs': 2} }}")
+    assert runner.run(task).state == "success"
+    assert comet.ledger()["creates"][0]["input"] == {"prompt": "native", "num_outputs": 2}
+
+
+def test_nothing_is_paid_if_the_model_xcom_fails(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever can fail by itself comes before the create."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no XCom today")
+
+    monkeypatch.setattr(RuntimeTaskInstance, "xcom_push", fail)
+    assert runner.run(operator()).state == "up_for_retry"
+    assert comet.ledger()["accepted"] == 0
+
+
+def test_missing_connection(runner: TaskRunner) -> None:
+    """A missing connection is told with the command that makes it."""
+    outcome = runner.run(operator(conn_id="missing"))
+    assert (outcome.state, outcome.result) == ("up_for_retry", None)
+    assert "airflow connections add missing" in outcome.message
+
+
+def test_outage_of_airflow_is_not_a_missing_connection(comet: Emulator, clock: Clock, runner: TaskRunner) -> None:
+    """Airflow reports a connection as missing when its API server fails: nothing was sent, so retries have to apply."""
+    runner.connections["stored"] = {"conn_type": "cometapi", "host": comet.base_url, "password": KEY}
+    task = operator(conn_id="stored")
+    runner.is_down = True
+    assert runner.run(task).state == "up_for_retry"
+    runner.is_down = False
+    assert runner.run(task, try_number=2).state == "success"
+
+
+@pytest.mark.parametrize("status", [429, 401])
+def test_no_error_is_its_own_cause(comet: Emulator, clock: Clock, runner: TaskRunner, status: int) -> None:
+    """Whoever walks from an error to its causes comes to an end."""
+    comet.fault(status=status, body={"error": {"message": "no", "code": ""}}, count=None)
+    outcome = runner.run(operator())
+    assert isinstance(outcome.error, Exception)
+    assert outcome.error.__cause__ is not outcome.error
+    assert isinstance(outcome.chain[-1], e.CometError)
+
+
+def test_class_attributes() -> None:
+    """What DAG authors and Airflow's serializer rely on."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    assert CreatePredictionOperator.template_fields == ("model", "input", "conn_id")
+    assert CreatePredictionOperator.template_fields_renderers == {"input": "json"}
+    assert operator().conn_id == "cometapi_default"
+
+
+def test_making_one_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing a DAG file reads no connection and sends nothing."""
+    from airflow_provider_comet.hooks import comet_replicate
+
+    def fail(*args: object) -> None:
+        raise AssertionError("read while parsing")
+
+    monkeypatch.setattr(comet_replicate.CometReplicateHook, "get_connection", fail)
+    task = operator()
+    assert "hook" not in vars(task)
+
+
+def test_mapped(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
+    """`partial().expand()` makes one prediction for each input."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    with dag():
+        mapped = CreatePredictionOperator.partial(task_id="create", model=SCHNELL).expand(
+            input=[{"prompt": "one"}, {"prompt": "two"}]
+        )
+    task = mapped.unmap({"input": {"prompt": "two"}, "model": SCHNELL, "task_id": "create"})
+    outcome = runner.run(task, map_index=1)
+    assert outcome.state == "success"
+    assert outcome.xcoms["_link_ModelLink"] == f"https://replicate.com/{SCHNELL}"
+    assert comet.ledger()["creates"][0]["input"] == {"prompt": "two"}

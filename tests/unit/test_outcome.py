@@ -1,0 +1,218 @@
+"""The one judgement of a finished wait, and the event that carries it from the trigger to the worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet import outcome
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.prediction import Prediction
+
+ALL_ERRORS = [
+    cls
+    for cls in vars(e).values()
+    if isinstance(cls, type) and issubclass(cls, e.CometError) and cls not in {e.CometError, e.APIError}
+]
+FACTS = {
+    e.PredictionError,
+    e.PredictionFailedError,
+    e.PredictionCanceledError,
+    e.PredictionAbortedError,
+    e.PredictionExpiredError,
+    e.EmptyOutputError,
+    e.PredictionNotFoundError,
+    e.InvalidInputError,
+}
+
+
+def prediction(**fields: Any) -> Prediction:
+    return Prediction(**{"id": "abc", "status": "succeeded", "output": ["https://files.example/1.png"], **fields})
+
+
+@pytest.mark.parametrize(
+    "output",
+    [None, "", [], {}, [None], [""], {"image": None}, {"images": []}, [{"url": ""}, []]],
+    ids=str,
+)
+def test_empty_output_is_no_result(output: Any) -> None:
+    """A success with nothing in it, at any depth, is an error of its own unless it is allowed."""
+    summary = prediction(output=output).summary()
+    with pytest.raises(e.EmptyOutputError, match=r"^Prediction abc: "):
+        outcome.judge(summary, allow_empty=False)
+    assert outcome.judge(summary, allow_empty=True) == {**summary, "files": []}
+
+
+@pytest.mark.parametrize("output", [0, False, "no", [0], {"score": 0.0}, [[], "x"]], ids=str)
+def test_falsy_output_is_a_result(output: Any) -> None:
+    """Zero and false are values that a model returns."""
+    assert outcome.judge(prediction(output=output).summary(), allow_empty=False)["output"] == output
+
+
+def test_removed_output_is_told_from_an_empty_one() -> None:
+    """What was removed was there once: it is an error whatever is allowed; a copy that survives is a result."""
+    for allow_empty in (False, True):
+        with pytest.raises(e.PredictionExpiredError):
+            outcome.judge(prediction(output=None, data_removed=True).summary(), allow_empty=allow_empty)
+    assert outcome.judge(prediction(data_removed=True).summary(), allow_empty=False)["files"]
+
+
+@pytest.mark.parametrize("status", ["processing", "starting", "warming_up", ""])
+def test_unfinished_is_never_a_success(status: str) -> None:
+    """A summary that is not of a finished prediction is trouble which a retry may clear, and no fact."""
+    with pytest.raises(e.CometError) as caught:
+        outcome.judge(prediction(status=status).summary(), allow_empty=True)
+    assert not isinstance(caught.value, e.PredictionError)
+    assert caught.value.prediction_id == "abc"
+    assert outcome.airflow_error(caught.value) is caught.value
+
+
+def test_failure_quotes_the_server() -> None:
+    """Who reads the error of a failed prediction reads the server's words, without secrets, and what to do."""
+    words = "CUDA out of memory, see https://logs.example/1?signature=abcdef and sk-1234567890abcdef"
+    with pytest.raises(e.PredictionFailedError) as caught:
+        outcome.judge(prediction(status="failed", output=None, error=words).summary(), allow_empty=False)
+    assert str(caught.value) == (
+        "Prediction abc: it failed: CUDA out of memory, see https://logs.example/1?... and ***. "
+        "Clear the create task to run it again (a new, billed prediction)."
+    )
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
+def test_what_errors_of_a_wait_mean_to_airflow(cls: type[e.CometError]) -> None:
+    """Facts fail for good, the timeout is a sensor's timeout, and everything else stays open to Airflow's retries."""
+    error = cls("words", prediction_id="abc")
+    raised = outcome.airflow_error(error)
+    if cls is e.PredictionTimeoutError:
+        expected = "AirflowSensorTimeout"
+    else:
+        expected = "AirflowFailException" if cls in FACTS else cls.__name__
+    assert (type(raised).__name__, str(raised)) == (expected, str(error))
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
+def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError]) -> None:
+    """Only what certainly was not accepted, and may be later, is left to Airflow's retries.
+
+    A connection that can't be used is among it: Airflow calls one missing while its API server is away.
+    """
+    error = cls("words")
+    raised = outcome.airflow_create_error(error)
+    if cls in {e.RateLimitedError, e.ServerError, e.TransportError, e.ConfigurationError}:
+        assert raised is error
+    else:
+        assert (type(raised).__name__, str(raised)) == ("AirflowFailException", str(error))
+
+
+def through_json(ended: Prediction | e.CometError) -> Any:
+    return json.loads(json.dumps(outcome.to_event(ended), allow_nan=False))
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
+def test_errors_survive_the_event(cls: type[e.CometError]) -> None:
+    """The worker gets the error that the trigger had: class, words, ids and hints."""
+    error = cls("w" * 400, status=503, code="c", request_id="r-1", prediction_id="abc", retry_after=2.5)
+    event = through_json(error)
+    assert event["prediction_id"] == "abc"
+    back = outcome.from_event(event)
+    assert type(back) is cls
+    assert (vars(back), str(back)) == (vars(error), str(error))
+
+
+def test_results_survive_the_event() -> None:
+    """A result once seen is not lost: the event carries all twelve keys of it."""
+    seen = prediction(metrics={"predict_time": 1.5}, model="a/b", created_at="2026-11-23T06:00:00Z")
+    assert outcome.from_event(through_json(seen)) == seen.summary()
+
+
+@pytest.mark.parametrize("text", ["x" * 40_000, "x" * 9000, "\u00fc" * 2000], ids=["huge", "large", "escaped"])
+def test_large_results_stay_out_of_the_event(text: str) -> None:
+    """An event is logged and stored, so that one above 8 kB only says that there is a result to fetch."""
+    event = through_json(prediction(output=text))
+    assert "summary" not in event
+    assert len(json.dumps(event)) < 200
+    assert outcome.from_event(event) is None
+
+
+@pytest.mark.parametrize("length", range(7_500, 8_100, 50))
+def test_event_limit(length: int) -> None:
+    """Whatever the result's size, the JSON of a summary in an event has at most 8 kB."""
+    event = outcome.to_event(prediction(output="x" * length))
+    assert len(json.dumps(event.get("summary"))) <= 8_000
+
+
+URI = "data:image/png;base64,iVBORw0KGgo="
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output": URI},
+        {"output": [URI]},
+        {"output": {"images": [{"url": URI}]}},
+        {"output": ["https://files.example/1.png", URI]},
+        {"output": [f"![picture]({URI})"]},
+        {"output": ["![picture](data:image/svg+xml,%3Csvg%3E)"]},
+        {"metrics": {"preview": URI}},
+        {"status": "failed", "output": None, "error": f"can't read {URI}"},
+    ],
+    ids=["bare", "list", "nested", "second", "in-text", "in-text-plain", "metrics", "error"],
+)
+def test_no_data_uri_in_an_event(fields: dict[str, Any]) -> None:
+    """Pictures in data URIs never get into the log and the database as a part of an event."""
+    text = json.dumps(outcome.to_event(prediction(**fields)))
+    assert "base64,iVBOR" not in text
+    assert "%3Csvg" not in text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        "success",
+        7,
+        [],
+        {},
+        {"prediction_id": "abc"},
+        {"summary": None},
+        {"summary": "succeeded"},
+        {"error": "failed"},
+        {"status": None},
+        {"status": ""},
+    ],
+    ids=str,
+)
+def test_odd_events_are_errors_that_a_retry_repeats(event: object) -> None:
+    """What can't be read is never a success, and never a fact about the prediction."""
+    error = outcome.from_event(event)
+    assert isinstance(error, e.CometError)
+    assert outcome.airflow_error(error) is error
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [{}, {"id": "abc"}, {"status": "succeeded"}, {"id": "abc", "status": "succeeded", "output": ["https://x.example"]}],
+    ids=str,
+)
+def test_summaries_without_all_keys_are_no_results(summary: dict[str, Any]) -> None:
+    """Another release's summary that lacks keys is read again or an error of ours, but no crash and no result."""
+    ended = outcome.from_event({"prediction_id": "abc", "status": "succeeded", "summary": summary})
+    assert ended is None or isinstance(ended, e.CometError)
+
+
+def test_keys_of_a_later_release_do_not_get_into_the_result() -> None:
+    """The XCom has the twelve keys of this release, also if a newer trigger sent more."""
+    summary = prediction().summary()
+    event = {"prediction_id": "abc", "status": "succeeded", "summary": {**summary, "cost": 1}, "version": 2}
+    ended = outcome.from_event(event)
+    assert isinstance(ended, dict)
+    assert outcome.judge(ended, allow_empty=False) == summary
+
+
+def test_error_of_a_later_release_is_still_an_error() -> None:
+    """A class that this release does not know is a plain error with the same words."""
+    error = outcome.from_event({"error": {"type": "QuantumError", "detail": "words", "status": 599, "spin": 1}})
+    assert type(error) is e.CometError
+    assert "words" in str(error)
