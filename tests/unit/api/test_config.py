@@ -176,7 +176,9 @@ def test_a_missing_key_is_refused(key: Any) -> None:
         Config(key)
 
 
-@pytest.mark.parametrize("key", ["Bearer tok3n", "tok3n\nx: y", "tök3n", "tok3n\x00", "tok3n…", 'tok"k3n', "tok\\k3n"], ids=repr)
+@pytest.mark.parametrize(
+    "key", ["Bearer tok3n", "tok3n\nx: y", "tök3n", "tok3n\x00", "tok3n…", 'tok"k3n', "tok\\k3n"], ids=repr
+)
 def test_a_broken_key_is_refused_and_not_shown(key: str) -> None:
     """A key with blanks, control or other characters is refused without repeating it."""
     with pytest.raises(ConfigurationError, match="characters that a key can't have") as caught:
