@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction
 
 EVENT_LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
@@ -70,7 +70,7 @@ def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
     event: dict[str, Any] = {"prediction_id": ended.id, "status": ended.status}
     summary = ended.summary()
     text = json.dumps(summary)
-    if len(text) <= EVENT_LIMIT_BYTES and ";base64," not in text:  # a data URI may stand amid text
+    if len(text) <= EVENT_LIMIT_BYTES and not DATA_URI_START.search(text):  # one may stand amid text
         event["summary"] = summary
     return event
 

@@ -22,7 +22,8 @@ _STATUSES = {
 }
 _SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
 _URL = re.compile(r"https?://\S+")
-_DATA_URI = re.compile(r"data:[^\s,]{0,200},\S*")
+DATA_URI_START = re.compile(r"\bdata:[\w.+/;=-]{0,200},")
+_DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
 
