@@ -178,6 +178,8 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     if own in _TERMINAL or not task:
         return own
     outer = normalise_status(task.get("status"))
+    if "status" in inner and outer not in _STATUSES:
+        return own
     is_ahead = outer == "succeeded" and ("status" in inner or inner.get("output") is None)
     return "processing" if is_ahead else outer
 

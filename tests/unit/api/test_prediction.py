@@ -162,6 +162,7 @@ def test_the_wrapped_body_means_what_its_inner_prediction_says(own: str, status:
         ("IN_PROGRESS", "", "processing"),
         ("NOT_START", [], "starting"),
         ("UNKNOWN", None, "UNKNOWN"),
+        ("UNKNOWN", flat(status="warming_up"), "warming_up"),
     ],
 )
 def test_the_envelope_decides_where_the_inner_prediction_does_not(status: str, inner: object, expected: str) -> None:
