@@ -107,12 +107,12 @@ class Wait:
     def news(self, look: Prediction | CometError) -> tuple[int, str] | None:
         """Log level and words for what changed since the last look; ``None`` if nothing did."""
         if isinstance(look, Prediction):
-            seen = text = f"status {look.status!r}"
-            level = logging.INFO
+            seen, level = f"status {look.status!r}", logging.INFO
+            text = f"Prediction {self.prediction_id}: {seen}"
             if not look.has_known_status:
                 level, text = logging.WARNING, f"{text} is unknown here; it counts as still running"
         else:  # the request id in its words is another one each time
-            seen, level, text = f"{type(look).__name__} {look.status}", logging.WARNING, f"no status: {look}"
+            seen, level, text = f"{type(look).__name__} {look.status}", logging.WARNING, str(look)
         if seen == self._seen:
             return None
         self._seen = seen

@@ -220,7 +220,8 @@ def _proves_rejection(response: Response, code: str | None, in_envelope: bool) -
 
 
 def _ambiguous(error: e.CometError) -> e.AmbiguousSubmissionError:
-    detail = f"{error.detail} [{error.summary}]" if isinstance(error, e.WrongURLError) else error.detail
+    hint = "; the connection's base URL is probably wrong" if isinstance(error, e.WrongURLError) else ""
+    detail = error.detail + hint
     return e.AmbiguousSubmissionError(detail, status=error.status, code=error.code, request_id=error.request_id)
 
 

@@ -140,7 +140,7 @@ class CometReplicateHook(BaseHook):
         except CometError as error:
             seen = error.about(wait.prediction_id)
         if news := wait.news(seen):
-            self.log.log(news[0], "Prediction %s: %s", wait.prediction_id, news[1])
+            self.log.log(*news)
         return wait.after(seen, now=now(), chance=random.random())
 
     def test_connection(self) -> tuple[bool, str]:

@@ -91,7 +91,7 @@ class PredictionTrigger(BaseTrigger):
             except CometError as error:
                 look = error
             if news := wait.news(look):
-                self.log.log(news[0], "Prediction %s: %s", self.prediction_id, news[1])
+                self.log.log(*news)
             ended = wait.after(look, now=loop.time() + offset, chance=random.random())
             if not isinstance(ended, float):
                 return ended

@@ -198,12 +198,12 @@ def test_news_is_said_once() -> None:
     waiting = wait()
     looks = [RUNNING[0], RUNNING[0], RUNNING[1], RUNNING[1], FINISHED[0], RUNNING[0]]
     assert [waiting.news(look) for look in looks] == [
-        (logging.INFO, "status 'starting'"),
+        (logging.INFO, f"Prediction {ID}: status 'starting'"),
         None,
-        (logging.INFO, "status 'processing'"),
+        (logging.INFO, f"Prediction {ID}: status 'processing'"),
         None,
-        (logging.INFO, "status 'succeeded'"),
-        (logging.INFO, "status 'starting'"),
+        (logging.INFO, f"Prediction {ID}: status 'succeeded'"),
+        (logging.INFO, f"Prediction {ID}: status 'starting'"),
     ]
 
 
@@ -220,7 +220,7 @@ def test_trouble_is_news_once() -> None:
         assert str(error) in words
         assert waiting.news(first) is None
         assert waiting.news(second) is None
-        assert waiting.news(RUNNING[0]) == (logging.INFO, "status 'starting'")
+        assert waiting.news(RUNNING[0]) == (logging.INFO, f"Prediction {ID}: status 'starting'")
 
 
 def test_an_unknown_status_is_said() -> None:
