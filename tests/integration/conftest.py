@@ -1,4 +1,4 @@
-"""The Airflow of these tests is a private one: its environment is set before the first import of Airflow."""
+"""An emulator for all of these tests, and the connection that leads to it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import private_airflow
-
-private_airflow()
-
 if TYPE_CHECKING:
     from airflow_provider_comet.emulator import Emulator
-    from tests.support.task_runner import Clock, TaskRunner
 
 KEY = "sk-integration-0123456789"
 
@@ -46,19 +41,3 @@ def comet(shared_comet: Emulator, point_to: Callable[..., None]) -> Iterator[Emu
     point_to(shared_comet.base_url)
     yield shared_comet
     shared_comet.reset()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that passes only while somebody sleeps."""
-    from tests.support.task_runner import Clock
-
-    return Clock().install(monkeypatch)
-
-
-@pytest.fixture
-def runner() -> TaskRunner:
-    """Airflow's task runner, without a database."""
-    from tests.support.task_runner import TaskRunner
-
-    return TaskRunner()

@@ -1,4 +1,4 @@
-"""Loaded for `tests/unit/api` too, which runs without Airflow: nothing here may import Airflow outside of a fixture."""
+"""Loaded for `tests/unit/api` too, which runs without Airflow: imports stand inside the fixtures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import private_airflow
-
-private_airflow()
-
 if TYPE_CHECKING:
     from airflow_provider_comet.emulator import Emulator
-    from tests.support.task_runner import Clock, TaskRunner
 
 KEY = "sk-unit-0123456789"
 
@@ -46,22 +41,6 @@ def create(comet: Emulator) -> Callable[..., str]:
         return str(answer.json()["id"])
 
     return create
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that passes only while somebody sleeps."""
-    from tests.support.task_runner import Clock
-
-    return Clock().install(monkeypatch)
-
-
-@pytest.fixture
-def runner() -> TaskRunner:
-    """Airflow's task runner, without a database."""
-    from tests.support.task_runner import TaskRunner
-
-    return TaskRunner()
 
 
 @pytest.fixture
