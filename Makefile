@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
 		| sed 's/$$(AIRFLOW)/$(AIRFLOW)/; s/$$(AIRFLOW_COMPAT)/$(AIRFLOW_COMPAT)/'
 	@echo 'PYTHON=python$(LOCK_PYTHON) chooses the interpreter (default: python3); EMULATOR=0 with COMETAPI_KEY set: the real service.'
 
@@ -45,7 +45,7 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)
 
-e2e: $(READY)  ## real Airflow processes: no key is in any table, log, REST answer or argument (about 6 minutes)
+e2e: $(READY)  ## real Airflow processes: no key is in any table, log, REST answer or argument (about 5 minutes)
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.

@@ -115,3 +115,11 @@ def test_every_path_named_in_the_readme_exists():
 
 def test_readme_shows_the_example_as_it_runs():
     assert (ROOT / "example_dags" / "example_prediction.py").read_text().strip() in (ROOT / "README.md").read_text()
+
+
+def test_make_help_names_every_target():
+    """Whoever runs `make` sees all there is to run."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in targets if f"make {name} " not in shown] == []
