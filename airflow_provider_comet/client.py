@@ -21,8 +21,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from airflow_provider_comet import __version__
 from airflow_provider_comet.api import polling, protocol
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.errors import CometError, ConfigurationError
+from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, ConfigurationError
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.record import Journal
+from airflow_provider_comet.api.response import Response
 
 _HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
 
@@ -46,14 +48,15 @@ class CometClient:
         self._sleep = sleep
         self._clock = clock
 
-    def create_prediction(self, model: object, input: object) -> Prediction:
+    def create_prediction(self, model: object, input: object, *, journal: Journal | None = None) -> Prediction:
         """Submit a prediction, once; it is repeated only when it certainly was not accepted.
 
+        :param journal: is told before and after each time it is sent.
         :raises AmbiguousSubmissionError: it may have been accepted.
         :raises CometError: it was not.
         """
         request = protocol.create_prediction(model, input)
-        return self._patiently(lambda: protocol.read_prediction(request, self._exchange(request)))
+        return self._patiently(lambda: self._create(request, journal))
 
     def get_prediction(self, prediction_id: object) -> Prediction:
         """Return the prediction as it is now; trouble that may pass is waited out for up to two minutes.
@@ -96,13 +99,29 @@ class CometClient:
                     raise
             self._sleep(delay)
 
-    def _exchange(self, request: protocol.Request) -> protocol.Response:
-        """Send a request and take the answer in, whatever it says."""
+    def _create(self, request: protocol.Request, journal: Journal | None) -> Prediction:
+        if journal is None:
+            return protocol.read_prediction(request, self._exchange(request))
+        journal.sending()
+        body = _Body(request.body or b"")
+        try:
+            return protocol.read_prediction(request, self._exchange(request, body))
+        except AmbiguousSubmissionError as error:
+            journal.unclear(error)
+            raise
+        except BaseException as error:  # also Airflow's task timeout: what never left can't have been accepted
+            if isinstance(error, CometError) or not body.was_read:
+                journal.rejected()
+            raise
+
+    def _exchange(self, request: protocol.Request, body: _Body | None = None) -> Response:
+        """Send a request, with this body if it has one, and take the answer in, whatever it says."""
         outside = sys.exc_info()[1]
         # A kept-alive connection may be dead already, and a create that dies on it would look as if it might have been
         # accepted: each one goes out on a connection of its own.
         session = _Session(self.config) if request.is_create else self.session
-        body = None if request.body is None else _Body(request.body)
+        if body is None and request.body is not None:
+            body = _Body(request.body)
         try:
             answer = session.request(
                 request.method,
@@ -110,7 +129,7 @@ class CometClient:
                 data=body,
                 headers={"Content-Type": "application/json"} if body else None,
             )
-            return protocol.Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
+            return Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
         except Exception as error:  # whatever it is: a create that may have arrived must not look like one that did not
             raise protocol.transport_error(
                 request, _root_cause(error, self.config, outside), sent=body is not None and body.was_read
@@ -163,7 +182,7 @@ class AsyncCometClient:
         request = protocol.get_prediction(prediction_id)
         return protocol.read_prediction(request, await self._exchange(request))
 
-    async def _exchange(self, request: protocol.Request) -> protocol.Response:
+    async def _exchange(self, request: protocol.Request) -> Response:
         if self._session is None:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
         outside = sys.exc_info()[1]
@@ -175,9 +194,7 @@ class AsyncCometClient:
                 proxy=self._proxy,
                 allow_redirects=False,
             ) as answer:
-                return protocol.Response.received(
-                    answer.status, answer.headers, await answer.read(), self.config.api_key
-                )
+                return Response.received(answer.status, answer.headers, await answer.read(), self.config.api_key)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise protocol.transport_error(request, _root_cause(error, self.config, outside), sent=True) from None
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction
 
 EVENT_LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
+
+GOES_ON = (
+    "Prediction %s goes on at CometAPI and may be billed: no way to cancel one is documented, so nothing was canceled. "
+    "A PredictionSensor with this id waits for it, at no cost."
+)
+"""What a killed wait says."""
 
 _ENDED_BADLY: dict[str, type[e.PredictionError]] = {
     "failed": e.PredictionFailedError,
@@ -21,14 +29,20 @@ _ENDED_BADLY: dict[str, type[e.PredictionError]] = {
 }
 
 
-def judge(summary: Mapping[str, Any], *, allow_empty: bool) -> dict[str, Any]:
+def judge(ended: Prediction | e.CometError | Mapping[str, Any], *, allow_empty: bool) -> dict[str, Any]:
     """Return the summary of a prediction that succeeded.
 
-    :param summary: ``Prediction.summary()``.
+    :param ended: how the wait ended: a prediction, its ``summary()``, or an error.
     :param allow_empty: whether a success without output is a result.
-    :raises PredictionError: it ended in any other way.
+    :raises PredictionError: the prediction ended in any other way.
+    :raises CometError: ``ended`` is this error.
     """
+    if isinstance(ended, e.CometError):
+        raise ended
+    summary = ended.summary() if isinstance(ended, Prediction) else ended
     identity, status, error = str(summary["id"]), summary["status"], str(summary["error"] or "")
+    if status == "failed" and protocol.blames_input(error):
+        raise e.PredictionRefusedError(error, prediction_id=identity)
     if status in _ENDED_BADLY:
         raise _ENDED_BADLY[status](error, prediction_id=identity)
     if status != "succeeded":
@@ -41,26 +55,46 @@ def judge(summary: Mapping[str, Any], *, allow_empty: bool) -> dict[str, Any]:
     return dict(summary)
 
 
-def airflow_error(error: e.CometError) -> Exception:
+def airflow_error(error: e.CometError, *, buys_again: bool = False) -> Exception:
     """Return what a wait raises for an error.
 
     Facts about the prediction fail the task for good. Trouble in reaching the API stays a plain error, which Airflow's
     ``retries`` repeat: a look costs nothing, and a paid result must not be lost to a key rotation.
+
+    :param buys_again: the task's retry creates a new prediction, unless the failure is blamed on the input.
     """
     if isinstance(error, e.PredictionTimeoutError):
         return AirflowSensorTimeout(str(error))
+    if buys_again and isinstance(error, e.PredictionFailedError) and not isinstance(error, e.PredictionRefusedError):
+        return error
     if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError)):
         return AirflowFailException(str(error))
     return error
 
 
-def airflow_create_error(error: e.CometError) -> Exception:
+def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str) -> Exception:
     """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good.
 
     A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its
     API server is down.
+
+    :param on_ambiguous_submit: ``retry`` takes that risk.
     """
-    return error if error.retryable or isinstance(error, e.ConfigurationError) else AirflowFailException(str(error))
+    takes_risk = on_ambiguous_submit == "retry" and isinstance(error, e.AmbiguousSubmissionError)
+    if error.retryable or takes_risk or isinstance(error, e.ConfigurationError):
+        return error
+    return AirflowFailException(str(error))
+
+
+@contextlib.contextmanager
+def raised_as(airflow_error: Callable[[e.CometError], Exception]) -> Iterator[None]:
+    """Raise errors of this package as what they mean to Airflow."""
+    try:
+        yield
+    except e.CometError as error:
+        if (raised := airflow_error(error)) is error:
+            raise
+        raise raised from error
 
 
 def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:

@@ -15,49 +15,26 @@ CometError
 │   └── ServerError               5xx and unreadable answers (retry helps)
 ├── TransportError                no answer at all (retry helps)
 ├── AmbiguousSubmissionError      a create that may or may not have been accepted
+├── SubmissionRecordError         the record of a paid create can't be read or written (retry helps)
+│   └── UnrecordedPredictionError   a prediction was paid for, but is not on record
 └── PredictionError               a fact about a prediction
-    ├── PredictionFailedError
-    ├── PredictionCanceledError
-    ├── PredictionAbortedError
+    ├── PredictionFailedError     it ended without a result
+    │   ├── PredictionRefusedError    because of its input: the same input fails again
+    │   ├── PredictionCanceledError
+    │   └── PredictionAbortedError
     ├── PredictionExpiredError    succeeded, but its output was removed
     ├── EmptyOutputError          succeeded without output
     └── PredictionTimeoutError    still running at the deadline
-
-These are plain exceptions: this module knows neither Airflow nor an HTTP library.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar
 
-EXCERPT_CHARACTERS = 300
+from airflow_provider_comet.api.redaction import excerpt
+
 WORD_CHARACTERS = 80
-
-# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy.
-_SECRETS = (
-    (re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}"), "***"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
-    (re.compile(r"\bdata:[\w.+/;=-]{0,200},[^\s\"'<>]*"), "<data URI>"),
-    (re.compile(r"([A-Za-z0-9+.-]{1,20}://)[^/\s\"'<>]{0,2000}@"), r"\1***@"),
-    (re.compile(r"(https?://[^\s\"'<>?]{0,2000})\?[^\s\"'<>]*"), r"\1?..."),
-)
-
-
-def redact(text: str) -> str:
-    """Remove what must not be shown: keys, data URIs, URL queries (they sign links) and URL passwords."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def excerpt(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
-    """One redacted line of at most ``limit`` characters, for messages.
-
-    Redaction comes first: a key that is cut in half would no longer be recognised.
-    """
-    text = " ".join(redact(text).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+_ON_RECORD = 'set comet_submission in the task\'s state store to {"version": 1, "state": "accepted", "id": "<the id>"}'
 
 
 class CometError(Exception):
@@ -227,8 +204,28 @@ class TransportError(CometError):
 class AmbiguousSubmissionError(CometError):
     """A create without a clear answer: it may have been accepted, and billed. A retry may pay a second time."""
 
-    summary = "The create has no clear answer: it may have been accepted and billed, so it is not sent again"
-    next_step = "Look at the usage page of the CometAPI account; if it was not accepted, clear the task."
+    summary = "The create has no clear answer: it may have been accepted and billed"
+    next_step = (
+        "Look at the usage page of the CometAPI account and the task's logs. If it was not accepted, clear the task "
+        "(again, if this error comes back): it submits anew, and you pay twice if it was accepted after all. "
+        f"If you know the prediction's id, {_ON_RECORD} and clear the task: it goes on with that prediction."
+    )
+
+
+class SubmissionRecordError(CometError):
+    """The record of what was paid can't be read or written. Nothing was sent because of it; a retry helps."""
+
+    retryable = True
+    summary = "The record of paid predictions (Airflow's task state store) can't be used"
+    next_step = "Check that Airflow's API server is up; the next try reads the record again."
+
+
+class UnrecordedPredictionError(SubmissionRecordError):
+    """A prediction was paid for, but its id could not be put on record. A retry would not know of it."""
+
+    retryable = False
+    summary = "it was created and is paid for, but could not be put on record"
+    next_step = f"To go on with it, {_ON_RECORD} and clear the task."
 
 
 class PredictionError(CometError):
@@ -242,14 +239,21 @@ class PredictionFailedError(PredictionError):
     next_step = "Clear the create task to run it again (a new, billed prediction)."
 
 
-class PredictionCanceledError(PredictionError):
+class PredictionRefusedError(PredictionFailedError):
+    """It failed because of its input (content policy, invalid parameters). The same input fails again."""
+
+    summary = "the model refused the input"
+    next_step = "Change the input, then clear the create task (a new, billed prediction)."
+
+
+class PredictionCanceledError(PredictionFailedError):
     """It was canceled while it ran. Looking again does not help."""
 
     summary = "it was canceled"
     next_step = "Clear the create task to run it again (a new, billed prediction)."
 
 
-class PredictionAbortedError(PredictionError):
+class PredictionAbortedError(PredictionFailedError):
     """It was aborted before it started. Looking again does not help."""
 
     summary = "it was aborted before it started"
@@ -267,11 +271,11 @@ class EmptyOutputError(PredictionError):
     """It succeeded without any output. Looking again does not help."""
 
     summary = "it succeeded without output"
-    next_step = "Pass allow_empty=True if that is a result for you."
+    next_step = "If that is a result for you, wait for it with PredictionSensor(allow_empty=True)."
 
 
 class PredictionTimeoutError(PredictionError):
     """It had not finished when the wait's timeout ended. It goes on, and waiting longer may help."""
 
     summary = "it was not finished when the timeout ended; it goes on at CometAPI and may be billed"
-    next_step = "Raise the timeout and clear the wait task: it looks at the same prediction again, at no cost."
+    next_step = "Raise the timeout and clear the task that waits: it looks at the same prediction again, at no cost."

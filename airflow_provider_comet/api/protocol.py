@@ -6,16 +6,15 @@ Every rule about an answer stands in the tables below, once. Sources: CometAPI's
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.api.validation import check_create, check_prediction_id
 
 # error.code decides before the status: the API answers 500 for a missing field and 503 for an unknown model.
@@ -39,6 +38,14 @@ _BY_STATUS: dict[int, type[e.APIError]] = {
 # Cloudflare could not connect to the API's server: with its "cf-ray" header these prove that nothing was accepted.
 _NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
 
+# Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
+# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
+_REFUSALS = re.compile(
+    r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
+    r"|content[ _-](policy|policies|filter|filtered|violation)|input validation|validation error|field required"
+    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
+)
+
 _REQUEST_ID = re.compile(r"\s*\(request id: ([^)]+)\)")
 _TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
 
@@ -60,50 +67,6 @@ class Request:
     def is_create(self) -> bool:
         """Whether sending it may cost money."""
         return self.method == "POST"
-
-
-@dataclass(frozen=True)
-class Response:
-    """One answer.
-
-    :param headers: names in lower case.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-    @classmethod
-    def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
-        """Take an answer in. If a server echoes the key, it goes here, at the door: no XCom or log can hold it then."""
-
-        def clean(text: str) -> str:
-            # What is this short is no key (the emulator takes any), and removing it would tear words apart.
-            return text.replace(secret, "***") if len(secret) > 5 else text
-
-        text = body.decode("utf-8-sig", "replace")
-        if "\\" in text and (content := _load(text)) is not None:
-            text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
-        return cls(status, {name.lower(): clean(value) for name, value in headers.items()}, clean(text))
-
-    @property
-    def is_html(self) -> bool:
-        """A web page, by its content type or its first characters."""
-        start = self.text[:100].lstrip().lower()
-        is_labelled = "text/html" in self.headers.get("content-type", "") and self.json is None
-        return is_labelled or start.startswith(("<!doctype html", "<html"))
-
-    @functools.cached_property
-    def json(self) -> Any:
-        """The body, or ``None`` if it is no JSON."""
-        return _load(self.text)
-
-
-def _load(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def create_prediction(model: object, input: object) -> Request:
@@ -154,6 +117,11 @@ def read_models(request: Request, response: Response) -> int:
     raise _error(request, response)
 
 
+def blames_input(error: str) -> bool:
+    """Whether the error of a failed prediction says that its input was refused, so that the same one fails again."""
+    return _REFUSALS.search(error) is not None
+
+
 def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometError:
     """Return the error for a request without an answer.
 
@@ -178,7 +146,7 @@ def _error(request: Request, response: Response) -> e.CometError:
         code=code,
         request_id=request_id,
         prediction_id=request.prediction_id,
-        retry_after=_retry_after(response, body),
+        retry_after=response.retry_after,
     )
     if request.is_create and not _proves_rejection(response, code, in_envelope):
         return _ambiguous(error)
@@ -245,29 +213,3 @@ def _request_id(message: str, body: Any) -> str | None:
 
 def _word(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _retry_after(response: Response, body: Any) -> float | None:
-    """Seconds to wait, by ``Retry-After`` (seconds or a date), the body's ``retry_after`` or ``ratelimit-reset``."""
-    in_body = body.get("retry_after") if isinstance(body, Mapping) else None
-    for hint in (response.headers.get("retry-after"), in_body, response.headers.get("ratelimit-reset")):
-        seconds = _seconds(hint, response.headers.get("date"))
-        if seconds is not None:
-            return seconds
-    return None
-
-
-def _seconds(hint: object, date: str | None) -> float | None:
-    if hint is None or isinstance(hint, bool):
-        return None
-    try:
-        return max(0.0, min(float(hint), 86_400.0)) if isinstance(hint, (int, float, str)) else None
-    except OverflowError:
-        return 86_400.0
-    except ValueError:
-        pass
-    try:  # a date: compared with the server's own clock, ours may differ
-        wait = parsedate_to_datetime(str(hint)) - parsedate_to_datetime(str(date))
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, min(wait.total_seconds(), 86_400.0))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_comet.api.prediction import Prediction
+    from airflow_provider_comet.api.record import Journal
     from airflow_provider_comet.client import CometClient
 
 log = logging.getLogger(__name__)
@@ -81,16 +82,18 @@ class CometReplicateHook(BaseHook):
         """Return a session that sends the key to the connection's own origin, and to no other host."""
         return self.client.session
 
-    def create_prediction(self, model: str, input: Mapping[str, Any]) -> Prediction:
+    def create_prediction(self, model: str, input: Mapping[str, Any], *, journal: Journal | None = None) -> Prediction:
         """Submit a prediction, which costs money. Repeated only when it certainly was not accepted.
 
         :param model: ``owner/name``.
         :param input: the model's parameters.
+        :param journal: is told before and after each time it is sent (``CreatePredictionOperator`` keeps its record
+            so); without one, nothing is remembered if the process dies.
         :returns: the prediction, usually ``starting``; its ``id`` is what to keep.
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        return self.client.create_prediction(model, input)
+        return self.client.create_prediction(model, input, journal=journal)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Return a prediction as it is now, whatever its status. Trouble that may pass is waited out for two minutes.
@@ -125,7 +128,7 @@ class CometReplicateHook(BaseHook):
             if isinstance(ended, CometError):
                 raise ended
             if not isinstance(ended, float):
-                outcome.judge(ended.summary(), allow_empty=allow_empty)
+                outcome.judge(ended, allow_empty=allow_empty)
                 return ended
             time.sleep(ended)
 

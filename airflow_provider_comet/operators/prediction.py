@@ -1,27 +1,38 @@
-"""``CreatePredictionOperator``: submit a prediction and hand over its id."""
+"""``CreatePredictionOperator``: submit a prediction, once, and hand over its id."""
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.errors import CometError, PredictionError
+from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
+from airflow_provider_comet.submission import Submission
+from airflow_provider_comet.triggers.prediction import defer, resumed
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow.providers.common.compat.sdk import Context
+
+PREDICTION_XCOM_KEY = "prediction"
 
 
 class CreatePredictionOperator(BaseOperator):
-    """Submit a prediction to CometAPI and return its id at once, without waiting for the result.
+    """Submit a prediction to CometAPI, exactly once paid for, and return its id.
 
-    Each accepted create costs money. It is sent once, and again only if it certainly was not accepted. The request is
-    checked before it is sent; ``PredictionSensor`` waits for the result.
+    Each accepted create costs money. It is sent once, and again only if it certainly was not accepted. What was paid is
+    on record (Airflow 3.3 and later), so a retry after a crash goes on with it, and only a clear buys a new prediction
+    for a result that was handed over: docs/paid-once.md.
 
     Raises ``AirflowFailException`` where a retry can't help or might pay twice (wrong key, bad input, no clear answer),
     and a plain ``CometError`` where Airflow's ``retries`` can (rate limit, server unreachable).
@@ -30,6 +41,16 @@ class CreatePredictionOperator(BaseOperator):
     :param input: all parameters of the model, a non-empty JSON object; what they are stands on the model's page.
         Leave keys out rather than giving ``None``. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
+    :param on_ambiguous_submit: what to do if nobody knows whether a create was accepted (its answer was lost, or the
+        process died while it was sent). ``fail`` (default): fail for good and say how to go on, which never pays twice.
+        ``retry``: let Airflow's next try submit again, which may; ``retries`` bounds how often.
+    :param wait_for_completion: also wait for the result, without a worker, and push it as XCom ``prediction`` (what
+        ``PredictionSensor`` returns). If the prediction fails, the task's ``retries`` buy a new one, unless the model
+        refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
+    :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
+    :param poll_interval: seconds between looks, or a ``timedelta``; by default they grow with the prediction's age.
+    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction goes on, and a cleared
+        task goes on waiting for it.
     """
 
     template_fields: Sequence[str] = ("model", "input", "conn_id")
@@ -37,11 +58,31 @@ class CreatePredictionOperator(BaseOperator):
     operator_extra_links = (ModelLink(),)
     ui_color = "#e8e4f8"
 
-    def __init__(self, *, model: str, input: Mapping[str, Any], conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        input: Mapping[str, Any],
+        conn_id: str = DEFAULT_CONN_ID,
+        on_ambiguous_submit: Literal["fail", "retry"] = "fail",
+        wait_for_completion: bool = False,
+        deferrable: bool = True,
+        poll_interval: timedelta | float | None = None,
+        timeout: timedelta | float = 3600,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        if on_ambiguous_submit not in ("fail", "retry"):
+            raise ValueError(f"on_ambiguous_submit must be 'fail' or 'retry', not {on_ambiguous_submit!r}")
         self.model = model
         self.input = input
         self.conn_id = conn_id
+        self.on_ambiguous_submit = on_ambiguous_submit
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = None if poll_interval is None else _seconds("poll_interval", poll_interval)
+        self.timeout = _seconds("timeout", timeout)
+        self._paid_id: str | None = None
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -49,25 +90,80 @@ class CreatePredictionOperator(BaseOperator):
         return CometReplicateHook(self.conn_id)
 
     def execute(self, context: Context) -> str:
-        """Submit, and return the prediction's id."""
-        ti = context["ti"]
+        """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
         # Before the create: if this fails, nothing was paid.
-        ti.xcom_push(key=MODEL_XCOM_KEY, value=self.model)
-        try:
-            prediction = self.hook.create_prediction(self.model, self.input)
-        except CometError as error:
-            if (raised := outcome.airflow_create_error(error)) is error:
-                raise
-            raise raised from error
-        # One line per accepted create, always of this form: spending is counted by it (never key or prompt).
-        self.log.info(
-            "comet.create id=%s model=%s dag=%s run=%s task=%s map=%s try=%s",
-            prediction.id,
-            self.model,
-            ti.dag_id,
-            ti.run_id,
-            ti.task_id,
-            ti.map_index,
-            ti.try_number,
+        context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
+        submission = self._submission(context)
+        with self._create_errors():
+            self._paid_id = submission.recorded_id()
+        if self._paid_id is not None and self.wait_for_completion:
+            with self._wait_errors():
+                seen = self.hook.look(self._wait(self._paid_id))
+                if not isinstance(seen, float):
+                    try:
+                        return self._hand_over(context, submission, seen)
+                    except PredictionError as error:
+                        self._paid_id = submission.recorded_id(ended=error)
+        if self._paid_id is None:
+            with self._create_errors():
+                created = self.hook.create_prediction(self.model, self.input, journal=submission)
+                self._paid_id = created.id
+                submission.accepted(created.id)
+        with self._wait_errors():
+            if not self.wait_for_completion:
+                submission.delivered()
+                return self._paid_id
+            if self.deferrable:
+                defer(self, self._wait(self._paid_id), self.conn_id)
+            finished = self.hook.wait_for_prediction(
+                self._paid_id, timeout=self.timeout, poke_interval=self.poll_interval
+            )
+            return self._hand_over(context, submission, finished)
+
+    def execute_complete(self, context: Context, event: Any = None) -> str:
+        """Judge what the trigger saw, and hand it over."""
+        ended = outcome.from_event(event)
+        submission = self._submission(context)
+        submission.read()
+        seen = self.hook.get_prediction(event["prediction_id"]) if ended is None else ended
+        return self._hand_over(context, submission, seen)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Come back from the triggerer."""
+        with self._wait_errors(), resumed():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Say what goes on. Called by a signal handler: no request to Airflow may be made here."""
+        if self._paid_id is not None:
+            self.log.warning(outcome.GOES_ON, self._paid_id)
+
+    def _submission(self, context: Context) -> Submission:
+        return Submission(context, self.model, self.input, self.on_ambiguous_submit)
+
+    def _wait(self, prediction_id: str) -> Wait:
+        now = time.time()
+        return Wait(prediction_id, now, now + self.timeout, self.poll_interval)
+
+    def _hand_over(
+        self, context: Context, submission: Submission, ended: Prediction | CometError | Mapping[str, Any]
+    ) -> str:
+        summary = outcome.judge(ended, allow_empty=False)
+        context["ti"].xcom_push(key=PREDICTION_XCOM_KEY, value=summary)
+        submission.delivered()
+        return str(summary["id"])
+
+    def _create_errors(self) -> AbstractContextManager[None]:
+        return outcome.raised_as(
+            functools.partial(outcome.airflow_create_error, on_ambiguous_submit=self.on_ambiguous_submit)
         )
-        return prediction.id
+
+    def _wait_errors(self) -> AbstractContextManager[None]:
+        return outcome.raised_as(functools.partial(outcome.airflow_error, buys_again=self.wait_for_completion))
+
+
+def _seconds(name: str, value: timedelta | float) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not seconds > 0:
+        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
+    return float(seconds)

@@ -17,23 +17,15 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-try:
-    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
-    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
-
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
-from airflow_provider_comet.triggers.prediction import PredictionTrigger
+from airflow_provider_comet.triggers.prediction import defer, resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-BACKSTOP_SECONDS = 300
-"""How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
 
 
 class PredictionSensor(BaseSensorOperator):
@@ -102,15 +94,9 @@ class PredictionSensor(BaseSensorOperator):
         with self._as_airflow():
             wait = self._wait(context)
             ended = self.hook.look(wait)
-            if not isinstance(ended, float):
-                return self._conclude(ended)
-            return self.defer(
-                trigger=PredictionTrigger(
-                    self.prediction_id, self.conn_id, wait.started_at, wait.deadline, wait.poke_interval
-                ),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=max(0.0, wait.deadline - time.time()) + BACKSTOP_SECONDS),
-            )
+            if isinstance(ended, float):
+                defer(self, wait, self.conn_id)
+            return self._conclude(ended)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Judge what the trigger saw."""
@@ -119,13 +105,12 @@ class PredictionSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
-        with self._as_airflow():
-            try:
-                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-            except TaskDeferralTimeout:  # our own timeout should have come before: the triggerer was away
-                raise PredictionTimeoutError("Airflow's backstop ended the wait") from None
-            except TaskDeferralError as error:
-                raise CometError(f"the trigger failed: {error}") from None
+        with self._as_airflow(), resumed():
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Say what goes on. Called by a signal handler: no request to Airflow may be made here."""
+        self.log.warning(outcome.GOES_ON, self.prediction_id)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once, for the modes that hold a worker or come back to one."""
@@ -155,10 +140,7 @@ class PredictionSensor(BaseSensorOperator):
         return self._active
 
     def _conclude(self, ended: Prediction | CometError | dict[str, Any]) -> dict[str, Any]:
-        if isinstance(ended, CometError):
-            raise ended
-        summary = ended.summary() if isinstance(ended, Prediction) else ended
-        return outcome.judge(summary, allow_empty=self.allow_empty)
+        return outcome.judge(ended, allow_empty=self.allow_empty)
 
     @contextlib.contextmanager
     def _as_airflow(self) -> Iterator[None]:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+try:
+    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
+except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
+    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
+
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, aget_config
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
     from airflow_provider_comet.api.prediction import Prediction
     from airflow_provider_comet.client import AsyncCometClient
+
+BACKSTOP_SECONDS = 300
+"""How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
 
 
 class PredictionTrigger(BaseTrigger):
@@ -80,6 +92,10 @@ class PredictionTrigger(BaseTrigger):
             ended.about(self.prediction_id)
         yield TriggerEvent(outcome.to_event(ended))  # type: ignore[no-untyped-call]
 
+    async def on_kill(self) -> None:
+        """Say what goes on when a user ends the task (Airflow 3.3 and later)."""
+        self.log.warning(outcome.GOES_ON, self.prediction_id)
+
     async def _wait(self, client: AsyncCometClient) -> Prediction | CometError:
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
@@ -96,3 +112,26 @@ class PredictionTrigger(BaseTrigger):
             if not isinstance(ended, float):
                 return ended
             await asyncio.sleep(ended)
+
+
+def defer(task: BaseOperator, wait: Wait, conn_id: str) -> NoReturn:
+    """Leave the worker; the task's ``execute_complete`` gets the event.
+
+    :param wait: what to wait for, and until when.
+    """
+    task.defer(
+        trigger=PredictionTrigger(wait.prediction_id, conn_id, wait.started_at, wait.deadline, wait.poke_interval),
+        method_name="execute_complete",
+        timeout=timedelta(seconds=max(0.0, wait.deadline - time.time()) + BACKSTOP_SECONDS),
+    )
+
+
+@contextlib.contextmanager
+def resumed() -> Iterator[None]:
+    """Raise what Airflow says of a wait that did not end by an event as an error of this package."""
+    try:
+        yield
+    except TaskDeferralTimeout:  # our own timeout should have come before: the triggerer was away
+        raise PredictionTimeoutError("Airflow's backstop ended the wait") from None
+    except TaskDeferralError as error:
+        raise CometError(f"the trigger failed: {error}") from None

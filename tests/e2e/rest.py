@@ -129,20 +129,42 @@ class AirflowRest:
         entries = self.log_entries(dag_id, run_id, task_id, try_number=try_number, map_index=map_index)
         return "\n".join(_readable(entry) for entry in entries)
 
-    def clear(self, dag_id: str, run_id: str, task_ids: Sequence[str]) -> None:
-        """What a user's click on `Clear` does for these tasks."""
+    def record(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> Any:
+        """What the task's state store holds about its create; `None` if nothing."""
+        try:
+            return self.send("GET", _record(dag_id, run_id, task_id, map_index))["value"]
+        except RestError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def put_record(self, dag_id: str, run_id: str, task_id: str, value: Any, *, map_index: int = -1) -> None:
+        """What a user does who knows the id of a prediction that is not on record."""
+        self.send("PUT", _record(dag_id, run_id, task_id, map_index), {"value": value})
+
+    def delete_record(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> None:
+        """What a user does who wants a new prediction although a paid one was not handed over."""
+        self.send("DELETE", _record(dag_id, run_id, task_id, map_index))
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Sequence[Any], **options: Any) -> None:
+        """What a user's click on `Clear` does for these tasks; one of a mapped task is `[task_id, map_index]`."""
         body = {
             "dry_run": False,
             "dag_run_id": run_id,
             "task_ids": list(task_ids),
             "only_failed": False,
             "reset_dag_runs": True,
+            **options,
         }
         self.send("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", body)
 
 
 def _run(dag_id: str, run_id: str) -> str:
     return f"/api/v2/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id, safe='')}"
+
+
+def _record(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    return f"{_run(dag_id, run_id)}/taskInstances/{task_id}/state-store/comet_submission?map_index={map_index}"
 
 
 def _readable(entry: dict[str, Any]) -> str:

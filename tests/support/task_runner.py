@@ -88,12 +88,20 @@ class TaskRunner:
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.connections = dict(connections or {})
         self.is_down = False  # for connections
+        self.has_store = True  # Airflow < 3.3 has none
+        self.store: dict[str, Any] = {}  # the task state store, by task, map index and key
+        self.on_store: Callable[[str, Any], int] = lambda method, value: 200  # status of each access, before it happens
         self.xcoms: dict[str, Any] = {}
         self.started_at: dict[str, dt.datetime] = {}
         self._pushed: dict[str, Any] = {}
         self._rendered: dict[str, Any] = {}
         self._states: list[dict[str, Any]] = []
         self._run: dict[str, Any] = {}
+        self._scope = ""
+
+    def record(self, task_id: str = "create", map_index: int = -1) -> Any:
+        """What the store holds about a task's create."""
+        return self.store.get(f"{task_id}/{map_index}/comet_submission")
 
     def run(
         self,
@@ -105,6 +113,7 @@ class TaskRunner:
         retries_left: bool = True,
         rescheduled_since: dt.datetime | None = None,
         try_number: int = 1,
+        max_tries: int = 2,
         map_index: int = -1,
     ) -> Outcome:
         """Run a task once.
@@ -112,6 +121,7 @@ class TaskRunner:
         :param event: what the trigger reported; then the task is resumed instead of begun.
         :param next_method: what resumes it, `__fail__` if the trigger failed.
         :param rescheduled_since: when the first of several reschedules of this try began.
+        :param max_tries: what a clear raises and a retry leaves as it is.
         """
         from airflow.sdk.api.client import Client
         from airflow.sdk.api.datamodels._generated import TaskInstance
@@ -120,7 +130,8 @@ class TaskRunner:
         from airflow.sdk.serde import serialize
 
         self._pushed, self._rendered, self._states = {}, {}, []
-        self._run = {"max_tries": 2, "should_retry": retries_left, "task_reschedule_count": 0}
+        self._scope = f"{task.task_id}/{map_index}"
+        self._run = {"max_tries": max_tries, "should_retry": retries_left, "task_reschedule_count": 0}
         if event is not NOTHING:
             next_kwargs = {"event": event, **(next_kwargs or {})}
         if next_kwargs is not None:
@@ -187,9 +198,24 @@ class TaskRunner:
                 return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such connection"}})
             fields = dict.fromkeys(("host", "schema", "login", "password", "port", "extra"))
             return httpx.Response(200, json={"conn_id": found[1], **fields, **known})
+        if found := re.search(r"store/ti/[^/]+/([^/]+)$", path):
+            return self._stored(request.method, f"{self._scope}/{found[1]}", body)
         if found := re.search(r"xcoms/(.+?)(/slice|/item/\d+)?$", path):
             return self._xcom(request, found[1], bool(found[2]), body)
         return httpx.Response(200, json={})
+
+    def _stored(self, method: str, name: str, body: Any) -> httpx.Response:
+        import httpx
+
+        status = self.on_store(method, body and body["value"])
+        if status != 200:
+            return httpx.Response(status, json={"detail": "the API server has other problems"})
+        if method == "PUT":
+            self.store[name] = body["value"]
+            return httpx.Response(204)
+        if name not in self.store:
+            return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such key"}})
+        return httpx.Response(200, json={"value": self.store[name]})
 
     def _xcom(self, request: httpx.Request, name: str, is_slice: bool, body: Any) -> httpx.Response:
         import httpx

@@ -1,0 +1,142 @@
+"""What is on record about a paid create, and what the next attempt may do by it.
+
+The rule: a paid result that has not been handed over is never bought again; one that was handed over is bought again
+only by a user's clear.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from airflow_provider_comet.api import errors as e
+
+KEY = "comet_submission"
+"""The record's name in the store; the errors' next steps tell users to write it."""
+VERSION = 1
+STATES = ("sending", "rejected", "accepted", "delivered")
+
+
+class Journal(Protocol):
+    """Is told about each time a create is sent, so that after a crash it is known what may have been paid."""
+
+    def sending(self) -> None:
+        """It is about to be sent; if this raises, it is not."""
+
+    def rejected(self) -> None:
+        """It was certainly not accepted."""
+
+    def unclear(self, error: e.CometError) -> None:
+        """It may have been accepted."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known about the newest create of a task instance.
+
+    :param state: ``sending``: right before the POST, and after it as long as its fate is open; ``rejected``: certainly
+        not accepted; ``accepted``: paid, ``id`` is known; ``delivered``: the task handed it over.
+    :param id: the prediction's id.
+    :param reason: why it was created: ``first``, ``retry_failed``, ``retry_ambiguous`` or ``clear``.
+    :param model: the model it was created with.
+    :param input: a digest of each input key's value.
+    :param max_tries: ``ti.max_tries`` of the cycle: a clear raises it, an automatic retry does not.
+    :param at: when this state was reached, ISO 8601.
+    :param answer: what came back instead of an id, if anything did.
+    :param request_id: CometAPI's id of that answer.
+    :param earlier: the ids of all predictions before this one.
+    """
+
+    state: str
+    id: str | None = None
+    reason: str = "first"
+    model: str | None = None
+    input: Mapping[str, str] = field(default_factory=dict)
+    max_tries: int | None = None
+    at: str | None = None
+    answer: str | None = None
+    request_id: str | None = None
+    earlier: tuple[str, ...] = ()
+
+    def changes(self, model: str, input: object) -> list[str]:
+        """What is different now: names only, never values."""
+        now = digest(input)
+        changed = ["model"] if self.model not in (None, model) else []
+        if self.input:
+            keys = sorted(now.keys() | self.input.keys())
+            changed += [f"input.{key}" for key in keys if now.get(key) != self.input.get(key)]
+        return changed
+
+    def to_json(self) -> dict[str, Any]:
+        """The value in the store."""
+        return {"version": VERSION, **dataclasses.asdict(self), "earlier": list(self.earlier)}
+
+    @classmethod
+    def from_json(cls, value: object) -> Record:
+        """Read the value in the store, also one that a user wrote: only version, state and id must be there.
+
+        :raises SubmissionRecordError: it can't be understood, which is not the same as "nothing was paid".
+        """
+        if not isinstance(value, Mapping) or value.get("version") != VERSION or value.get("state") not in STATES:
+            raise e.SubmissionRecordError(f"{KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
+        known = {item.name: value[item.name] for item in dataclasses.fields(cls) if value.get(item.name) is not None}
+        kinds = {"earlier": list, "input": Mapping, "max_tries": int}
+        if wrong := [name for name, item in known.items() if not isinstance(item, kinds.get(name, str))]:
+            raise e.SubmissionRecordError(f"{KEY!r} holds a value of the wrong type in {', '.join(wrong)}")
+        if known["state"] in ("accepted", "delivered") and not known.get("id"):
+            raise e.SubmissionRecordError(f"{KEY!r} says {known['state']!r} without an id")
+        return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
+
+
+def decide(
+    record: Record | None, *, cleared: bool, on_ambiguous_submit: str, ended: e.CometError | None = None
+) -> str | None:
+    """Return why this attempt creates a prediction, or ``None`` if it goes on with the recorded one.
+
+    :param cleared: whether a user cleared the task since the record was written.
+    :param on_ambiguous_submit: ``fail`` or ``retry``.
+    :param ended: how the recorded prediction ended, where the attempt has waited for it.
+    :raises CometError: neither may happen.
+    """
+    if record is None:
+        return "first"
+    if record.state == "rejected":
+        return record.reason
+    if record.state == "sending":
+        if cleared:
+            return "clear"
+        if on_ambiguous_submit == "retry":
+            return "retry_ambiguous"
+        raise e.AmbiguousSubmissionError(
+            f"an attempt began to send it at {record.at} for model {record.model} "
+            f"and {record.answer or 'ended before there was an answer'}",
+            request_id=record.request_id,
+        )
+    if record.state == "delivered" and cleared:
+        return "clear"
+    if ended is None:
+        return None
+    if isinstance(ended, e.PredictionFailedError) and not isinstance(ended, e.PredictionRefusedError):
+        return "clear" if cleared else "retry_failed"
+    if cleared and isinstance(ended, (e.PredictionRefusedError, e.PredictionExpiredError, e.EmptyOutputError)):
+        return "clear"
+    raise ended
+
+
+def digest(input: object) -> dict[str, str]:
+    """A digest per key of the input, so that a change can be named without the value."""
+    items = input.items() if isinstance(input, Mapping) else [("", input)]
+    return {
+        str(key): hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+        for key, value in items
+    }
+
+
+def _shape(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return f"it is of type {type(value).__name__}"
+    return f"version {value.get('version')!r}, state {value.get('state')!r}"
