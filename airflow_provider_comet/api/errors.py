@@ -77,9 +77,8 @@ class CometError(Exception):
             f"code {self.code}" if self.code else "",
             f"request id {self.request_id}" if self.request_id else "",
         ]
-        known = ", ".join(fact for fact in facts if fact)
         text = f"Prediction {self.prediction_id}: {self.summary}" if self.prediction_id else self.summary
-        text += f" ({known})" if known else ""
+        text += f" ({', '.join(fact for fact in facts if fact)})" if any(facts) else ""
         text += f": {self.detail}" if self.detail else ""
         text += "" if text.endswith((".", "!", "?")) else "."
         return f"{text} {self.next_step}".rstrip()

@@ -42,7 +42,7 @@ _NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
 # Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
 _REFUSALS = re.compile(
     r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
-    r"|content[ _-](policy|policies|filter|filtered|violation)|input validation|validation error|field required"
+    r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
     r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
 )
 

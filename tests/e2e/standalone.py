@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -89,18 +90,18 @@ class Standalone:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log),
         }
-        self._program = Program(
-            [str(Path(sys.executable).parent / "airflow"), "standalone"],
-            log=self.log,
-            env={**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})},
-            marker="AIRFLOW_HOME",
-            cwd=self.home,
-        )
+        self._env = {**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})}
+        self._program = self._airflow("standalone")
+        self._replacements: list[Program] = []
+
+    def _airflow(self, *arguments: str) -> Program:
+        command = [str(Path(sys.executable).parent / "airflow"), *arguments]
+        return Program(command, log=self.log, env=self._env, marker="AIRFLOW_HOME", cwd=self.home)
 
     def __enter__(self) -> Standalone:
         try:
             self._program.start()
-            self._wait_until_healthy()
+            self.wait_until_healthy()
         except BaseException:
             self.stop()
             raise
@@ -114,7 +115,8 @@ class Standalone:
     def stop(self) -> None:
         """Stop every process of it and remove a temporary home."""
         try:
-            self._program.stop()
+            for program in (self._program, *self._replacements):  # the first one stops all, each reaps its own
+                program.stop()
         finally:
             if self._temporary:
                 shutil.rmtree(self.home, ignore_errors=True)
@@ -127,15 +129,35 @@ class Standalone:
         """Its processes, the oldest first; the first is `airflow standalone` itself."""
         return self._program.members()
 
+    def component(self, name: str) -> psutil.Process:
+        """The process of `airflow <name>`, for example `triggerer` or `api-server`."""
+        for process in self.members():
+            with suppress(psutil.Error):
+                # Airflow's servers give themselves a title: `airflow api_server -- host: ...`
+                if re.search(rf"\bairflow {re.sub('[-_]', '[-_]', name)}\b", " ".join(process.cmdline())):
+                    return process
+        raise RuntimeError(f"no {name} is running")
+
     def triggerer_pid(self) -> int:
         """The `airflow triggerer` process that standalone started."""
-        standalone = self.members()[0]
-        for process in standalone.children():
-            if "triggerer" in process.cmdline():
-                return int(process.pid)
-        raise RuntimeError("no triggerer is running")
+        return int(self.component("triggerer").pid)
 
-    def _wait_until_healthy(self) -> None:
+    def kill(self, name: str) -> None:
+        """Kill a component and everything that it started, as a lost machine would; standalone does not replace it."""
+        process = self.component(name)
+        victims = [process, *process.children(recursive=True)]
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+        psutil.wait_procs(victims, timeout=10)
+
+    def start(self, name: str) -> None:
+        """Start a component that was killed; `stop` ends it with the others."""
+        self._replacements.append(self._airflow(name))
+        self._replacements[-1].start()
+
+    def wait_until_healthy(self) -> None:
+        """Return when all components have said that they work."""
         start = time.monotonic()
         status: dict[str, str | None] = {}
         while (seconds := time.monotonic() - start) < self._timeout:

@@ -556,7 +556,7 @@ ENDS = [
     End("succeeded-text", {"status": "succeeded", "output": ["Here", " it is"]}, output=["Here", " it is"]),
     End("succeeded-large", {"status": "succeeded", "output": ["word " * 2000]}, output=["word " * 2000]),
     End("failed", {"status": "failed", "error": "Prediction failed: E1001"}, e.PredictionFailedError, "E1001"),
-    End("failed-nsfw", {}, e.PredictionFailedError, "NSFW content detected", prompt="something NSFW"),
+    End("failed-nsfw", {}, e.PredictionRefusedError, "NSFW content detected", prompt="something NSFW"),
     End("canceled", {"status": "canceled"}, e.PredictionCanceledError, "canceled"),
     End("aborted", {"status": "aborted"}, e.PredictionAbortedError, "aborted"),
     End("removed", {"status": "succeeded", "data_removed": True}, e.PredictionExpiredError, "removed"),

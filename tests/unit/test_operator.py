@@ -39,27 +39,28 @@ def test_returns_the_id(comet: Emulator, runner: TaskRunner) -> None:
 
 
 def test_creates_are_logged_without_key_and_prompt(
-    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each accepted create is one line of a fixed form, by which spending can be counted."""
+    caplog.set_level("INFO")
     outcome = runner.run(operator(), map_index=4, try_number=2)
     said = capfd.readouterr()
-    text = said.out + said.err
-    assert re.findall(r"comet\.create .*?try=\d+", text) == [
-        f"comet.create id={outcome.result} model={SCHNELL} dag=dag run=run task=create map=4 try=2"
+    text = said.out + said.err + caplog.text
+    assert re.findall(r"comet\.create .*?reason=\w+", text) == [
+        f"comet.create id={outcome.result} model={SCHNELL} dag=dag run=run task=create map=4 try=2 reason=first"
     ]
     assert KEY not in text
     assert PROMPT not in text
 
 
 def test_refused_create_is_not_logged_as_one(
-    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+    comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was not accepted is not counted as spending."""
+    caplog.set_level("INFO")
     comet.fault(status=400, body={"error": {"message": "no", "code": ""}}, method="POST")
     assert runner.run(operator()).state == "failed"
-    said = capfd.readouterr()
-    assert "comet.create" not in said.out + said.err
+    assert "comet.create" not in caplog.text
 
 
 def test_templates(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:

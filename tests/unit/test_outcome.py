@@ -19,6 +19,7 @@ ALL_ERRORS = [
 FACTS = {
     e.PredictionError,
     e.PredictionFailedError,
+    e.PredictionRefusedError,
     e.PredictionCanceledError,
     e.PredictionAbortedError,
     e.PredictionExpiredError,
@@ -92,15 +93,53 @@ def test_what_errors_of_a_wait_mean_to_airflow(cls: type[e.CometError]) -> None:
     assert (type(raised).__name__, str(raised)) == (expected, str(error))
 
 
+WORTH_A_NEW_ONE = {e.PredictionFailedError, e.PredictionCanceledError, e.PredictionAbortedError}
+
+
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError]) -> None:
-    """Only what certainly was not accepted, and may be later, is left to Airflow's retries.
+def test_what_errors_mean_to_a_task_that_creates_and_waits(cls: type[e.CometError]) -> None:
+    """The same, but a failed prediction is left to the retries, which buy a new one, unless its input was refused."""
+    error = cls("words", prediction_id="abc")
+    raised = outcome.airflow_error(error, buys_again=True)
+    if cls in WORTH_A_NEW_ONE:
+        assert raised is error
+    else:
+        assert (type(raised), str(raised)) == (type(outcome.airflow_error(error)), str(error))
+
+
+@pytest.mark.parametrize(
+    ("words", "cls"),
+    [
+        ("NSFW content detected. Try running it again, or try a different prompt.", e.PredictionRefusedError),
+        ("CUDA out of memory", e.PredictionFailedError),
+        ("", e.PredictionFailedError),
+    ],
+)
+def test_a_refused_input_is_told_from_a_failure(words: str, cls: type[e.CometError]) -> None:
+    """What is worth paying for again and what is not are two classes of error."""
+    with pytest.raises(e.PredictionFailedError) as caught:
+        outcome.judge(prediction(status="failed", output=None, error=words), allow_empty=False)
+    assert type(caught.value) is cls
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
+def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError], policy: str) -> None:
+    """Only what certainly was not accepted, and may be later, is left to Airflow's retries; and what may have been
+    accepted, if the author takes the risk.
 
     A connection that can't be used is among it: Airflow calls one missing while its API server is away.
     """
     error = cls("words")
-    raised = outcome.airflow_create_error(error)
-    if cls in {e.RateLimitedError, e.ServerError, e.TransportError, e.ConfigurationError}:
+    raised = outcome.airflow_create_error(error, on_ambiguous_submit=policy)
+    takes_risk = policy == "retry" and cls is e.AmbiguousSubmissionError
+    if takes_risk or cls in {
+        e.RateLimitedError,
+        e.ServerError,
+        e.TransportError,
+        e.ConfigurationError,
+        e.SubmissionRecordError,
+    }:
         assert raised is error
     else:
         assert (type(raised).__name__, str(raised)) == ("AirflowFailException", str(error))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.redaction import excerpt, redact
 
 KEY = "sk-Abc123_def-456GHI789"
 
@@ -20,7 +21,7 @@ def tree(cls: type[e.CometError] = e.CometError) -> list[type[e.CometError]]:
     return [cls, *(found for sub in cls.__subclasses__() for found in tree(sub))]
 
 
-RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError}
+RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, e.SubmissionRecordError}
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
@@ -33,8 +34,8 @@ def test_every_error_survives_the_way_through_json(cls: type[e.CometError]) -> N
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
-def test_exactly_three_classes_are_retryable(cls: type[e.CometError]) -> None:
-    """The same request may succeed later after a rate limit, a server error and a lost connection, and only then."""
+def test_exactly_four_classes_are_retryable(cls: type[e.CometError]) -> None:
+    """The same may succeed after a rate limit, a server error, a lost connection and an absence of Airflow's store."""
     assert cls.retryable is (cls in RETRYABLE)
 
 
@@ -108,7 +109,7 @@ HIDDEN = [
 @pytest.mark.parametrize(("text", "secret", "shown"), [row[1:] for row in HIDDEN], ids=[row[0] for row in HIDDEN])
 def test_secrets_are_not_shown(text: str, secret: str, shown: str) -> None:
     """Keys, tokens, data URIs, URL queries and URL passwords are replaced; the words around them stay."""
-    assert e.redact(text) == shown
+    assert redact(text) == shown
     error = e.ServerError(text)
     assert secret not in str(error) + json.dumps(error.to_dict()) + repr(error)
 
@@ -127,13 +128,13 @@ def test_secrets_are_not_shown(text: str, secret: str, shown: str) -> None:
 )
 def test_harmless_words_stay(text: str) -> None:
     """The server's words are shown as they are where they hold no secret."""
-    assert e.redact(text) == text
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize("length", range(280, 320))
 def test_a_key_at_the_cut_is_not_shown_in_part(length: int) -> None:
     """The text is redacted before it is cut: no half of a key remains at the end of an excerpt."""
-    shown = e.excerpt("x" * (length - len(KEY)) + " " + KEY + " tail" * 99)
+    shown = excerpt("x" * (length - len(KEY)) + " " + KEY + " tail" * 99)
     assert len(shown) <= 300
     assert "sk-" not in shown
 
@@ -141,14 +142,14 @@ def test_a_key_at_the_cut_is_not_shown_in_part(length: int) -> None:
 @pytest.mark.parametrize(("length", "expected"), [(0, 0), (1, 1), (299, 299), (300, 300), (301, 300), (100_000, 300)])
 def test_an_excerpt_has_at_most_300_characters(length: int, expected: int) -> None:
     """Up to 300 characters are shown whole, longer text is cut and ends in dots."""
-    shown = e.excerpt("y" * length)
+    shown = excerpt("y" * length)
     assert len(shown) == expected
     assert shown.endswith("...") is (length > 300)
 
 
 def test_an_excerpt_is_one_line() -> None:
     """Line breaks and runs of blanks become one blank: a message is one line of a log."""
-    assert e.excerpt(" a\r\n\tb\n\n c ") == "a b c"
+    assert excerpt(" a\r\n\tb\n\n c ") == "a b c"
 
 
 @pytest.mark.parametrize("field", ["code", "request_id"])
@@ -165,15 +166,15 @@ def test_redaction_takes_no_noticeable_time(text: str) -> None:
     """A server's text can't hold up the event loop of a triggerer: the patterns are linear."""
 
     began = time.perf_counter()
-    e.redact(text)
+    redact(text)
     assert time.perf_counter() - began < 1
 
 
 @given(st.text(max_size=400), st.integers(0, 400))
 def test_redaction_is_final(text: str, position: int) -> None:
     """A second pass changes nothing, so an error keeps its words on its way through a trigger's event."""
-    shown = e.excerpt(f"{text[:position]} {KEY} {text[position:]}")
-    assert e.excerpt(shown) == shown
+    shown = excerpt(f"{text[:position]} {KEY} {text[position:]}")
+    assert excerpt(shown) == shown
     assert KEY not in shown
 
 

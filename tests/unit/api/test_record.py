@@ -1,0 +1,206 @@
+"""``api/record.py``: what an attempt may do by what is on record. One table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.record import STATES, Record, decide
+
+AMBIGUOUS = e.AmbiguousSubmissionError
+FAILED = e.PredictionFailedError("CUDA out of memory")
+REFUSED = e.PredictionRefusedError("NSFW")
+CANCELED = e.PredictionCanceledError()
+ABORTED = e.PredictionAbortedError()
+EXPIRED = e.PredictionExpiredError()
+EMPTY = e.EmptyOutputError()
+NOT_FOUND = e.PredictionNotFoundError()
+WRONG_KEY = e.AuthenticationError()
+
+# record, how its prediction ended (where the attempt waited) -> after a retry (fail, retry), after a clear
+# A word: a new create, for this reason. None: on with the recorded id. An error: neither.
+TABLE: list[tuple[str | None, e.CometError | None, Any, Any, Any]] = [
+    (None, None, "first", "first", "first"),
+    ("rejected", None, "retry_failed", "retry_failed", "retry_failed"),  # what the rejected create was for
+    ("sending", None, AMBIGUOUS, "retry_ambiguous", "clear"),
+    ("accepted", None, None, None, None),
+    ("accepted", FAILED, "retry_failed", "retry_failed", "clear"),
+    ("accepted", CANCELED, "retry_failed", "retry_failed", "clear"),
+    ("accepted", ABORTED, "retry_failed", "retry_failed", "clear"),
+    ("accepted", REFUSED, REFUSED, REFUSED, "clear"),
+    ("accepted", EXPIRED, EXPIRED, EXPIRED, "clear"),
+    ("accepted", EMPTY, EMPTY, EMPTY, "clear"),
+    ("accepted", NOT_FOUND, NOT_FOUND, NOT_FOUND, NOT_FOUND),
+    ("accepted", WRONG_KEY, WRONG_KEY, WRONG_KEY, WRONG_KEY),
+    ("delivered", None, None, None, "clear"),
+    ("delivered", FAILED, "retry_failed", "retry_failed", "clear"),
+]
+CASES = [
+    (state, ended, cleared, policy, expected)
+    for state, ended, fail, retry, clear in TABLE
+    for cleared, policy, expected in (
+        (False, "fail", fail),
+        (False, "retry", retry),
+        (True, "fail", clear),
+        (True, "retry", clear),
+    )
+]
+
+
+def record(state: str | None) -> Record | None:
+    if state is None:
+        return None
+    fields = {"id": "abc"} if state in ("accepted", "delivered") else {"reason": "retry_failed"}
+    return Record(state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, **fields)
+
+
+@pytest.mark.parametrize(
+    ("state", "ended", "cleared", "policy", "expected"),
+    CASES,
+    ids=lambda value: type(value).__name__ if isinstance(value, e.CometError) else str(value),
+)
+def test_what_an_attempt_does(
+    state: str | None, ended: e.CometError | None, cleared: bool, policy: str, expected: Any
+) -> None:
+    """A paid result that was not handed over is never bought again, one that was only after a clear."""
+    arguments: dict[str, Any] = {"cleared": cleared, "on_ambiguous_submit": policy, "ended": ended}
+    if expected is None or isinstance(expected, str):
+        assert decide(record(state), **arguments) == expected
+    else:
+        with pytest.raises(type(expected) if isinstance(expected, e.CometError) else expected):
+            decide(record(state), **arguments)
+
+
+def test_the_table_is_complete() -> None:
+    """Every state a record can have, and none, stands in the table."""
+    assert {row[0] for row in TABLE} == {None, *STATES}
+
+
+def test_an_unknown_fate_names_what_helps_to_find_out() -> None:
+    """Time, model, request id, the answer if there was one, and both ways on."""
+    found = Record(
+        "sending", model="a/b", at="2026-11-23T06:00:00.000Z", answer="the answer was: bad gateway", request_id="2026X"
+    )
+    with pytest.raises(AMBIGUOUS) as caught:
+        decide(found, cleared=False, on_ambiguous_submit="fail")
+    text = str(caught.value)
+    for words in ("2026-11-23T06:00:00.000Z", "a/b", "request id 2026X", "bad gateway", "usage page"):
+        assert words in text
+    assert (
+        'set comet_submission in the task\'s state store to {"version": 1, "state": "accepted", "id": "<the id>"}'
+        in text
+    )
+
+
+def test_a_record_survives_the_store() -> None:
+    """What is written is read again, through JSON."""
+    whole = Record(
+        "accepted",
+        id="abc",
+        reason="clear",
+        model="a/b",
+        input={"prompt": "0123"},
+        max_tries=4,
+        at="2026-11-23T06:00:00.000Z",
+        request_id="r",
+        earlier=("x", "y"),
+    )
+    for one in (whole, Record("sending")):
+        assert Record.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_a_user_can_put_an_id_on_record() -> None:
+    """The three fields that the error messages name are a record."""
+    assert Record.from_json({"version": 1, "state": "accepted", "id": "abc"}) == Record("accepted", id="abc")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "abc",
+        7,
+        [],
+        {},
+        {"version": 2, "state": "accepted", "id": "abc"},
+        {"state": "accepted", "id": "abc"},
+        {"version": 1, "state": "paid", "id": "abc"},
+        {"version": 1, "state": "accepted"},
+        {"version": 1, "state": "delivered", "id": ""},
+        {"version": 1, "state": "accepted", "id": 7},
+        {"version": 1, "state": "accepted", "id": "abc", "earlier": "abc"},
+        {"version": 1, "state": "accepted", "id": "abc", "input": "abc"},
+        {"version": 1, "state": "sending", "max_tries": "2"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_an_error(value: Any) -> None:
+    """Garbage, and a newer release's record, are never taken for "nothing was paid"."""
+    with pytest.raises(e.SubmissionRecordError):
+        Record.from_json(value)
+
+
+def test_a_newer_field_is_ignored() -> None:
+    """Another release of the same version may say more."""
+    assert Record.from_json({"version": 1, "state": "rejected", "mood": "good"}) == Record("rejected")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=5), st.dictionaries(st.text(max_size=5), JSON, max_size=5))
+def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """A change of the input is told by its keys, whatever the values."""
+    from airflow_provider_comet.api.record import digest
+
+    missing = object()
+    expected = {
+        f"input.{key}"
+        for key in before.keys() | after.keys()
+        if json.dumps(before.get(key, repr(missing))) != json.dumps(after.get(key, repr(missing)))
+    }
+    changes = Record("accepted", id="abc", model="a/b", input=digest(before)).changes("a/b", after)
+    assert set(changes) == (expected if before else set())
+
+
+def test_changes_name_the_model_and_no_value() -> None:
+    """The model is named as such; neither record nor changes hold a prompt."""
+    from airflow_provider_comet.api.record import digest
+
+    before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "a secret garden", "seed": 1}))
+    assert before.changes("a/c", {"prompt": "a public garden", "size": 2}) == [
+        "model",
+        "input.prompt",
+        "input.seed",
+        "input.size",
+    ]
+    assert "garden" not in json.dumps(before.to_json())
+    assert Record("accepted", id="abc").changes("a/c", {"prompt": "x"}) == []
+
+
+def test_an_input_that_is_no_object_can_be_compared() -> None:
+    """A retry whose template went wrong still goes on with what was paid."""
+    from airflow_provider_comet.api.record import digest
+
+    before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "x"}))
+    for now in ("{{ broken }}", None, [1], {"prompt": {1, 2}}):
+        assert before.changes("a/b", now)
+
+
+def test_no_state_is_forgotten_in_any_combination() -> None:
+    """Whatever is on record, a decision is a reason, the recorded id, or an error of this package."""
+    endings = [None, FAILED, REFUSED, CANCELED, ABORTED, EXPIRED, EMPTY, NOT_FOUND, WRONG_KEY]
+    for state, ended, cleared, policy in itertools.product((None, *STATES), endings, (False, True), ("fail", "retry")):
+        try:
+            reason = decide(record(state), cleared=cleared, on_ambiguous_submit=policy, ended=ended)
+        except e.CometError:
+            continue
+        assert reason in {None, "first", "retry_failed", "retry_ambiguous", "clear"}
+        assert reason is not None or state in ("accepted", "delivered")

@@ -1,0 +1,460 @@
+"""``CreatePredictionOperator`` over its attempts: what is on record, what is sent, what is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import Clock, Outcome, TaskRunner, dag, event_of
+
+SCHNELL = "black-forest-labs/flux-schnell"
+CREATE = f"/replicate/v1/models/{SCHNELL}/predictions"
+UNKNOWN_ID = "abcdefghijklmnopqrstuvwxyz"
+
+
+def operator(**options: Any) -> Any:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    options = {"task_id": "create", "model": SCHNELL, "input": {"prompt": "a lighthouse"}, "retries": 2, **options}
+    with dag():
+        return CreatePredictionOperator(**options)
+
+
+def waiting(**options: Any) -> Any:
+    return operator(wait_for_completion=True, **options)
+
+
+def to_the_end(runner: TaskRunner, task: Any, **options: Any) -> Outcome:
+    """Run a task, and its deferral."""
+    outcome = runner.run(task, **options)
+    return runner.run(task, event=event_of(outcome.trigger()), **options) if outcome.state == "deferred" else outcome
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]]:
+    """Every counter that was increased, with its tags."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    found: list[tuple[str, dict[str, str]]] = []
+
+    def incr(stat: str, *args: Any, tags: dict[str, str] | None = None, **kwargs: Any) -> None:
+        if stat.startswith("comet."):
+            found.append((stat, dict(tags or {})))
+
+    monkeypatch.setattr(Stats, "incr", incr)
+    return found
+
+
+def lose_the_answer(comet: Emulator) -> None:
+    """The next create is accepted and billed; what comes back says nothing about it."""
+    comet.fault(
+        method="POST", status=504, accept=True, body="gateway", headers={"x-cometapi-request-id": "2026REQ"}, count=1
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The record
+
+
+def test_the_record_of_a_create(comet: Emulator, runner: TaskRunner) -> None:
+    """Intent, acceptance and delivery are written in this order, and nothing of the input's values with them."""
+    written: list[tuple[str, str | None, int]] = []
+
+    def see(method: str, value: Any) -> int:
+        if method == "PUT":
+            written.append((value["state"], value["id"], comet.ledger()["accepted"]))
+        return 200
+
+    runner.on_store = see
+    made = runner.run(operator()).result
+    assert written == [("sending", None, 0), ("accepted", made, 1), ("delivered", made, 1)]
+    record = runner.record()
+    assert (record["version"], record["model"], record["reason"], record["max_tries"]) == (1, SCHNELL, "first", 2)
+    assert record["input"].keys() == {"prompt"}
+    assert "lighthouse" not in str(record)
+    assert record["earlier"] == []
+
+
+def test_no_record_without_a_request(comet: Emulator, runner: TaskRunner) -> None:
+    """What is refused before it is sent leaves no trace, so the next attempt is as free as this one."""
+    assert runner.run(operator(input={})).state == "failed"
+    assert runner.record() is None
+
+
+def test_a_missing_connection_leaves_no_record(runner: TaskRunner) -> None:
+    """Nor does what can't be sent for want of a connection."""
+    assert runner.run(operator(conn_id="missing")).state == "up_for_retry"
+    assert runner.record() is None
+
+
+def test_rejected_is_written_before_the_backoff(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """A process that dies while it waits for a rate limit to pass has left nothing open."""
+    comet.fault(method="POST", status=429, count=3)
+    states: list[str] = []
+    clock.on_sleep = lambda seconds: states.append(runner.record()["state"])
+    assert runner.run(operator()).state == "success"
+    assert states == ["rejected"] * 3
+    assert comet.ledger()["accepted"] == 1
+
+
+def test_a_timeout_of_the_task_while_nothing_was_sent(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's execution_timeout during the connection attempt proves as much as a refusal does."""
+    import urllib3.connection
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    def hang(connection: Any) -> None:
+        raise AirflowTaskTimeout("execution_timeout")
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "connect", hang)
+    runner.run(operator())
+    assert runner.record()["state"] == "rejected"
+    assert comet.ledger()["accepted"] == 0
+
+
+def test_a_timeout_of_the_task_while_the_answer_is_out(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the body was sent it proves nothing: the next attempt does not send again."""
+    import http.client
+
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    def hang(connection: Any) -> None:
+        raise AirflowTaskTimeout("execution_timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "getresponse", hang)
+        runner.run(operator())
+    assert runner.record()["state"] == "sending"
+    second = runner.run(operator(), try_number=2)
+    assert (second.state, type(second.error).__name__) == ("failed", "AirflowFailException")
+    assert len([one for one in comet.ledger()["requests"] if one["method"] == "POST"]) <= 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A lost answer
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+def test_a_lost_answer(comet: Emulator, runner: TaskRunner, policy: Any, counted: list[Any]) -> None:
+    """`fail` ends the task and says how to go on; `retry` leaves it to Airflow's next try. Neither sends twice."""
+    lose_the_answer(comet)
+    first = runner.run(operator(on_ambiguous_submit=policy))
+    assert first.state == {"fail": "failed", "retry": "up_for_retry"}[policy]
+    assert type(first.chain[-1]).__name__ == "AmbiguousSubmissionError"
+    assert (runner.record()["state"], runner.record()["request_id"]) == ("sending", "2026REQ")
+    assert comet.ledger()["accepted"] == 1
+
+    second = runner.run(operator(on_ambiguous_submit=policy), try_number=2)
+    if policy == "fail":
+        assert second.state == "failed"
+        for words in (runner.record()["at"], SCHNELL, "request id 2026REQ", "usage page", "comet_submission"):
+            assert words in second.message
+        assert comet.ledger()["accepted"] == 1
+        assert counted == [("comet.ambiguous", {"model": SCHNELL})]
+    else:
+        assert second.state == "success"
+        assert comet.ledger()["accepted"] == 2
+        assert counted == [
+            ("comet.ambiguous", {"model": SCHNELL}),
+            ("comet.creates", {"model": SCHNELL, "reason": "retry_ambiguous"}),
+        ]
+
+
+def test_a_lost_answer_and_a_clear(comet: Emulator, runner: TaskRunner) -> None:
+    """A clear submits again; so the message says to look at the usage page first."""
+    lose_the_answer(comet)
+    runner.run(operator())
+    cleared = runner.run(operator(), try_number=2, max_tries=3)
+    assert cleared.state == "success"
+    assert (runner.record()["reason"], comet.ledger()["accepted"]) == ("clear", 2)
+
+
+def test_a_known_id_is_put_on_record(comet: Emulator, runner: TaskRunner) -> None:
+    """With the value that the message names, the next attempt goes on with that id and sends nothing."""
+    lose_the_answer(comet)
+    failed = runner.run(operator())
+    (made,) = comet.ledger()["creates"]
+    value = {"version": 1, "state": "accepted", "id": "<the id>"}
+    assert str(value).replace("'", '"') in failed.message
+    runner.store["create/-1/comet_submission"] = {**value, "id": made["id"]}
+    again = runner.run(operator(), try_number=2, max_tries=3)
+    assert (again.state, again.result) == ("success", made["id"])
+    assert comet.ledger()["accepted"] == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Retries and clears of what was accepted
+
+
+def test_an_accepted_one_is_handed_over_by_whoever_comes(
+    comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture, counted: list[Any]
+) -> None:
+    """Retry or clear: the recorded id, without a request; a changed input is told by its keys."""
+    caplog.set_level("INFO")
+    for options in ({"try_number": 2}, {"try_number": 2, "max_tries": 5}):
+        made = runner.run(operator()).result
+        runner.store["create/-1/comet_submission"]["state"] = "accepted"  # it died before it handed over
+        comet.reset()
+        again = runner.run(operator(input={"prompt": "a windmill", "seed": 7}), **options)
+        assert (again.state, again.result) == ("success", made)
+        assert comet.ledger()["requests"] == []
+        assert runner.record()["state"] == "delivered"
+        assert runner.record()["max_tries"] == options.get("max_tries", 2)
+        assert "changed: input.prompt, input.seed" in caplog.text
+        assert "delete 'comet_submission' from the task's state store, then clear the task" in caplog.text
+        assert "windmill" not in caplog.text
+        runner.store.clear()
+    assert counted.count(("comet.reattached", {"model": SCHNELL})) == 2
+
+
+def test_a_delivered_one_is_bought_again_by_a_clear_only(
+    comet: Emulator, runner: TaskRunner, counted: list[Any]
+) -> None:
+    """A retry in the same cycle hands the same id over again; each clear buys a new one, and no id is forgotten."""
+    first = runner.run(operator()).result
+    assert runner.run(operator(), try_number=2).result == first
+    second = runner.run(operator(), try_number=2, max_tries=3).result
+    third = runner.run(operator(), try_number=3, max_tries=4).result
+    assert len({first, second, third}) == 3
+    assert runner.record()["earlier"] == [first, second]
+    assert [tags["reason"] for stat, tags in counted if stat == "comet.creates"] == ["first", "clear", "clear"]
+
+
+def test_a_clear_after_a_rejection_is_a_first_create(comet: Emulator, runner: TaskRunner) -> None:
+    """What was never accepted was never bought."""
+    comet.fault(method="POST", status=400, body={"error": {"message": "no", "code": ""}})
+    assert runner.run(operator()).state == "failed"
+    assert runner.record()["state"] == "rejected"
+    assert runner.run(operator(), try_number=2, max_tries=3).state == "success"
+    assert runner.record()["reason"] == "first"
+
+
+def test_mapped_instances_have_records_of_their_own(comet: Emulator, runner: TaskRunner) -> None:
+    """What one instance has paid for is nothing to another."""
+    ids = [runner.run(operator(), map_index=index).result for index in range(3)]
+    assert len(set(ids)) == 3
+    again = [runner.run(operator(), map_index=index, try_number=2).result for index in range(3)]
+    assert again == ids
+
+
+def test_from_airflow_3_4_on_a_record_that_is_there_is_meant(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a clear empties the store itself, unless the user keeps it, which asks for the result that was paid."""
+    from airflow_provider_comet import submission
+
+    monkeypatch.setattr(submission, "CLEAR_EMPTIES_STORE", True)
+    first = runner.run(operator()).result
+    assert runner.run(operator(), try_number=2, max_tries=3).result == first
+    runner.store.clear()
+    assert runner.run(operator(), try_number=2, max_tries=3).result != first
+
+
+def test_without_a_store_a_retry_submits_again_and_says_so(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow before 3.3 has none: everything else works, and the log says what is missing."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    original = RuntimeTaskInstance.get_template_context
+
+    def without(ti: Any) -> Any:
+        context = original(ti)
+        context.pop("task_state_store")
+        return context
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", without)
+    caplog.set_level("INFO")
+    assert runner.run(operator()).state == "success"
+    assert "keeps no record" not in caplog.text
+    assert to_the_end(runner, waiting(), try_number=2).state == "success"
+    assert "keeps no record" in caplog.text
+    assert comet.ledger()["accepted"] == 2
+    assert runner.store == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# wait_for_completion
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_create_and_wait(comet: Emulator, runner: TaskRunner, clock: Clock, deferrable: bool) -> None:
+    """The id is the result as ever, the summary is the XCom `prediction`, and it is delivered when both are there."""
+    outcome = to_the_end(runner, waiting(deferrable=deferrable))
+    assert outcome.state == "success"
+    (made,) = comet.ledger()["creates"]
+    assert outcome.result == made["id"]
+    assert outcome.xcoms["prediction"]["id"] == made["id"]
+    assert outcome.xcoms["prediction"]["status"] == "succeeded"
+    assert outcome.xcoms["prediction"]["files"]
+    assert runner.record()["state"] == "delivered"
+
+
+def test_the_wait_is_the_sensors(comet: Emulator, runner: TaskRunner) -> None:
+    """It is the same trigger with the same kwargs, so that one judgement and one schedule hold for both."""
+    outcome = runner.run(waiting(poll_interval=7, timeout=100))
+    assert outcome.sent["classpath"] == "airflow_provider_comet.triggers.prediction.PredictionTrigger"
+    kwargs = outcome.sent["trigger_kwargs"]
+    assert kwargs["poke_interval"] == 7
+    assert kwargs["deadline"] - kwargs["started_at"] == 100
+    assert outcome.sent["trigger_timeout"].startswith("PT6M39") or outcome.sent["trigger_timeout"] == "PT6M40S"
+
+
+FAILURES: list[tuple[dict[str, Any], str, str]] = [
+    ({"status": "failed", "error": "CUDA out of memory"}, "PredictionFailedError", "up_for_retry"),
+    ({"status": "canceled"}, "PredictionCanceledError", "up_for_retry"),
+    ({"status": "aborted"}, "PredictionAbortedError", "up_for_retry"),
+    ({"status": "failed", "error": "NSFW content detected"}, "PredictionRefusedError", "failed"),
+    ({"status": "failed", "error": "Invalid input: width"}, "PredictionRefusedError", "failed"),
+    ({"status": "succeeded", "output": []}, "EmptyOutputError", "failed"),
+    ({"status": "succeeded", "data_removed": True}, "PredictionExpiredError", "failed"),
+]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(("fields", "cls", "state"), FAILURES, ids=[row[0].get("error", row[1]) for row in FAILURES])
+def test_a_failed_generation(
+    comet: Emulator,
+    runner: TaskRunner,
+    clock: Clock,
+    counted: list[Any],
+    fields: dict[str, Any],
+    cls: str,
+    state: str,
+    deferrable: bool,
+) -> None:
+    """A failure is left to Airflow's retries, which buy a new one; what a retry can't change fails for good, and only a
+    clear buys again."""
+    comet.next_outcome(**fields)
+    first = to_the_end(runner, waiting(deferrable=deferrable))
+    assert (first.state, type(first.chain[-1]).__name__) == (state, cls)
+    assert comet.ledger()["accepted"] == 1
+    bad = runner.record()["id"]
+
+    second = to_the_end(runner, waiting(deferrable=deferrable), try_number=2)
+    if state == "up_for_retry":
+        reason = "retry_failed"
+    else:
+        assert (second.state, type(second.chain[-1]).__name__) == (state, cls)
+        assert comet.ledger()["accepted"] == 1
+        second = to_the_end(runner, waiting(deferrable=deferrable), try_number=3, max_tries=4)
+        reason = "clear"
+    assert second.state == "success"
+    assert second.result != bad
+    assert (runner.record()["reason"], runner.record()["earlier"]) == (reason, [bad])
+    assert [tags["reason"] for stat, tags in counted if stat == "comet.creates"] == ["first", reason]
+
+
+@pytest.mark.parametrize("options", [{"try_number": 2}, {"try_number": 2, "max_tries": 4}], ids=["retry", "clear"])
+@pytest.mark.parametrize("status", ["processing", "succeeded"])
+def test_a_paid_one_is_waited_for_again(
+    comet: Emulator, runner: TaskRunner, options: dict[str, Any], status: str
+) -> None:
+    """Whether it still runs or has succeeded meanwhile: a task that died while it waited re-attaches."""
+    assert runner.run(waiting()).state == "deferred"
+    made = runner.record()["id"]
+    comet.set_prediction(made, status=status)
+    again = runner.run(waiting(), **options)
+    if status == "processing":
+        assert again.state == "deferred"
+        comet.set_prediction(made, status="succeeded")
+        again = runner.run(waiting(), event=event_of(again.trigger()), **options)
+    assert (again.state, again.result) == ("success", made)
+    assert comet.ledger()["accepted"] == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_polling_trouble_never_creates(comet: Emulator, runner: TaskRunner, clock: Clock, status: int) -> None:
+    """Whatever a look says about the API or the id, neither retry nor clear buys a new prediction because of it."""
+    runner.run(waiting())
+    made = runner.record()["id"]
+    comet.fault(method="GET", status=status, count=None)
+    for options in ({"try_number": 2}, {"try_number": 3, "max_tries": 5}):
+        to_the_end(runner, waiting(timeout=200), **options)
+        assert (runner.record()["state"], runner.record()["id"]) == ("accepted", made)
+    comet.clear_faults()
+    assert to_the_end(runner, waiting(), try_number=4, max_tries=5).result == made
+    assert comet.ledger()["accepted"] == 1
+
+
+def test_a_timeout_says_that_the_prediction_goes_on(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """The task fails without burning retries; a cleared one goes on waiting for the same prediction."""
+    comet.next_outcome(status="processing")
+    late = to_the_end(runner, waiting(timeout=100))
+    assert (late.state, type(late.error).__name__) == ("failed", "AirflowSensorTimeout")
+    assert "goes on at CometAPI" in late.message
+    made = runner.record()["id"]
+    comet.set_prediction(made, status="succeeded")
+    assert to_the_end(runner, waiting(), try_number=2, max_tries=3).result == made
+
+
+@pytest.mark.parametrize("next_kwargs", [{"error": "Trigger timeout"}, {"error": "gone", "traceback": ["x"]}])
+def test_a_wait_that_airflow_ended(comet: Emulator, runner: TaskRunner, next_kwargs: dict[str, Any]) -> None:
+    """A trigger that was lost costs a try and no money."""
+    runner.run(waiting())
+    made = runner.record()["id"]
+    lost = runner.run(waiting(), next_kwargs=next_kwargs, next_method="__fail__")
+    assert lost.state in ("failed", "up_for_retry")
+    again = to_the_end(runner, waiting(), try_number=2)
+    assert (again.result, comet.ledger()["accepted"]) == (made, 1)
+
+
+def test_a_large_result_is_read_by_the_worker(comet: Emulator, runner: TaskRunner) -> None:
+    """What does not fit into the trigger's event is fetched when the task comes back."""
+    comet.next_outcome(status="succeeded", output=["word " * 2000])
+    outcome = to_the_end(runner, waiting())
+    assert outcome.xcoms["prediction"]["output"] == ["word " * 2000]
+
+
+def test_a_killed_task_names_the_prediction(
+    comet: Emulator, runner: TaskRunner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On the worker and in the triggerer: the log says under which id it goes on. Nothing is asked of anybody."""
+    import asyncio
+
+    task = waiting()
+    task.on_kill()
+    deferred = runner.run(task)
+    made = runner.record()["id"]
+    task._paid_id = made
+    capfd.readouterr()
+    requests = len(comet.ledger()["requests"])
+    task.on_kill()
+    asyncio.run(deferred.trigger().on_kill())
+    said = capfd.readouterr()
+    assert (said.out + said.err).count(f"Prediction {made} goes on at CometAPI") == 2
+    assert len(comet.ledger()["requests"]) == requests
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"on_ambiguous_submit": "again"}, "on_ambiguous_submit must be 'fail' or 'retry', not 'again'"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds"),
+        ({"timeout": True}, "timeout must be"),
+        ({"poll_interval": -1}, "poll_interval must be"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], words: str) -> None:
+    """They are refused when the DAG is parsed."""
+    with pytest.raises(ValueError, match=words):
+        operator(**options)
+
+
+def test_timedeltas(comet: Emulator, runner: TaskRunner) -> None:
+    """Times may be given as timedelta."""
+    import datetime as dt
+
+    kwargs = runner.run(waiting(poll_interval=dt.timedelta(seconds=3), timeout=dt.timedelta(minutes=2))).sent[
+        "trigger_kwargs"
+    ]
+    assert (kwargs["poke_interval"], kwargs["deadline"] - kwargs["started_at"]) == (3, 120)
