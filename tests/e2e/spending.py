@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_comet.emulator import Emulator
 
+_DOCS = Path(__file__).resolve().parents[2] / "docs" / "spending.md"
 _CREATE = re.compile(r"comet\.create (id=.*? reason=\w+)")
 
 
 def logged_creates(home: Path) -> list[dict[str, str]]:
-    """The fields of all `comet.create` lines in the task logs under an AIRFLOW_HOME, as docs/spending.md finds them."""
+    """The fields of all `comet.create` lines in the task logs under an AIRFLOW_HOME."""
     lines = [line for path in sorted((home / "logs").rglob("*.log")) for line in _CREATE.findall(path.read_text())]
     return [dict(field.split("=", 1) for field in line.split(" ")) for line in lines]
 
@@ -29,3 +33,13 @@ def assert_logs_agree(home: Path, emulator: Emulator, *, unlogged: int = 0) -> l
     assert set(ids) <= {one["id"] for one in paid}, "the logs name a create that the emulator never accepted"
     assert len(paid) - len(ids) == unlogged, f"{len(paid)} paid, {len(ids)} logged, {unlogged} of them lost as expected"
     return logged
+
+
+def assert_documented_command_agrees(home: Path, logged: list[dict[str, str]]) -> None:
+    """The command of docs/spending.md, as it stands there, counts the same creates by model and reason."""
+    found = re.search(r"```bash\n(.*?)```", _DOCS.read_text(), re.DOTALL)
+    assert found
+    env = {**os.environ, "AIRFLOW_HOME": str(home)}
+    done = subprocess.run(["bash", "-c", found[1]], env=env, capture_output=True, text=True, timeout=60, check=True)
+    counted = {tuple(line.split()[1:]): int(line.split()[0]) for line in done.stdout.splitlines()}
+    assert counted == Counter((f"model={one['model']}", f"reason={one['reason']}") for one in logged)

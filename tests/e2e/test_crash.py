@@ -1,13 +1,11 @@
 """Paid once, whenever a process dies: SIGKILL at every point of a create and its wait, in a real Airflow.
 
 `python -m pytest tests/e2e/test_crash.py -s` prints the table: kill point, policy, what was true at that instant (asked
-from outside, from Airflow's REST API and the emulator's ledger), accepted creates, final state.
+from outside, from Airflow's REST API and the emulator's ledger), accepted creates and final state.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from airflow_provider_comet.emulator import Emulator
-from tests.e2e.crash_run import API_SERVER, CRASHES, HEADER, UNLOGGED, Crashes, Row, until
-from tests.e2e.spending import assert_logs_agree
+from tests.e2e.crash_run import API_SERVER, CRASHES, UNLOGGED, Crashes, Row, check, until
+from tests.e2e.spending import assert_documented_command_agrees, assert_logs_agree
 from tests.e2e.standalone import Standalone
 
 DAGS = Path(__file__).resolve().parent / "crash_dags"
@@ -41,10 +39,6 @@ def world(tmp_path: Path, **settings: str) -> Iterator[tuple[Standalone, Emulato
             yield airflow, emulator, folder
 
 
-def show(lines: list[str]) -> None:
-    print("", HEADER, *lines, sep="\n", flush=True)
-
-
 def test_killed_at_every_point(tmp_path: Path) -> None:
     """Whenever the task's process dies, the next try does what the table says: no result that is on record is bought
     again or lost, and a create of unknown fate is repeated only by `on_ambiguous_submit="retry"`.
@@ -59,13 +53,11 @@ def test_killed_at_every_point(tmp_path: Path) -> None:
         deferred = [row for row in rows if row.point == "deferred"]
         run.kill_at_points([row for row in rows if row.point != "deferred"], hold=deferred)
         kill_triggerer(run, deferred)
-        lines = run.finish(rows)
-
-        lines += api_server_away(airflow, emulator, folder)
+        run.finish(rows)
+        rows.append(api_server_away(airflow, emulator, folder))
+        check(rows)
         logged = assert_logs_agree(airflow.home, emulator, unlogged=UNLOGGED)
-        show(lines)
-    assert not [(row.task_id, row.wrong) for row in [*rows] if row.wrong]
-    assert not [line for line in lines if not line.endswith(" ok")]
+        assert_documented_command_agrees(airflow.home, logged)
     assert {line["reason"] for line in logged} == {"first", "retry_ambiguous"}
 
 
@@ -81,7 +73,8 @@ def kill_triggerer(run: Crashes, rows: list[Row]) -> None:
     run.airflow.start("triggerer")
 
 
-def api_server_away(airflow: Standalone, emulator: Emulator, folder: Path) -> list[str]:
+def api_server_away(airflow: Standalone, emulator: Emulator, folder: Path) -> Row:
+    """Take the API server away right before a POST, and bring it back a minute after the answer."""
     row = deepcopy(API_SERVER)
     run = Crashes(airflow, emulator, folder, "crash_api_server")
     until("the task is about to send", lambda: run.noted(row.task_id, "json"))
@@ -93,7 +86,8 @@ def api_server_away(airflow: Standalone, emulator: Emulator, folder: Path) -> li
     time.sleep(max(0.0, answered["at"] + 60 - time.time()))
     airflow.start("api-server")
     airflow.wait_until_healthy()
-    return run.finish([row])
+    run.finish([row])
+    return row
 
 
 def test_an_attempt_that_was_given_up_cannot_submit(tmp_path: Path) -> None:
@@ -101,35 +95,33 @@ def test_an_attempt_that_was_given_up_cannot_submit(tmp_path: Path) -> None:
     still live. What the old one has not put on record by then it can't any more, so it does not send; what it has put
     on record keeps the new one from sending. Either way at most one is accepted.
     """
-    free, bound = (
-        Row("orphan_before_intent", "fail", None, 0, "success", 1),
-        Row("orphan_after_intent", "fail", "sending", 0, "failed", 1),
-    )
+    free = Row("orphan_before_intent", "fail", None, 0, "success", 1)
+    bound = Row("orphan_after_intent", "fail", "sending", 0, "failed", 1)
     settings = {
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     }
     with world(tmp_path, **settings) as (airflow, emulator, folder):
         run = Crashes(airflow, emulator, folder, "crash_orphan")
-        old = []
+        tasks: list[psutil.Process] = []
         for row in (free, bound):
             place = until(f"{row.task_id} is at its point", lambda row=row: run.noted(row.task_id, "json"))
             run.look(row)
-            process = psutil.Process(place["pid"])
-            old += [process, process.parent()]
-        for process in old:
-            if process.pid not in {old[0].pid, old[2].pid}:
-                os.kill(process.pid, signal.SIGSTOP)
+            tasks.append(psutil.Process(place["pid"]))
+        supervisors = [task.parent() for task in tasks]
+        for supervisor in supervisors:
+            supervisor.suspend()
         try:
-            until("the new tries have ended", lambda: run.airflow.rest.run_state(run.dag_id, run.run_id) == "failed")
+            until("the new tries have ended", lambda: airflow.rest.run_state(run.dag_id, run.run_id) == "failed")
             free.expect("creates when the new try has ended", 1, len(run.creates(free.task_id)))
             bound.expect("creates when the new try has ended", 0, len(run.creates(bound.task_id)))
         finally:
-            for process in old:
-                os.kill(process.pid, signal.SIGCONT)
+            for supervisor in supervisors:
+                supervisor.resume()
         for row in (free, bound):
             run.go(row.task_id)
         until("the old try that had its intent on record has sent", lambda: run.creates(bound.task_id) or None)
-        until("the old processes are gone", lambda: not any(old[i].is_running() for i in (0, 2)), timeout=90)
-        show(run.finish([free, bound]))
-    assert not [(row.task_id, row.wrong) for row in (free, bound) if row.wrong]
+        until("the old processes are gone", lambda: not any(task.is_running() for task in tasks), timeout=90)
+        run.finish([free, bound])
+        check([free, bound])
+        assert_logs_agree(airflow.home, emulator)

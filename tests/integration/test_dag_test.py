@@ -76,6 +76,17 @@ def test_example_prediction(airflow: Run) -> None:
 
 
 @pytest.mark.slow
+def test_example_create_and_wait(airflow: Run) -> None:
+    """One task creates and waits; the next one gets the whole result from its XCom `prediction`."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_create_and_wait", comet)
+        (made,) = comet.ledger()["creates"]
+        assert xcoms["generate"] == [made["id"]]
+        assert xcoms["use"][0].startswith(f"{comet.base_url}/delivery/{made['id']}/")
+        check_served(comet, xcoms["use"])
+
+
+@pytest.mark.slow
 def test_example_prediction_mapped(airflow: Run) -> None:
     """Each prompt is created and waited for on its own, and the last task has all files in order."""
     with Emulator(duration=1.5) as comet:
