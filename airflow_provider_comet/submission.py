@@ -70,6 +70,8 @@ class Submission:
         if reason is None:
             return self._reattach()
         self._reason = reason
+        if ended is not None:
+            log.warning("%s This attempt creates a new one.", ended)
         if self._store is None and self._ti.try_number > 1:
             log.warning(
                 "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
@@ -113,11 +115,11 @@ class Submission:
 
     def unclear(self, error: e.CometError) -> None:
         """Keep what came back in place of an answer; the record says ``sending`` already."""
-        Stats.incr("comet.ambiguous", tags={"model": self._model})
         try:
             self._change(patience=0.0, answer=f"the answer was: {error.detail}", request_id=error.request_id)
         except e.SubmissionRecordError as trouble:
             log.warning("%s", trouble)
+        Stats.incr("comet.ambiguous", tags={"model": self._model})
 
     def accepted(self, prediction_id: str) -> None:
         """Log, count and write down an id that was paid for.
@@ -138,11 +140,12 @@ class Submission:
             ti.try_number,
             self._reason,
         )
-        Stats.incr("comet.creates", tags={"model": self._model, "reason": self._reason})
         try:
             self._change(state="accepted", id=prediction_id, at=_now(), answer=None, request_id=None)
         except e.SubmissionRecordError as error:
             raise e.UnrecordedPredictionError(error.detail, prediction_id=prediction_id) from error
+        finally:
+            Stats.incr("comet.creates", tags={"model": self._model, "reason": self._reason})
 
     def delivered(self) -> None:
         """Write down that the task hands the prediction over, in this cycle."""

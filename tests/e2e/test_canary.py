@@ -27,6 +27,7 @@ from tests.e2e.canary_run import Ended, Source, ends, table
 from tests.e2e.canary_search import Arguments, Found, Hit, database, files, rest_answers, search
 from tests.e2e.demo import OUTPUT
 from tests.e2e.rest import AirflowRest
+from tests.e2e.spending import logged_creates
 from tests.e2e.standalone import Standalone
 
 DAGS = Path(__file__).resolve().parent / "canary_dags"
@@ -154,6 +155,8 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         say("how the tasks ended\n" + table(ended))
         problems = [problem for one in ended if (problem := one.problem())]
         assert not problems, "\n".join(problems)
+        paid = [one for one in ended if one.way == "create" and one.state == "success"]
+        assert len(logged_creates(home)) == len(paid) > 0, "every paid create is one line in the logs"
         for source in sources:
             echoed = [one.log for one in ended if one.source == source.name and "refused: Authorization: " in one.log]
             assert echoed, "the echo has to reach the log, without the key"

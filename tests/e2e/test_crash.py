@@ -68,8 +68,8 @@ def kill_triggerer(run: Crashes, rows: list[Row]) -> None:
         run.look(row)
         row.expect("state at that instant", "deferred", run.states()[row.task_id])
     run.airflow.kill("triggerer")
-    for row in rows:
-        run.emulator.set_prediction(run.creates(row.task_id)[0]["id"], status="succeeded")
+    for made in (made for row in rows for made in run.creates(row.task_id)):
+        run.emulator.set_prediction(made["id"], status="succeeded")
     run.airflow.start("triggerer")
 
 
