@@ -102,8 +102,8 @@ class CometClient:
     def _create(self, request: protocol.Request, journal: Journal | None) -> Prediction:
         if journal is None:
             return protocol.read_prediction(request, self._exchange(request))
-        journal.sending()
         body = _Body(request.body or b"")
+        journal.sending()
         try:
             return protocol.read_prediction(request, self._exchange(request, body))
         except AmbiguousSubmissionError as error:

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.record import FORCE, PUT_ON_RECORD
 
 EVENT_LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
@@ -21,6 +22,11 @@ GOES_ON = (
     "A PredictionSensor with this id waits for it, at no cost."
 )
 """What a killed wait says."""
+UNDER_WAY = (
+    "A create is under way and may be accepted: no way to cancel one is documented. If it is, its id is in this log "
+    "(comet.create id=...) or on the usage page of the CometAPI account."
+)
+"""What a task says that is killed while it submits."""
 
 _ENDED_BADLY: dict[str, type[e.PredictionError]] = {
     "failed": e.PredictionFailedError,
@@ -55,34 +61,59 @@ def judge(ended: Prediction | e.CometError | Mapping[str, Any], *, allow_empty: 
     return dict(summary)
 
 
-def airflow_error(error: e.CometError, *, buys_again: bool = False) -> Exception:
+def airflow_error(error: e.CometError) -> Exception:
     """Return what a wait raises for an error.
 
     Facts about the prediction fail the task for good. Trouble in reaching the API stays a plain error, which Airflow's
     ``retries`` repeat: a look costs nothing, and a paid result must not be lost to a key rotation.
-
-    :param buys_again: the task's retry creates a new prediction, unless the failure is blamed on the input.
     """
     if isinstance(error, e.PredictionTimeoutError):
         return AirflowSensorTimeout(str(error))
-    if buys_again and isinstance(error, e.PredictionFailedError) and not isinstance(error, e.PredictionRefusedError):
-        return error
     if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError)):
         return AirflowFailException(str(error))
     return error
 
 
-def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str) -> Exception:
+def airflow_error_of_paid(error: e.CometError, *, has_record: bool) -> Exception:
+    """Return what a task that has paid raises for an error while it waits, or hands over.
+
+    The same, except that its retry may buy: wanted after a failure, never because of trouble on the way to the result.
+
+    :param has_record: a retry knows what was paid.
+    """
+    if error.buys_again:
+        return error
+    raised = airflow_error(error)
+    if not has_record and raised is error:
+        return AirflowFailException(f"{error} This Airflow keeps no record: wait for it with a PredictionSensor.")
+    if has_record and isinstance(raised, AirflowFailException):
+        return AirflowFailException(f"{error} {FORCE}")
+    return raised
+
+
+def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_record: bool) -> Exception:
     """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good.
 
     A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its
     API server is down.
 
     :param on_ambiguous_submit: ``retry`` takes that risk.
+    :param has_record: a clear knows what was put on record.
     """
-    takes_risk = on_ambiguous_submit == "retry" and isinstance(error, e.AmbiguousSubmissionError)
-    if error.retryable or takes_risk or isinstance(error, e.ConfigurationError):
+    if isinstance(error, e.AmbiguousSubmissionError):
+        if on_ambiguous_submit == "retry":
+            return error
+        known = PUT_ON_RECORD if has_record else "wait for it with a PredictionSensor."
+        return AirflowFailException(
+            f"{error} If it was not accepted, clear the task (again, if this error comes back): it submits anew, and "
+            f"you pay twice if it was accepted after all. If you know the prediction's id, {known}"
+        )
+    if isinstance(error, e.UnrecordedPredictionError):
+        return AirflowFailException(f"{error} To go on with it, {PUT_ON_RECORD}")
+    if error.retryable or isinstance(error, (e.ConfigurationError, e.SubmissionRecordError)):
         return error
+    if isinstance(error, e.PredictionError):  # it was paid before
+        return airflow_error_of_paid(error, has_record=has_record)
     return AirflowFailException(str(error))
 
 

@@ -11,15 +11,16 @@ from an attempt that was given up.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow import __version__ as airflow_version
-from airflow.providers.common.compat.sdk import Stats
+from airflow.providers.common.compat.sdk import AirflowException, Stats
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.record import KEY, Record, decide, digest
@@ -51,6 +52,7 @@ class Submission:
 
     def __init__(self, context: Context, model: str, input: object, on_ambiguous_submit: str) -> None:
         self.record: Record | None = None
+        self.killed = False
         self._ti = context["ti"]
         self._store: Any = context.get("task_state_store")
         self._model = model
@@ -58,71 +60,91 @@ class Submission:
         self._on_ambiguous_submit = on_ambiguous_submit
         self._reason = "first"
 
-    def recorded_id(self, ended: e.CometError | None = None) -> str | None:
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a store: Airflow 3.3 and later."""
+        return self._store is not None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a create may have been sent whose answer is not there."""
+        return self.record is not None and self.record.state == "sending"
+
+    def recorded_id(self) -> str | None:
         """Return the id of the prediction that this attempt goes on with, or ``None`` if it may create one.
 
-        :param ended: how that prediction ended, if the attempt has waited for it already.
         :raises CometError: neither may happen.
         """
-        if ended is None:
-            self.read()
-        reason = decide(self.record, cleared=self._cleared, on_ambiguous_submit=self._on_ambiguous_submit, ended=ended)
-        if reason is None:
-            return self._reattach()
-        self._reason = reason
-        if ended is not None:
-            log.warning("%s This attempt creates a new one.", ended)
-        if self._store is None and self._ti.try_number > 1:
-            log.warning(
-                "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
-                "killed while it submitted, a prediction may have been paid twice."
-            )
+        self.read()
+        reason = decide(self.record, cleared=self._cleared, on_ambiguous_submit=self._on_ambiguous_submit)
+        if reason is None and self.record is not None:
+            self._reattach(self.record)
+            return self.record.id
+        self._reason = reason or "first"
+        if self.record is not None and self.record.id:
+            known = self.record.ended or self.record.state
+            log.warning("Prediction %s came before (%s); buying a new one: %s", self.record.id, known, reason)
         if reason == "retry_ambiguous":
             log.warning("The fate of the last create is unknown; on_ambiguous_submit='retry' submits again")
+        if not self.is_kept and self._ti.try_number > 1:
+            log.warning(
+                "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
+                "killed after it had submitted, a prediction may be paid twice."
+            )
         return None
 
-    def read(self) -> Record | None:
+    def read(self) -> None:
         """Read the record.
 
         :raises SubmissionRecordError: it can't be read.
         """
-        value = None if self._store is None else self._patiently(lambda: self._store.get(KEY))
+        value = self._patiently(lambda: self._store.get(KEY)) if self.is_kept else None
         self.record = None if value is None else Record.from_json(value)
-        return self.record
 
     def sending(self) -> None:
         """Write down that a POST is about to go out.
 
         :raises SubmissionRecordError: it can't be written; the POST must not go out then.
         """
+        if self.killed:  # Airflow's signal does not end the process at once: nothing may be bought in its last seconds
+            raise AirflowException("The task was killed before the prediction was submitted: nothing was sent")
         before = self.record
-        earlier = () if before is None else (*before.earlier, *([before.id] if before.id else ()))
-        self._write(
-            Record(
-                "sending",
-                reason=self._reason,
-                model=self._model,
-                input=digest(self._input),
-                max_tries=self._ti.max_tries,
-                at=_now(),
-                earlier=earlier,
-            )
+        intent = Record(
+            "sending",
+            reason=self._reason,
+            model=self._model,
+            input=digest(self._input),
+            max_tries=self._ti.max_tries,
+            at=_now(),
+            earlier=() if before is None else (*before.earlier, *([before.id] if before.id else ())),
         )
+        try:
+            self._write(intent)
+        except BaseException:
+            # It may be on record although nobody said so, and nothing is sent: the next attempt must not take it for a
+            # create of unknown fate.
+            with contextlib.suppress(e.SubmissionRecordError):
+                self._write(dataclasses.replace(intent, state="rejected"), patience=0.0)
+            raise
 
     def rejected(self) -> None:
         """Write down that the POST was certainly not accepted."""
-        self._change(state="rejected", at=_now())
+        try:
+            self._change({"state": "rejected", "at": _now()})
+        except e.SubmissionRecordError as trouble:  # why it was rejected is the better error
+            log.warning("%s", trouble)
 
     def unclear(self, error: e.CometError) -> None:
         """Keep what came back in place of an answer; the record says ``sending`` already."""
+        came = f"HTTP {error.status} came back" if error.status else error.detail  # words may hold the prompt
         try:
-            self._change(patience=0.0, answer=f"the answer was: {error.detail}", request_id=error.request_id)
+            self._change({"answer": came, "request_id": error.request_id}, patience=0.0)
         except e.SubmissionRecordError as trouble:
             log.warning("%s", trouble)
-        Stats.incr("comet.ambiguous", tags={"model": self._model})
+        _count("comet.ambiguous", model=self._model)
 
     def accepted(self, prediction_id: str) -> None:
-        """Log, count and write down an id that was paid for.
+        """Log, write down and count an id that was paid for.
 
         :raises UnrecordedPredictionError: it can't be written; the error carries the id.
         """
@@ -140,16 +162,33 @@ class Submission:
             ti.try_number,
             self._reason,
         )
+        accepted = {"state": "accepted", "id": prediction_id, "at": _now(), "answer": None, "request_id": None}
         try:
-            self._change(state="accepted", id=prediction_id, at=_now(), answer=None, request_id=None)
+            try:
+                self._change(accepted)
+            except e.SubmissionRecordError:
+                raise
+            except BaseException:  # the task's timeout, say: once more, then it may go on
+                self._change(accepted, patience=0.0)
+                raise
         except e.SubmissionRecordError as error:
             raise e.UnrecordedPredictionError(error.detail, prediction_id=prediction_id) from error
         finally:
-            Stats.incr("comet.creates", tags={"model": self._model, "reason": self._reason})
+            _count("comet.creates", model=self._model, reason=self._reason)
 
-    def delivered(self) -> None:
+    def ended(self, error: e.PredictionError) -> None:
+        """Write down that the prediction ended without a result, which this attempt reports."""
+        if self._is_about(error.prediction_id):
+            self._change({"ended": type(error).__name__, "max_tries": self._ti.max_tries})
+
+    def delivered(self, prediction_id: str) -> None:
         """Write down that the task hands the prediction over, in this cycle."""
-        self._change(state="delivered", at=_now(), max_tries=self._ti.max_tries)
+        if self._is_about(prediction_id):
+            self._change({"state": "delivered", "at": _now(), "max_tries": self._ti.max_tries, "ended": None})
+
+    def _is_about(self, prediction_id: str | None) -> bool:
+        """Whether the record is still this prediction's: a user may have written another one meanwhile."""
+        return self.record is not None and self.record.id == prediction_id
 
     @property
     def _cleared(self) -> bool:
@@ -157,20 +196,16 @@ class Submission:
         recorded = None if self.record is None else self.record.max_tries
         return not CLEAR_EMPTIES_STORE and recorded not in (None, self._ti.max_tries)
 
-    def _reattach(self) -> str | None:
-        record = self.record
-        assert record is not None  # only a record makes an attempt go on with something
-        Stats.incr("comet.reattached", tags={"model": self._model})
-        how_to_force = f"delete {KEY!r} from the task's state store, then clear the task"
-        if record.state == "delivered":
-            how_to_force = f"clear the task once more; if that does not help, {how_to_force}"
+    def _reattach(self, record: Record) -> None:
+        once_more = "clear the task once more; if that does not help, " if record.state == "delivered" else ""
         log.info(
             "Going on with prediction %s, which an earlier attempt paid for (%s at %s): nothing is sent. "
-            "To buy a new one, %s.",
+            "To buy a new one all the same, %sdelete %s from the task's state store and clear the task.",
             record.id,
             record.state,
             record.at,
-            how_to_force,
+            once_more,
+            KEY,
         )
         if changed := record.changes(self._model, self._input):
             log.warning(
@@ -179,14 +214,16 @@ class Submission:
                 record.id,
                 ", ".join(changed),
             )
-        return record.id
+        if record.state == "accepted" and record.max_tries != self._ti.max_tries:
+            self._change({"max_tries": self._ti.max_tries})  # a retry of this cycle must not be taken for a clear
+        _count("comet.reattached", model=record.model or self._model)
 
-    def _change(self, *, patience: float = PATIENCE_SECONDS, **fields: Any) -> None:
+    def _change(self, fields: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> None:
         if self.record is not None:
             self._write(dataclasses.replace(self.record, **fields), patience)
 
     def _write(self, record: Record, patience: float = PATIENCE_SECONDS) -> None:
-        if self._store is None:
+        if not self.is_kept:
             self.record = record
             return
         from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
@@ -206,6 +243,13 @@ class Submission:
                     raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error
                 log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
             time.sleep(PAUSE_SECONDS)
+
+
+def _count(name: str, **tags: str) -> None:
+    try:
+        Stats.incr(name, tags=tags)
+    except Exception:  # a metrics backend must not come between a paid id and its task
+        log.warning("%s could not be counted", name, exc_info=True)
 
 
 def _now() -> str:

@@ -15,8 +15,8 @@ CometError
 │   └── ServerError               5xx and unreadable answers (retry helps)
 ├── TransportError                no answer at all (retry helps)
 ├── AmbiguousSubmissionError      a create that may or may not have been accepted
-├── SubmissionRecordError         the record of a paid create can't be read or written (retry helps)
-│   └── UnrecordedPredictionError   a prediction was paid for, but is not on record
+├── SubmissionRecordError         the record of a paid create can't be read or written
+├── UnrecordedPredictionError     a prediction was paid for, but is not on record
 └── PredictionError               a fact about a prediction
     ├── PredictionFailedError     it ended without a result
     │   ├── PredictionRefusedError    because of its input: the same input fails again
@@ -34,7 +34,6 @@ from typing import Any, ClassVar
 from airflow_provider_comet.api.redaction import excerpt
 
 WORD_CHARACTERS = 80
-_ON_RECORD = 'set comet_submission in the task\'s state store to {"version": 1, "state": "accepted", "id": "<the id>"}'
 
 
 class CometError(Exception):
@@ -50,6 +49,8 @@ class CometError(Exception):
 
     retryable: ClassVar[bool] = False
     """Whether the same request may succeed later without anybody changing anything."""
+    buys_again: ClassVar[bool] = False
+    """Whether a retry of a task that creates and waits buys a new prediction because of it."""
     summary: ClassVar[str] = "CometAPI call failed"
     next_step: ClassVar[str] = ""
 
@@ -204,27 +205,20 @@ class AmbiguousSubmissionError(CometError):
     """A create without a clear answer: it may have been accepted, and billed. A retry may pay a second time."""
 
     summary = "The create has no clear answer: it may have been accepted and billed"
-    next_step = (
-        "Look at the usage page of the CometAPI account and the task's logs. If it was not accepted, clear the task "
-        "(again, if this error comes back): it submits anew, and you pay twice if it was accepted after all. "
-        f"If you know the prediction's id, {_ON_RECORD} and clear the task: it goes on with that prediction."
-    )
+    next_step = "Look at the usage page of the CometAPI account before it is sent again."
 
 
 class SubmissionRecordError(CometError):
-    """The record of what was paid can't be read or written. Nothing was sent because of it; a retry helps."""
+    """The record of what was paid can't be read or written, so nothing is sent. A retry helps when it can be again."""
 
-    retryable = True
     summary = "The record of paid predictions (Airflow's task state store) can't be used"
     next_step = "Check that Airflow's API server is up; the next try reads the record again."
 
 
-class UnrecordedPredictionError(SubmissionRecordError):
+class UnrecordedPredictionError(CometError):
     """A prediction was paid for, but its id could not be put on record. A retry would not know of it."""
 
-    retryable = False
     summary = "it was created and is paid for, but could not be put on record"
-    next_step = f"To go on with it, {_ON_RECORD} and clear the task."
 
 
 class PredictionError(CometError):
@@ -234,6 +228,7 @@ class PredictionError(CometError):
 class PredictionFailedError(PredictionError):
     """The model or its provider failed. Looking again does not help; a new prediction may."""
 
+    buys_again = True
     summary = "it failed"
     next_step = "Clear the create task to run it again (a new, billed prediction)."
 
@@ -241,6 +236,7 @@ class PredictionFailedError(PredictionError):
 class PredictionRefusedError(PredictionFailedError):
     """It failed because of its input (content policy, invalid parameters). The same input fails again."""
 
+    buys_again = False
     summary = "the model refused the input"
     next_step = "Change the input, then clear the create task (a new, billed prediction)."
 

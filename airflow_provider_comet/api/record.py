@@ -16,8 +16,14 @@ from typing import Any, Protocol
 from airflow_provider_comet.api import errors as e
 
 KEY = "comet_submission"
-"""The record's name in the store; the errors' next steps tell users to write it."""
 VERSION = 1
+PUT_ON_RECORD = (
+    f"set {KEY} in the task's state store to "
+    f'{{"version": {VERSION}, "state": "accepted", "id": "<the id>"}} '
+    "and clear the task: it goes on with that prediction."
+)
+"""What users do who know the id of a prediction that is not on record."""
+FORCE = f"To buy a new one all the same, delete {KEY} from the task's state store and clear the task."
 STATES = ("sending", "rejected", "accepted", "delivered")
 
 
@@ -45,6 +51,7 @@ class Record:
     :param model: the model it was created with.
     :param input: a digest of each input key's value.
     :param max_tries: ``ti.max_tries`` of the cycle: a clear raises it, an automatic retry does not.
+    :param ended: the error with which a wait for it has ended, once an attempt has reported it.
     :param at: when this state was reached, ISO 8601.
     :param answer: what came back instead of an id, if anything did.
     :param request_id: CometAPI's id of that answer.
@@ -57,6 +64,7 @@ class Record:
     model: str | None = None
     input: Mapping[str, str] = field(default_factory=dict)
     max_tries: int | None = None
+    ended: str | None = None
     at: str | None = None
     answer: str | None = None
     request_id: str | None = None
@@ -92,14 +100,11 @@ class Record:
         return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
 
 
-def decide(
-    record: Record | None, *, cleared: bool, on_ambiguous_submit: str, ended: e.CometError | None = None
-) -> str | None:
+def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) -> str | None:
     """Return why this attempt creates a prediction, or ``None`` if it goes on with the recorded one.
 
-    :param cleared: whether a user cleared the task since the record was written.
+    :param cleared: whether a user cleared the task since an attempt last used the record.
     :param on_ambiguous_submit: ``fail`` or ``retry``.
-    :param ended: how the recorded prediction ended, where the attempt has waited for it.
     :raises CometError: neither may happen.
     """
     if record is None:
@@ -116,24 +121,28 @@ def decide(
             f"and {record.answer or 'ended before there was an answer'}",
             request_id=record.request_id,
         )
-    if record.state == "delivered" and cleared:
+    if cleared and (record.state == "delivered" or record.ended):
         return "clear"
-    if ended is None:
-        return None
-    if isinstance(ended, e.PredictionFailedError) and not isinstance(ended, e.PredictionRefusedError):
-        return "clear" if cleared else "retry_failed"
-    if cleared and isinstance(ended, (e.PredictionRefusedError, e.PredictionExpiredError, e.EmptyOutputError)):
-        return "clear"
-    raise ended
+    if record.ended:
+        # Only an end that was reported is bought again: a clear that was made for another reason costs nothing.
+        ended = e.CometError.from_dict({"type": record.ended, "prediction_id": record.id})
+        if ended.buys_again:
+            return "retry_failed"
+        raise ended
+    return None
 
 
 def digest(input: object) -> dict[str, str]:
-    """A digest per key of the input, so that a change can be named without the value."""
+    """A digest per key of the input, so that a change can be named without the value. Takes any input."""
     items = input.items() if isinstance(input, Mapping) else [("", input)]
-    return {
-        str(key): hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:16]
-        for key, value in items
-    }
+    return {str(key): hashlib.sha256(_text(value).encode()).hexdigest()[:16] for key, value in items}
+
+
+def _text(value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, default=repr)
+    except (TypeError, ValueError, RecursionError):  # a template gone wrong must not keep a paid result from its task
+        return f"not JSON, {type(value).__name__}"
 
 
 def _shape(value: object) -> str:

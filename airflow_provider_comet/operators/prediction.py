@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionError
+from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
@@ -20,8 +22,6 @@ from airflow_provider_comet.submission import Submission
 from airflow_provider_comet.triggers.prediction import defer, resumed
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from airflow.providers.common.compat.sdk import Context
 
 PREDICTION_XCOM_KEY = "prediction"
@@ -82,6 +82,7 @@ class CreatePredictionOperator(BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = None if poll_interval is None else _seconds("poll_interval", poll_interval)
         self.timeout = _seconds("timeout", timeout)
+        self._submission: Submission | None = None
         self._paid_id: str | None = None
 
     @functools.cached_property
@@ -93,73 +94,94 @@ class CreatePredictionOperator(BaseOperator):
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
         # Before the create: if this fails, nothing was paid.
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
-        submission = self._submission(context)
-        with self._create_errors():
-            self._paid_id = submission.recorded_id()
-        if self._paid_id is not None and self.wait_for_completion:
-            with self._wait_errors():
-                seen = self.hook.look(self._wait(self._paid_id))
-                if not isinstance(seen, float):
-                    try:
-                        return self._hand_over(context, submission, seen)
-                    except PredictionError as error:
-                        self._paid_id = submission.recorded_id(ended=error)
-        if self._paid_id is None:
-            with self._create_errors():
-                created = self.hook.create_prediction(self.model, self.input, journal=submission)
-                self._paid_id = created.id
-                submission.accepted(created.id)
-        with self._wait_errors():
-            if not self.wait_for_completion:
-                submission.delivered()
-                return self._paid_id
-            if self.deferrable:
-                defer(self, self._wait(self._paid_id), self.conn_id)
-            finished = self.hook.wait_for_prediction(
-                self._paid_id, timeout=self.timeout, poke_interval=self.poll_interval
+        self._submission = submission = self._new_submission(context)
+        with outcome.raised_as(
+            functools.partial(
+                outcome.airflow_create_error,
+                on_ambiguous_submit=self.on_ambiguous_submit,
+                has_record=submission.is_kept,
             )
-            return self._hand_over(context, submission, finished)
+        ):
+            prediction_id = known = self._paid_id = submission.recorded_id()
+            if prediction_id is None:
+                prediction_id = self._paid_id = self.hook.create_prediction(
+                    self.model, self.input, journal=submission
+                ).id
+                submission.accepted(prediction_id)
+        with self._errors_of_paid(submission):
+            if not self.wait_for_completion:
+                return self._hand_over(context, submission, prediction_id)
+            now = time.time()
+            wait = Wait(prediction_id, now, now + self.timeout, self.poll_interval)
+            seen = self.hook.look(wait) if known else 0.0  # a new one has not finished yet
+            if not isinstance(seen, float):
+                return self._conclude(context, submission, seen)
+            if self.deferrable:
+                defer(self, wait, self.conn_id)
+            return self._conclude(context, submission, self._block(prediction_id))
 
     def execute_complete(self, context: Context, event: Any = None) -> str:
         """Judge what the trigger saw, and hand it over."""
+        submission = self._submission or self._new_submission(context)
         ended = outcome.from_event(event)
-        submission = self._submission(context)
-        submission.read()
         seen = self.hook.get_prediction(event["prediction_id"]) if ended is None else ended
-        return self._hand_over(context, submission, seen)
+        return self._conclude(context, submission, seen)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer."""
-        with self._wait_errors(), resumed():
+        self._submission = submission = self._new_submission(context)
+        with self._errors_of_paid(submission), resumed():
+            submission.read()
+            self._paid_id = submission.record.id if submission.record else None
             return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Say what goes on. Called by a signal handler: no request to Airflow may be made here."""
+        """Buy nothing from now on, and say what goes on. A signal handler: no request to Airflow may be made here."""
+        if self._submission is not None:
+            self._submission.killed = True
         if self._paid_id is not None:
             self.log.warning(outcome.GOES_ON, self._paid_id)
+        elif self._submission is not None and self._submission.is_under_way:
+            self.log.warning(outcome.UNDER_WAY)
 
-    def _submission(self, context: Context) -> Submission:
+    def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
 
-    def _wait(self, prediction_id: str) -> Wait:
-        now = time.time()
-        return Wait(prediction_id, now, now + self.timeout, self.poll_interval)
+    def _block(self, prediction_id: str) -> Prediction | CometError:
+        try:
+            return self.hook.wait_for_prediction(prediction_id, timeout=self.timeout, poke_interval=self.poll_interval)
+        except CometError as error:
+            return error
 
-    def _hand_over(
-        self, context: Context, submission: Submission, ended: Prediction | CometError | Mapping[str, Any]
+    def _conclude(
+        self, context: Context, submission: Submission, seen: Prediction | CometError | Mapping[str, Any]
     ) -> str:
-        summary = outcome.judge(ended, allow_empty=False)
+        try:
+            summary = outcome.judge(seen, allow_empty=False)
+        except PredictionTimeoutError:  # it goes on
+            raise
+        except PredictionError as error:
+            submission.ended(error)
+            raise
         context["ti"].xcom_push(key=PREDICTION_XCOM_KEY, value=summary)
-        submission.delivered()
-        return str(summary["id"])
+        return self._hand_over(context, submission, str(summary["id"]))
 
-    def _create_errors(self) -> AbstractContextManager[None]:
-        return outcome.raised_as(
-            functools.partial(outcome.airflow_create_error, on_ambiguous_submit=self.on_ambiguous_submit)
-        )
+    def _hand_over(self, context: Context, submission: Submission, prediction_id: str) -> str:
+        # What is called delivered has to be there: Airflow pushes it only afterwards, and that may fail.
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=prediction_id)
+        submission.delivered(prediction_id)
+        return prediction_id
 
-    def _wait_errors(self) -> AbstractContextManager[None]:
-        return outcome.raised_as(functools.partial(outcome.airflow_error, buys_again=self.wait_for_completion))
+    @contextlib.contextmanager
+    def _errors_of_paid(self, submission: Submission) -> Iterator[None]:
+        """Raise errors as Airflow's, named after the prediction."""
+
+        def airflow_error(error: CometError) -> Exception:
+            return outcome.airflow_error_of_paid(error.about(self._paid_id), has_record=submission.is_kept)
+
+        with outcome.raised_as(airflow_error):
+            yield
 
 
 def _seconds(name: str, value: timedelta | float) -> float:

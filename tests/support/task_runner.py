@@ -88,8 +88,8 @@ class TaskRunner:
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.connections = dict(connections or {})
         self.is_down = False  # for connections
-        self.has_store = True  # Airflow < 3.3 has none
         self.store: dict[str, Any] = {}  # the task state store, by task, map index and key
+        self.expiry: dict[str, Any] = {}  # of what is in it
         self.on_store: Callable[[str, Any], int] = lambda method, value: 200  # status of each access, before it happens
         self.xcoms: dict[str, Any] = {}
         self.started_at: dict[str, dt.datetime] = {}
@@ -98,6 +98,7 @@ class TaskRunner:
         self._states: list[dict[str, Any]] = []
         self._run: dict[str, Any] = {}
         self._scope = ""
+        self.running: Any = None  # the task that runs now, or ran last
 
     def record(self, task_id: str = "create", map_index: int = -1) -> Any:
         """What the store holds about a task's create."""
@@ -154,6 +155,7 @@ class TaskRunner:
         raised: list[Exception] = []
 
         def execute(*args: Any, original: Callable[..., Any] = task_runner._execute_task, **kwargs: Any) -> Any:
+            self.running = (args[1] if len(args) > 1 else kwargs["ti"]).task
             try:
                 return original(*args, **kwargs)
             except Exception as error:
@@ -212,6 +214,7 @@ class TaskRunner:
             return httpx.Response(status, json={"detail": "the API server has other problems"})
         if method == "PUT":
             self.store[name] = body["value"]
+            self.expiry[name] = body["expires_at"]
             return httpx.Response(204)
         if name not in self.store:
             return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such key"}})
@@ -288,14 +291,16 @@ class Clock:
         from airflow.sdk.bases import sensor as base
         from airflow.sdk.execution_time import supervisor
 
+        from airflow_provider_comet import submission
         from airflow_provider_comet.client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
+        from airflow_provider_comet.operators import prediction as operator
         from airflow_provider_comet.sensors import prediction as sensor
         from airflow_provider_comet.triggers import prediction as trigger
 
         ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)
         loop = types.SimpleNamespace(time=self.monotonic)
-        for module in (hook, sensor, trigger, base):
+        for module in (hook, operator, submission, sensor, trigger, base):
             monkeypatch.setattr(module, "time", ours)
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))

@@ -96,15 +96,26 @@ def test_what_errors_of_a_wait_mean_to_airflow(cls: type[e.CometError]) -> None:
 WORTH_A_NEW_ONE = {e.PredictionFailedError, e.PredictionCanceledError, e.PredictionAbortedError}
 
 
+@pytest.mark.parametrize("has_record", [True, False])
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_mean_to_a_task_that_creates_and_waits(cls: type[e.CometError]) -> None:
-    """The same, but a failed prediction is left to the retries, which buy a new one, unless its input was refused."""
+def test_what_errors_mean_to_a_task_that_creates_and_waits(cls: type[e.CometError], has_record: bool) -> None:
+    """The same, but a failed prediction is left to the retries, which buy a new one, unless its input was refused.
+
+    Where a retry would not know what was paid, nothing else is left to it. A final error says how to buy all the same.
+    """
     error = cls("words", prediction_id="abc")
-    raised = outcome.airflow_error(error, buys_again=True)
+    raised, as_sensor = outcome.airflow_error_of_paid(error, has_record=has_record), outcome.airflow_error(error)
     if cls in WORTH_A_NEW_ONE:
         assert raised is error
+    elif as_sensor is error and not has_record:
+        assert type(raised).__name__ == "AirflowFailException"
+        assert str(raised).startswith(str(error))
+        assert "wait for it with a PredictionSensor" in str(raised)
     else:
-        assert (type(raised), str(raised)) == (type(outcome.airflow_error(error)), str(error))
+        assert type(raised) is type(as_sensor)
+        assert str(raised).startswith(str(error))
+        is_final = type(raised).__name__ == "AirflowFailException"
+        assert ("delete comet_submission from" in str(raised)) is (is_final and has_record)
 
 
 @pytest.mark.parametrize(
@@ -122,27 +133,36 @@ def test_a_refused_input_is_told_from_a_failure(words: str, cls: type[e.CometErr
     assert type(caught.value) is cls
 
 
+@pytest.mark.parametrize("has_record", [True, False])
 @pytest.mark.parametrize("policy", ["fail", "retry"])
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError], policy: str) -> None:
+def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError], policy: str, has_record: bool) -> None:
     """Only what certainly was not accepted, and may be later, is left to Airflow's retries; and what may have been
     accepted, if the author takes the risk.
 
     A connection that can't be used is among it: Airflow calls one missing while its API server is away.
     """
     error = cls("words")
-    raised = outcome.airflow_create_error(error, on_ambiguous_submit=policy)
+    raised = outcome.airflow_create_error(error, on_ambiguous_submit=policy, has_record=has_record)
     takes_risk = policy == "retry" and cls is e.AmbiguousSubmissionError
-    if takes_risk or cls in {
-        e.RateLimitedError,
-        e.ServerError,
-        e.TransportError,
-        e.ConfigurationError,
-        e.SubmissionRecordError,
-    }:
+    may_pass = {e.RateLimitedError, e.ServerError, e.TransportError, e.ConfigurationError, e.SubmissionRecordError}
+    if takes_risk or cls in may_pass | WORTH_A_NEW_ONE:
         assert raised is error
+    elif cls is e.PredictionTimeoutError:
+        assert type(raised).__name__ == "AirflowSensorTimeout"
     else:
-        assert (type(raised).__name__, str(raised)) == ("AirflowFailException", str(error))
+        assert type(raised).__name__ == "AirflowFailException"
+        assert str(raised).startswith(str(error))
+
+
+def test_an_unknown_fate_tells_both_ways_on() -> None:
+    """Clear it, or put the known id on record: in the words of this Airflow."""
+    error = e.AmbiguousSubmissionError("gateway timeout")
+    for has_record, way in ((True, "set comet_submission in the task's state store to"), (False, "PredictionSensor")):
+        text = str(outcome.airflow_create_error(error, on_ambiguous_submit="fail", has_record=has_record))
+        assert "usage page" in text
+        assert "clear the task (again, if this error comes back)" in text
+        assert way in text
 
 
 def through_json(ended: Prediction | e.CometError) -> Any:

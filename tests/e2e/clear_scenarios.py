@@ -1,0 +1,157 @@
+"""A user's clear of a task that waits or has succeeded: one function per behaviour, told of one task instance."""
+
+from __future__ import annotations
+
+from airflow_provider_comet.outcome import GOES_ON
+from tests.e2e.clear_run import RETRIES, Steps, Story
+
+DELETE = "To buy a new one, delete 'comet_submission' from the task's state store, then clear the task."
+
+
+def going_on(prediction_id: str) -> str:
+    return f"Going on with prediction {prediction_id}"
+
+
+# While it waits.
+
+
+def while_running(it: Story) -> Steps:
+    """Cleared while its worker waits: the next attempt goes on with the same prediction; the killed one names it."""
+    yield from it.paid(1)
+    yield from it.until("running", lambda: it.state == "running")
+    ids = it.creates()
+    it.clear()
+    # The killed process may live for some seconds: it must not be the one that hands over.
+    yield from it.runs_again("running")
+    it.pin(ids[0])
+    yield from it.ends("success")
+    it.claim_handed_over(ids[:1])
+    it.claim_log(1, GOES_ON % ids[0])
+    it.claim_log(2, going_on(ids[0]), DELETE)
+
+
+def while_deferred(it: Story) -> Steps:
+    """Cleared while the triggerer waits: the next attempt goes on with the same one; the killed wait names it."""
+    yield from it.paid(1)
+    yield from it.until("deferred", lambda: it.state == "deferred")
+    ids = it.creates()
+    # A trigger that is killed before it has begun says nothing.
+    yield from it.until("the trigger has looked", lambda: f"Prediction {ids[0]}: status" in it.log(1))
+    it.clear()
+    yield from it.runs_again("deferred")
+    yield from it.until("the killed wait has said what goes on", lambda: GOES_ON % ids[0] in it.log(1), timeout=60)
+    it.pin(ids[0])
+    yield from it.ends("success")
+    it.claim_handed_over(ids[:1])
+    it.claim_log(2, going_on(ids[0]), DELETE)
+
+
+# After success.
+
+
+def after_success(it: Story) -> Steps:
+    """Cleared after it handed over: each clear buys exactly one new prediction, and the record keeps the old ids."""
+    yield from it.ends("success")
+    it.claim_handed_over(it.creates()[:1])
+    for count in (2, 3):
+        it.clear()
+        yield from it.ends("success")
+        ids = it.creates()
+        it.claim("creates so far", count, len(ids))
+        it.claim_handed_over(ids, reason="clear", earlier=ids[:-1])
+
+
+def after_waited_success(it: Story) -> Steps:
+    """Cleared after it waited and handed over: a new prediction is bought and waited for."""
+    yield from it.paid(1)
+    it.pin(it.creates()[0])
+    yield from it.ends("success")
+    it.claim_handed_over(it.creates()[:1])
+    it.clear()
+    yield from it.paid(2)
+    ids = it.creates()
+    it.pin(ids[1])
+    yield from it.ends("success")
+    it.claim_handed_over(ids[:2], reason="clear", earlier=ids[:1])
+
+
+# Twice.
+
+
+def claim_never_lost(it: Story) -> None:
+    """The clears bought at least one and at most one each; every id that was paid for is on record, in order."""
+    ids = it.creates()
+    it.claim(f"{len(ids) - 1} new creates after {it.clears} clears are right", True, 1 <= len(ids) - 1 <= it.clears)
+    it.claim_handed_over(ids, reason="clear", earlier=ids[:-1])
+
+
+def twice_at_once(it: Story) -> Steps:
+    """Cleared twice at once: no more than one new prediction per clear, usually one in all."""
+    yield from it.ends("success")
+    it.clear()
+    it.clear()
+    yield from it.ends("success")
+    claim_never_lost(it)
+
+
+def twice_in_queue(it: Story) -> Steps:
+    """Cleared again as soon as the re-run is seen in the queue or running: no more than one new one per clear."""
+    yield from it.ends("success")
+    it.clear()
+    yield from it.until("on its way", lambda: it.tries > 1)
+    it.clear()
+    yield from it.ends("success")
+    claim_never_lost(it)
+
+
+def twice_while_running(it: Story) -> Steps:
+    """Cleared again while the re-run waits for what it bought: it goes on with that one."""
+    yield from it.paid(1)
+    it.pin(it.creates()[0])
+    yield from it.ends("success")
+    it.clear()
+    yield from it.paid(2)
+    yield from it.until("running", lambda: it.state == "running")
+    ids = it.creates()
+    it.clear()
+    yield from it.runs_again("running")
+    it.pin(ids[1])
+    yield from it.ends("success")
+    it.claim("creates", 2, len(ids))
+    it.claim_handed_over(ids, reason="clear", earlier=ids[:1])
+
+
+# The whole run, and those that nobody clears.
+
+
+def whole_run(it: Story, waits: bool = False) -> Steps:
+    """The DAG run is cleared after success: each of its tasks buys one new prediction."""
+    if waits:
+        yield from it.paid(1)
+        it.pin(it.creates()[0])
+    yield from it.ends("success")
+    yield from it.until("the run has ended, or was cleared", it.run_is_over)
+    it.clear_whole_run()
+    if waits:
+        yield from it.paid(2)
+        it.pin(it.creates()[1])
+    yield from it.ends("success")
+    ids = it.creates()
+    it.claim("creates", 2, len(ids))
+    it.claim_handed_over(ids, reason="clear", earlier=ids[:1])
+
+
+def untouched(it: Story, state: str = "success", creates: int = 1, pinned: str = "") -> Steps:
+    """Another map index of the task is cleared: nothing happens to this one."""
+    if pinned:
+        yield from it.paid(1)
+        yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
+        it.pin(it.creates()[0], pinned)
+    yield from it.ends(state)
+    yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
+    it.claim("the others were cleared", True, all(one.clears for one in it.siblings()))
+    it.claim("state", state, it.state)
+    it.claim("creates", creates, len(it.creates()))
+    it.claim("max_tries, which a clear raises", RETRIES, it.instance["max_tries"])
+    if state == "success":
+        it.claim_handed_over(it.creates())
