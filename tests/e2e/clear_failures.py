@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from airflow_provider_comet.api.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
-from tests.e2e.clear_scenarios import DELETE, going_on
+from tests.e2e.clear_scenarios import going_on
 from tests.e2e.rest import FINISHED
 
 LOWERED = "clear_lowered"
-ONCE_MORE = "To buy a new one, clear the task once more"
+ONCE_MORE = "To buy a new one all the same, clear the task once more"
 NO_ANSWER = "The create has no clear answer"
 WAY_AGAIN = "If it was not accepted, clear the task"
 WAY_KNOWN = (
@@ -67,7 +68,7 @@ def ambiguous_known_id(it: Story, request_id: bool = True) -> Steps:
     it.clear()
     yield from it.ends("success")
     it.claim_handed_over(ids)
-    it.claim_log(2, going_on(ids[0]), DELETE)
+    it.claim_log(2, going_on(ids[0]), FORCE)
     it.claim_not_in_log(2, "renders differently")
 
 
@@ -168,7 +169,7 @@ def kept(it: Story) -> Steps:
     yield from it.ends("success")
     it.claim_handed_over(ids)
     it.claim_log(
-        2, going_on(ids[0]), DELETE, f"warning The task renders differently now than when prediction {ids[0]} was"
+        2, going_on(ids[0]), FORCE, f"warning The task renders differently now than when prediction {ids[0]} was"
     )
     it.claim_log(2, "; changed: input.note. ")
     it.claim_not_in_log(2, "value-of-try-")

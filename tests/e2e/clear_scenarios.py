@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from airflow_provider_comet.api.record import FORCE
 from airflow_provider_comet.outcome import GOES_ON
 from tests.e2e.clear_run import RETRIES, Steps, Story
-
-DELETE = "To buy a new one, delete 'comet_submission' from the task's state store, then clear the task."
 
 
 def going_on(prediction_id: str) -> str:
@@ -27,7 +26,7 @@ def while_running(it: Story) -> Steps:
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
     it.claim_log(1, GOES_ON % ids[0])
-    it.claim_log(2, going_on(ids[0]), DELETE)
+    it.claim_log(2, going_on(ids[0]), FORCE)
 
 
 def while_deferred(it: Story) -> Steps:
@@ -43,7 +42,7 @@ def while_deferred(it: Story) -> Steps:
     it.pin(ids[0])
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
-    it.claim_log(2, going_on(ids[0]), DELETE)
+    it.claim_log(2, going_on(ids[0]), FORCE)
 
 
 # After success.
