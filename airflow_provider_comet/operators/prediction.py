@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.sdk.bases.xcom import BaseXCom
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 PREDICTION_XCOM_KEY = "prediction"
+# The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
+RETURN_VALUE_XCOM_KEY = "return_value"
 
 
 class CreatePredictionOperator(BaseOperator):
@@ -169,7 +170,7 @@ class CreatePredictionOperator(BaseOperator):
     def _hand_over(self, context: Context, submission: Submission, prediction_id: str) -> str:
         # What is called delivered has to be there: Airflow pushes it only afterwards, and that may fail.
         if self.do_xcom_push:
-            context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=prediction_id)
+            context["ti"].xcom_push(key=RETURN_VALUE_XCOM_KEY, value=prediction_id)
         submission.delivered(prediction_id)
         return prediction_id
 

@@ -78,10 +78,11 @@ def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
     output = call([str(BIN / "airflow"), "dags", "test", dag_id], env)
     # Read where Airflow keeps it: a last task that runs in any case makes a run green over a failed one.
     with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
-        rows = database.execute("SELECT task_id, map_index, state FROM task_instance WHERE dag_id = ?", [dag_id])
-        states = {(task_id, map_index): state for task_id, map_index, state in rows}
+        query = "SELECT task_id, map_index, operator, state FROM task_instance WHERE dag_id = ?"
+        rows = database.execute(query, [dag_id]).fetchall()
+    states = {(task_id, map_index): state for task_id, map_index, _, state in rows}
     bought = emulator.ledger()["accepted"] - before
-    creates = sum(task_id.endswith("create") for task_id, _ in states)
+    creates = sum(operator == "CreatePredictionOperator" for _, _, operator, _ in rows)
     if set(states.values()) != {"success"} or bought != creates:
         raise CompatError(f"{dag_id}: {states}, {bought} predictions bought\n{_end(output)}")
     return f"{len(states)} tasks succeeded, {bought} predictions bought"
