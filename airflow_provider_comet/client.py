@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
 import random
-import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final
 
-import aiohttp
 import requests
 from requests.auth import AuthBase
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 
 from airflow_provider_comet import __version__
 from airflow_provider_comet.api import polling, protocol
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, ConfigurationError
+from airflow_provider_comet.api.errors import (
+    AmbiguousSubmissionError,
+    CometError,
+    RateLimitedError,
+)
+from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.record import Journal
 from airflow_provider_comet.api.response import Response
 
-_HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
+HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
 
 
 class CometClient:
@@ -47,6 +47,8 @@ class CometClient:
         self.session = _Session(config)
         self._sleep = sleep
         self._clock = clock
+        self._pace = Pace(config.max_polls_per_second)
+        self._pacing = threading.Lock()
 
     def create_prediction(self, model: object, input: object, *, journal: Journal | None = None) -> Prediction:
         """Submit a prediction, once; it is repeated only when it certainly was not accepted.
@@ -66,12 +68,22 @@ class CometClient:
         return self._patiently(lambda: self.look(prediction_id))
 
     def look(self, prediction_id: object) -> Prediction:
-        """Ask once.
+        """Ask once, when its turn has come: several threads may look at once.
 
         :raises CometError: no prediction came back.
         """
         request = protocol.get_prediction(prediction_id)
-        return protocol.read_prediction(request, self._exchange(request))
+        with self._pacing:
+            sent = self._pace.turn(self._clock())
+        if (delay := sent - self._clock()) > 0:
+            self._sleep(delay)
+        try:
+            return protocol.read_prediction(request, self._exchange(request))
+        except RateLimitedError:
+            with self._pacing:
+                # No pause here: whoever called waits for as long as the error says, and knows a deadline.
+                self._pace.limited(sent=sent, now=self._clock(), retry_after=0.0, chance=0.0)
+            raise
 
     def count_models(self) -> int:
         """Return how many models the key can see: a free call that tells whether URL and key are right.
@@ -132,71 +144,11 @@ class CometClient:
             return Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
         except Exception as error:  # whatever it is: a create that may have arrived must not look like one that did not
             raise protocol.transport_error(
-                request, _root_cause(error, self.config, outside), sent=body is not None and body.was_read
+                request, root_cause(error, self.config, outside), sent=body is not None and body.was_read
             ) from None  # the chain holds URLs and headers; the root cause is in the message
         finally:
             if session is not self.session:
                 session.close()
-
-
-class AsyncCometClient:
-    """Client on ``aiohttp``, for triggers. It can only look: creating is the worker's business.
-
-    An async context manager; leaving it closes the connections.
-
-    :param config: where the API is.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> AsyncCometClient:
-        # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
-        # environment variables that requests reads, by requests' own rules.
-        self._proxy, context = await asyncio.to_thread(_environment, self.config.base_url)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=self.config.connect_timeout + self.config.read_timeout,  # with a proxy's own handshake
-                sock_connect=self.config.connect_timeout,
-                sock_read=self.config.read_timeout,
-            ),
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    async def look(self, prediction_id: object) -> Prediction:
-        """Ask once.
-
-        :raises CometError: no prediction came back.
-        """
-        request = protocol.get_prediction(prediction_id)
-        return protocol.read_prediction(request, await self._exchange(request))
-
-    async def _exchange(self, request: protocol.Request) -> Response:
-        if self._session is None:
-            raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
-        outside = sys.exc_info()[1]
-        try:
-            async with self._session.request(
-                request.method,
-                self.config.base_url + request.path,
-                headers={"Authorization": f"Bearer {self.config.api_key}"},
-                proxy=self._proxy,
-                allow_redirects=False,
-            ) as answer:
-                return Response.received(answer.status, answer.headers, await answer.read(), self.config.api_key)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise protocol.transport_error(request, _root_cause(error, self.config, outside), sent=True) from None
 
 
 class _OriginAuth(AuthBase):
@@ -216,7 +168,7 @@ class _Session(requests.Session):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.headers.update(_HEADERS)
+        self.headers.update(HEADERS)
         self.auth = _OriginAuth(config)
         self._timeout = (config.connect_timeout, config.read_timeout)
 
@@ -243,28 +195,7 @@ class _Body(io.BytesIO):
         return super().read(size)
 
 
-def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
-    """Proxy and TLS settings for a URL, as requests finds them in the environment.
-
-    :raises ConfigurationError: the CA bundle can't be read.
-    """
-    with requests.Session() as session:
-        settings = session.merge_environment_settings(url, {}, False, None, None)
-    proxy = select_proxy(url, settings["proxies"])
-    if proxy and "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if not url.startswith("https:") and not (proxy or "").startswith("https:"):
-        return proxy, True
-    bundle = settings["verify"]
-    path = bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
-    is_folder = os.path.isdir(path)
-    try:
-        return proxy, ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
-    except OSError as error:
-        raise ConfigurationError(f"the CA bundle {path} can't be read: {error}") from None
-
-
-def _root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
+def root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
     """The innermost reason that has words; the outer ones of both libraries repeat URLs and object addresses.
 
     :param outside: what was being handled when the call began; it has nothing to do with it.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api import protocol
@@ -61,20 +61,49 @@ def judge(ended: Prediction | e.CometError | Mapping[str, Any], *, allow_empty: 
     return dict(summary)
 
 
-def airflow_error(error: e.CometError) -> Exception:
+def judge_all(
+    ended: Mapping[str, Prediction | e.CometError | Mapping[str, Any]], *, allow_empty: bool
+) -> tuple[dict[str, dict[str, Any] | None], list[e.CometError]]:
+    """Return what is known of each prediction, by id, and why some have no result.
+
+    A prediction that ended badly keeps its summary, with its status and error; ``None`` stands for one that could not
+    be seen at its end.
+    """
+    seen: dict[str, dict[str, Any] | None] = {}
+    errors: list[e.CometError] = []
+    for prediction_id, one in ended.items():
+        try:
+            seen[prediction_id] = judge(one, allow_empty=allow_empty)
+        except e.CometError as error:
+            errors.append(error.about(prediction_id))
+            known = one.summary() if isinstance(one, Prediction) else one
+            seen[prediction_id] = None if isinstance(known, e.CometError) else dict(known)
+    return seen, errors
+
+
+def airflow_error(error: e.CometError, *, is_execution_timeout: bool = False) -> BaseException:
     """Return what a wait raises for an error.
 
     Facts about the prediction fail the task for good. Trouble in reaching the API stays a plain error, which Airflow's
     ``retries`` repeat: a look costs nothing, and a paid result must not be lost to a key rotation.
+
+    :param is_execution_timeout: the deadline was the task's ``execution_timeout``, which Airflow retries.
     """
+    if isinstance(error, e.PredictionListError):
+        # What a retry may get decides: it costs nothing, and the other results come back with it.
+        kinds = {type(airflow_error(one, is_execution_timeout=is_execution_timeout)) for one in error.errors}
+        final = (AirflowTaskTimeout, AirflowFailException, AirflowSensorTimeout)
+        return next((kind(str(error)) for kind in final if kind in kinds <= {*final}), error)
     if isinstance(error, e.PredictionTimeoutError):
-        return AirflowSensorTimeout(str(error))
+        return AirflowTaskTimeout(str(error)) if is_execution_timeout else AirflowSensorTimeout(str(error))
     if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError)):
         return AirflowFailException(str(error))
     return error
 
 
-def airflow_error_of_paid(error: e.CometError, *, has_record: bool) -> Exception:
+def airflow_error_of_paid(
+    error: e.CometError, *, has_record: bool, is_execution_timeout: bool = False
+) -> BaseException:
     """Return what a task that has paid raises for an error while it waits, or hands over.
 
     The same, except that its retry may buy: wanted after a failure, never because of trouble on the way to the result.
@@ -83,7 +112,7 @@ def airflow_error_of_paid(error: e.CometError, *, has_record: bool) -> Exception
     """
     if error.buys_again:
         return error
-    raised = airflow_error(error)
+    raised = airflow_error(error, is_execution_timeout=is_execution_timeout and has_record)
     if not has_record and raised is error:
         return AirflowFailException(f"{error} This Airflow keeps no record: wait for it with a PredictionSensor.")
     if has_record and isinstance(raised, AirflowFailException):
@@ -91,7 +120,7 @@ def airflow_error_of_paid(error: e.CometError, *, has_record: bool) -> Exception
     return raised
 
 
-def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_record: bool) -> Exception:
+def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_record: bool) -> BaseException:
     """Return what a create raises for an error: without a chance, or with the risk to pay twice, it fails for good.
 
     A connection that can't be used was never used, so a retry is safe; and Airflow calls one missing, too, while its
@@ -118,7 +147,7 @@ def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_r
 
 
 @contextlib.contextmanager
-def raised_as(airflow_error: Callable[[e.CometError], Exception]) -> Iterator[None]:
+def raised_as(airflow_error: Callable[[e.CometError], BaseException]) -> Iterator[None]:
     """Raise errors of this package as what they mean to Airflow."""
     try:
         yield
@@ -133,11 +162,28 @@ def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
     if isinstance(ended, e.CometError):
         return {"prediction_id": ended.prediction_id, "error": ended.to_dict()}
     event: dict[str, Any] = {"prediction_id": ended.id, "status": ended.status}
-    summary = ended.summary()
-    text = json.dumps(summary)
-    if len(text) <= EVENT_LIMIT_BYTES and not DATA_URI_START.search(text):  # one may stand amid text
+    if _carries(summary := ended.summary(), EVENT_LIMIT_BYTES):
         event["summary"] = summary
     return event
+
+
+def to_list_event(ended: Mapping[str, Prediction | e.CometError]) -> dict[str, Any]:
+    """Return the JSON that carries the ends of many waits: how many, and of the ends what fits, errors first."""
+    errors = {one: end for one, end in ended.items() if isinstance(end, e.CometError)}
+    event: dict[str, Any] = {"count": len(ended), "errors": len(errors), "ended": {}}
+    room = EVENT_LIMIT_BYTES
+    for prediction_id, end in {**errors, **ended}.items():
+        carried = {"error": end.to_dict()} if isinstance(end, e.CometError) else {"summary": end.summary()}
+        if size := _carries(carried, room):
+            event["ended"][prediction_id] = carried
+            room -= size + len(prediction_id)
+    return event
+
+
+def _carries(value: Mapping[str, Any], room: int) -> int:
+    """The size of a value that an event can carry; 0 if it can't."""
+    text = json.dumps(value)
+    return 0 if len(text) > room or DATA_URI_START.search(text) else len(text)  # one may stand amid text
 
 
 def from_event(event: object) -> dict[str, Any] | e.CometError | None:
@@ -154,6 +200,19 @@ def from_event(event: object) -> dict[str, Any] | e.CometError | None:
         if event.get("status"):
             return None
     return e.CometError("the trigger's event can't be read; the next try looks again")
+
+
+def from_list_event(event: object) -> dict[str, dict[str, Any] | e.CometError]:
+    """Read what an event carries of many waits, by id; whatever it does not carry must be read again.
+
+    :raises CometError: the wait as a whole failed, or the event can't be read.
+    """
+    ended = event.get("ended") if isinstance(event, Mapping) else None
+    if not isinstance(ended, Mapping):
+        known = from_event(event)
+        raise known if isinstance(known, e.CometError) else e.CometError("the trigger's event is not one of a list")
+    read = {str(prediction_id): from_event(carried) for prediction_id, carried in ended.items()}
+    return {prediction_id: one for prediction_id, one in read.items() if one is not None}
 
 
 def _is_empty(output: object) -> bool:

@@ -14,7 +14,7 @@ CONNECTION_TYPE: dict[str, Any] = {
         "placeholders": {
             "host": "https://api.cometapi.com",
             "password": "sk-...",
-            "extra": '{"connect_timeout": 10, "read_timeout": 75}',
+            "extra": '{"connect_timeout": 10, "read_timeout": 75, "max_polls_per_second": 50}',
         },
     },
     "conn-fields": {
@@ -26,6 +26,11 @@ CONNECTION_TYPE: dict[str, Any] = {
         "read_timeout": {
             "label": "Read timeout (s)",
             "description": "Seconds without a byte of the answer. Default: 75 (the API may need over 45).",
+            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        },
+        "max_polls_per_second": {
+            "label": "Looks per second",
+            "description": "How often one process looks at waiting predictions, at most, all together. Default: 50.",
             "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
         },
     },

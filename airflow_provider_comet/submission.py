@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow import __version__ as airflow_version
-from airflow.providers.common.compat.sdk import AirflowException, Stats
+from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.record import KEY, Record, decide, digest
 from airflow_provider_comet.api.redaction import excerpt
@@ -141,7 +142,7 @@ class Submission:
             self._change({"answer": came, "request_id": error.request_id}, patience=0.0)
         except e.SubmissionRecordError as trouble:
             log.warning("%s", trouble)
-        _count("comet.ambiguous", model=self._model)
+        metrics.count("comet.ambiguous", model=self._model)
 
     def accepted(self, prediction_id: str) -> None:
         """Log, write down and count an id that was paid for.
@@ -174,7 +175,7 @@ class Submission:
         except e.SubmissionRecordError as error:
             raise e.UnrecordedPredictionError(error.detail, prediction_id=prediction_id) from error
         finally:
-            _count("comet.creates", model=self._model, reason=self._reason)
+            metrics.count("comet.creates", model=self._model, reason=self._reason)
 
     def ended(self, error: e.PredictionError) -> None:
         """Write down that the prediction ended without a result, which this attempt reports."""
@@ -216,7 +217,7 @@ class Submission:
             )
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
             self._change({"max_tries": self._ti.max_tries})  # a retry of this cycle must not be taken for a clear
-        _count("comet.reattached", model=record.model or self._model)
+        metrics.count("comet.reattached", model=record.model or self._model)
 
     def _change(self, fields: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> None:
         if self.record is not None:
@@ -243,13 +244,6 @@ class Submission:
                     raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error
                 log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
             time.sleep(PAUSE_SECONDS)
-
-
-def _count(name: str, **tags: str) -> None:
-    try:
-        Stats.incr(name, tags=tags)
-    except Exception:  # a metrics backend must not come between a paid id and its task
-        log.warning("%s could not be counted", name, exc_info=True)
 
 
 def _now() -> str:

@@ -14,6 +14,12 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 75.0
 """Seconds. The query route was seen to need more than 45 s (its documentation page, March 2026)."""
 
+DEFAULT_MAX_POLLS_PER_SECOND = 50.0
+"""CometAPI publishes no limit; this many looks serve some 3,000 waits of a minute and more."""
+
+NUMBERS = {"connect_timeout": "seconds", "read_timeout": "seconds", "max_polls_per_second": "looks"}
+"""What a connection's extras may set, and in which unit."""
+
 _HOST = re.compile(r"[\w.:-]+")
 
 
@@ -25,6 +31,7 @@ class Config:
     :param base_url: the API's address; see ``clean_base_url``.
     :param connect_timeout: seconds for a connection to be made.
     :param read_timeout: seconds without a byte of the answer.
+    :param max_polls_per_second: looks that one process sends over this connection, at most.
     :raises ConfigurationError: for a value that can't be used.
     """
 
@@ -32,12 +39,13 @@ class Config:
     base_url: str = DEFAULT_BASE_URL
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     read_timeout: float = DEFAULT_READ_TIMEOUT
+    max_polls_per_second: float = DEFAULT_MAX_POLLS_PER_SECOND
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _clean_key(self.api_key))
         object.__setattr__(self, "base_url", clean_base_url(self.base_url))
-        for name in ("connect_timeout", "read_timeout"):
-            object.__setattr__(self, name, _seconds(name, getattr(self, name)))
+        for name, unit in NUMBERS.items():
+            object.__setattr__(self, name, _number(name, getattr(self, name), unit))
 
     def is_own(self, url: str) -> bool:
         """Whether the key may go to this URL: scheme, host and port are those of the base URL."""
@@ -97,12 +105,12 @@ def _clean_key(key: object) -> str:
     return text
 
 
-def _seconds(name: str, value: object) -> float:
+def _number(name: str, value: object, unit: str) -> float:
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 86_400:
-        raise ConfigurationError(f"the connection's extra {name!r} must be a number of seconds above 0")
+        raise ConfigurationError(f"the connection's extra {name!r} must be a number of {unit} above 0")
     return float(value)

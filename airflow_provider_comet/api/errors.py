@@ -17,6 +17,7 @@ CometError
 ├── AmbiguousSubmissionError      a create that may or may not have been accepted
 ├── SubmissionRecordError         the record of a paid create can't be read or written
 ├── UnrecordedPredictionError     a prediction was paid for, but is not on record
+├── PredictionListError           some predictions of a list have no result
 └── PredictionError               a fact about a prediction
     ├── PredictionFailedError     it ended without a result
     │   ├── PredictionRefusedError    because of its input: the same input fails again
@@ -29,11 +30,13 @@ CometError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from airflow_provider_comet.api.redaction import excerpt
 
 WORD_CHARACTERS = 80
+SHOWN_ERRORS = 50
 
 
 class CometError(Exception):
@@ -221,6 +224,26 @@ class UnrecordedPredictionError(CometError):
     summary = "it was created and is paid for, but could not be put on record"
 
 
+class PredictionListError(CometError):
+    """Some predictions of a list have no result. Whether a retry helps depends on the errors of each, ``errors``."""
+
+    summary = "Some predictions have no result"
+    errors: Sequence[CometError] = ()
+
+    @classmethod
+    def of(cls, errors: Sequence[CometError], total: int) -> PredictionListError:
+        """Return the error for these of so many predictions."""
+        error = cls(f"{len(errors)} of {total}")
+        error.errors = errors
+        return error
+
+    def __str__(self) -> str:
+        shown = [str(error) for error in self.errors[:SHOWN_ERRORS]]
+        if len(shown) < len(self.errors):
+            shown.append(f"... and {len(self.errors) - len(shown)} more: all of them are in the log.")
+        return "\n".join([super().__str__(), *shown])
+
+
 class PredictionError(CometError):
     """A fact about a prediction that no retry changes."""
 
@@ -245,14 +268,12 @@ class PredictionCanceledError(PredictionFailedError):
     """It was canceled while it ran. Looking again does not help."""
 
     summary = "it was canceled"
-    next_step = "Clear the create task to run it again (a new, billed prediction)."
 
 
 class PredictionAbortedError(PredictionFailedError):
     """It was aborted before it started. Looking again does not help."""
 
     summary = "it was aborted before it started"
-    next_step = "Clear the create task to run it again (a new, billed prediction)."
 
 
 class PredictionExpiredError(PredictionError):

@@ -7,6 +7,7 @@ fifth, at least every minute. What the server asks for (``Retry-After``) comes b
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
@@ -20,6 +21,9 @@ JITTER = 0.1
 
 NOT_FOUND_GRACE = 60.0
 """A new id may be unknown for a moment (CometAPI's Runway pages: "wait a few seconds and poll again")."""
+
+HEARTBEAT = 300.0
+"""How often a wait without news says that it is alive."""
 
 PATIENCE = 120.0
 """How long one call repeats a request that certainly had no effect, before it leaves the rest to Airflow's retries."""
@@ -65,16 +69,37 @@ class Wait:
     """One wait for one prediction: after each look, whether it has ended and how. The same in every mode.
 
     :param prediction_id: what is waited for.
-    :param started_at: when the wait began, the nearest known time to the create; ages count from here.
+    :param started_at: when the prediction was created, as far as known: ages count from here. A look that tells its age
+        by the server's own clocks sets it back.
     :param deadline: when to stop, after one more look.
     :param poke_interval: fixed seconds between looks; ``None``: adaptive.
+    :param looked_at: when somebody else looked last, before this wait was taken over.
     """
 
     prediction_id: str
     started_at: float
     deadline: float
     poke_interval: float | None = None
+    looked_at: float | None = None
+    due: float = field(default=0.0, init=False)
     _seen: str = field(default="", init=False)
+    _said_at: float = field(default=0.0, init=False)
+    _looks: int = field(default=0, init=False)
+    _is_aged: bool = field(default=False, init=False)
+
+    def first_delay(self, now: float, chance: float) -> float:
+        """Seconds until the first look of whoever takes this wait over.
+
+        The interval that was going on is kept. If it is over (the triggerer was away), the first looks are spread over
+        one interval: thousands of waits start together then. Past the deadline there is no reason to wait any more.
+        """
+        if self.looked_at is None or now >= self.deadline:
+            return 0.0
+        usual = {"poke_interval": self.poke_interval, "retry_after": None}
+        delay = self.looked_at + next_look(self.looked_at - self.started_at, **usual, chance=chance) - now
+        if delay < 0:
+            delay = chance * next_look(now - self.started_at, **usual, chance=0.5)
+        return min(delay, self.deadline - now)
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:
         """Judge one look: the finished prediction, the error that ends the wait, or seconds until the next look.
@@ -82,30 +107,34 @@ class Wait:
         Trouble that may pass is waited out until the deadline: it says nothing about a prediction that is paid for. The
         clock comes last, so that a result which is there is never lost to a wait that was itself interrupted.
         """
-        age = max(0.0, now - self.started_at)
         if isinstance(look, Prediction):
             if look.is_terminal:
                 return look
+            if not self._is_aged and (known := look.age) is not None:
+                self._is_aged, self.started_at = True, min(self.started_at, now - known)
             last_seen, retry_after = f"last status {look.status!r}", None
-        elif look.retryable or (isinstance(look, PredictionNotFoundError) and age < NOT_FOUND_GRACE):
+        elif look.retryable or (isinstance(look, PredictionNotFoundError) and now - self.started_at < NOT_FOUND_GRACE):
             last_seen, retry_after = f"last look: {look.summary}. {look.detail}", look.retry_after
         else:
             return look
+        age = max(0.0, now - self.started_at)
         remaining = self.deadline - now
         if remaining <= 0:
-            detail = f"{last_seen}; waited {age:.0f} s of {self.deadline - self.started_at:.0f} s"
             return PredictionTimeoutError(
-                detail,
+                f"{last_seen}, {age:.0f} s after it was created",
                 prediction_id=self.prediction_id,
                 status=None if isinstance(look, Prediction) else look.status,
                 code=None if isinstance(look, Prediction) else look.code,
                 request_id=None if isinstance(look, Prediction) else look.request_id,
             )
         delay = next_look(age, poke_interval=self.poke_interval, retry_after=retry_after, chance=chance)
-        return min(delay, remaining)
+        delay = min(delay, remaining)
+        self.looked_at, self.due = now, now + delay
+        return delay
 
-    def news(self, look: Prediction | CometError) -> tuple[int, str] | None:
-        """Log level and words for what changed since the last look; ``None`` if nothing did."""
+    def news(self, look: Prediction | CometError, now: float) -> tuple[int, str] | None:
+        """Log level and words for what changed since the last look, or a sign of life every few minutes."""
+        self._looks += 1
         if isinstance(look, Prediction):
             seen, level = f"status {look.status!r}", logging.INFO
             text = f"Prediction {self.prediction_id}: {seen}"
@@ -114,6 +143,42 @@ class Wait:
         else:  # the request id in its words is another one each time
             seen, level, text = f"{type(look).__name__} {look.status}", logging.WARNING, str(look)
         if seen == self._seen:
-            return None
-        self._seen = seen
+            if now - self._said_at < HEARTBEAT:
+                return None
+            level = logging.INFO
+            text = (
+                f"Prediction {self.prediction_id}: still {seen} after {now - self.started_at:.0f} s and {self._looks} "
+                f"looks; the timeout comes in {max(0.0, self.deadline - now):.0f} s"
+            )
+        self._seen, self._said_at = seen, now
         return level, text
+
+
+class Waits:
+    """The waits of one task as one: who is due, and how the others ended.
+
+    :param waits: one for each prediction.
+    """
+
+    def __init__(self, waits: Iterable[Wait]) -> None:
+        self._pending = {wait.prediction_id: wait for wait in waits}
+        self.ended: dict[str, Prediction | CometError] = {}
+
+    @property
+    def pending(self) -> list[Wait]:
+        """Those that go on."""
+        return [*self._pending.values()]
+
+    def due(self, now: float) -> list[Wait]:
+        """Those to be looked at."""
+        return [wait for wait in self._pending.values() if wait.due <= now]
+
+    def note(self, wait: Wait, result: Prediction | CometError | float) -> None:
+        """Take what ``Wait.after`` said."""
+        if not isinstance(result, float):
+            self.ended[wait.prediction_id] = result
+            del self._pending[wait.prediction_id]
+
+    def delay(self, now: float) -> float | None:
+        """Seconds until the next look; ``None``: all have ended."""
+        return max(0.0, min(wait.due for wait in self._pending.values()) - now) if self._pending else None

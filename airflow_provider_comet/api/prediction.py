@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 INLINE_LIMIT_BYTES = 48_000
@@ -65,6 +67,7 @@ class Prediction:
     :param metrics: for example ``predict_time`` in seconds.
     :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
     :param data_removed: the server has deleted input and output.
+    :param seen_at: when the server gave this answer, by its own clock: the ``Date`` header.
     """
 
     id: str
@@ -79,6 +82,18 @@ class Prediction:
     started_at: str | None = None
     completed_at: str | None = None
     data_removed: bool = False
+    seen_at: str | None = field(default=None, compare=False)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds from its create to this answer, both by the server's clocks: ours may be wrong. Up to a second less
+        than it is: the header names whole seconds."""
+        return _seconds_between(self.created_at, self.seen_at)
+
+    @property
+    def finished_ago(self) -> float | None:
+        """Seconds from its end to this answer, both by the server's clocks."""
+        return _seconds_between(self.completed_at, self.seen_at)
 
     @property
     def is_terminal(self) -> bool:
@@ -125,12 +140,15 @@ class Prediction:
         return f"<{kind}, {size} bytes, not in XCom: CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
 
     @classmethod
-    def from_body(cls, body: object, *, prediction_id: str | None = None) -> Prediction | None:
+    def from_body(
+        cls, body: object, *, prediction_id: str | None = None, seen_at: str | None = None
+    ) -> Prediction | None:
         """Read an answer's JSON; ``None`` if it describes no prediction.
 
         :param body: flat (a Replicate prediction, as documented today) or wrapped (CometAPI's task envelope
             ``{"code": "success", "data": {"task_id", "status", "data": {...}}}``, which its own tools read in 2026).
         :param prediction_id: the id that was asked for; it wins over the one in the body.
+        :param seen_at: the answer's ``Date`` header.
         """
         if not isinstance(body, Mapping):
             return None
@@ -155,6 +173,7 @@ class Prediction:
             started_at=_text(inner.get("started_at")),
             completed_at=_text(inner.get("completed_at")),
             data_removed=inner.get("data_removed") is True,
+            seen_at=seen_at,
         )
 
 
@@ -198,6 +217,14 @@ def _files(value: Any) -> Iterator[str]:
 
 def _is_data_uri(text: str) -> bool:
     return _DATA_URI.fullmatch(text) is not None
+
+
+def _seconds_between(moment: str | None, date: str | None) -> float | None:
+    try:
+        passed = parsedate_to_datetime(str(date)) - datetime.fromisoformat(str(moment))
+    except (ValueError, TypeError):
+        return None
+    return passed.total_seconds() if passed.total_seconds() >= 0 else None
 
 
 def _text(value: object) -> str | None:

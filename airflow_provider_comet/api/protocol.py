@@ -100,7 +100,9 @@ def read_prediction(request: Request, response: Response) -> Prediction:
         proves that nothing was accepted.
     """
     if 200 <= response.status < 300:
-        prediction = Prediction.from_body(response.json, prediction_id=request.prediction_id)
+        prediction = Prediction.from_body(
+            response.json, prediction_id=request.prediction_id, seen_at=response.headers.get("date")
+        )
         if prediction is not None:
             return prediction
     raise _error(request, response)

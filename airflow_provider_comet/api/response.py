@@ -30,7 +30,7 @@ class Response:
             return text.replace(secret, "***") if len(secret) > 5 else text
 
         text = body.decode("utf-8-sig", "replace")
-        if "\\" in text and (content := _load(text)) is not None:
+        if ("\\u" in text or "\\/" in text) and (content := _load(text)) is not None:
             text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
         return cls(status, {name.lower(): clean(value) for name, value in headers.items()}, clean(text))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -62,8 +62,32 @@ def check_prediction_id(prediction_id: object) -> str:
     """
     if not _ID.is_valid(prediction_id) or prediction_id == "None":  # a template that rendered to nothing
         got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type(prediction_id)
-        raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}")
+        hint = ""
+        if isinstance(prediction_id, str) and prediction_id.startswith("["):
+            hint = "; a template makes text of a list: give the task's output itself (create.output)"
+        raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}{hint}")
     return str(prediction_id)
+
+
+def check_prediction_ids(prediction_ids: Sequence[object]) -> list[str | None]:
+    """Return a list of ids, and of the nulls that stand for predictions that never were.
+
+    :raises InvalidInputError: it is empty, holds no id at all, or something that is no id.
+    """
+    if not prediction_ids:
+        raise InvalidInputError(
+            "prediction_id is an empty list: there is nothing to wait for. If that is right, let a branch or a "
+            "short circuit skip this task"
+        )
+    checked: list[str | None] = []
+    for position, one in enumerate(prediction_ids):
+        try:
+            checked.append(None if one is None else check_prediction_id(one))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"item {position} of the list: {error.detail}") from None
+    if not any(checked):
+        raise InvalidInputError(f"prediction_id is a list of {len(checked)} nulls: no create has returned an id")
+    return checked
 
 
 def _faults(value: Any, path: str, parents: tuple[int, ...]) -> Iterator[tuple[str, str]]:

@@ -8,16 +8,17 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.config import DEFAULT_BASE_URL, Config
+from airflow_provider_comet.api.config import DEFAULT_BASE_URL, NUMBERS, Config
 from airflow_provider_comet.api.errors import CometError, ConfigurationError
-from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.api.polling import Wait, Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -30,16 +31,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 DEFAULT_CONN_ID = "cometapi_default"
+LOOKS_AT_ONCE = 16
+"""Requests that one worker has on their way, at most."""
 
 
 class CometReplicateHook(BaseHook):
     """Create predictions on CometAPI and read them; usable in any task.
 
     :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
-        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10) and ``read_timeout`` (seconds
-        without a byte, default 75). Only where ``cometapi_default`` does not exist, the environment variables
-        ``COMETAPI_KEY`` and ``COMETAPI_BASE_URL`` take its place.
+        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (seconds
+        without a byte, default 75) and ``max_polls_per_second`` (looks that one process sends, default 50). Only where
+        ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and ``COMETAPI_BASE_URL`` take
+        its place.
     """
 
     conn_name_attr = "conn_id"
@@ -142,9 +149,37 @@ class CometReplicateHook(BaseHook):
             seen = self.client.look(wait.prediction_id)
         except CometError as error:
             seen = error.about(wait.prediction_id)
-        if news := wait.news(seen):
+        moment = now()
+        if news := wait.news(seen, moment):
             self.log.log(*news)
-        return wait.after(seen, now=now(), chance=random.random())
+        return wait.after(seen, now=moment, chance=random.random())
+
+    def look_at(self, waits: Waits) -> float | None:
+        """Look at all predictions whose time has come, several at once: seconds until the next look, ``None`` if all
+        have ended."""
+        due = waits.due(time.time())
+        for wait, result in zip(due, self._at_once(self.look, due), strict=True):
+            waits.note(wait, result)
+        return waits.delay(time.time())
+
+    def read(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
+        """Return predictions as they are now, by id, or why they can't be read: ``get_prediction``, several at once."""
+
+        def read(prediction_id: str) -> Prediction | CometError:
+            try:
+                return self.get_prediction(prediction_id)
+            except CometError as error:
+                return error.about(prediction_id)
+
+        ids = [*prediction_ids]
+        return dict(zip(ids, self._at_once(read, ids), strict=True))
+
+    def _at_once(self, call: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        if len(items) < 2:
+            return [call(item) for item in items]
+        assert self.client is not None  # made here, before there are threads
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            return [*pool.map(call, items)]
 
     def test_connection(self) -> tuple[bool, str]:
         """Check URL and key by listing the models: a free, read-only call."""
@@ -183,12 +218,12 @@ def _config_from_connection(conn_id: str, connection: Connection, extra: Mapping
             f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CometReplicateHook.conn_type!r}"
         )
     host = connection.host or DEFAULT_BASE_URL
-    timeouts = {name: extra[name] for name in ("connect_timeout", "read_timeout") if extra.get(name) not in (None, "")}
+    numbers = {name: extra[name] for name in NUMBERS if extra.get(name) not in (None, "")}
     try:
         return Config(
             api_key=connection.password or "",
             base_url=f"{host}:{connection.port}" if connection.port else host,
-            **timeouts,
+            **numbers,
         )
     except ConfigurationError as error:
         raise ConfigurationError(f"connection {conn_id!r}: {error.detail}") from None

@@ -118,7 +118,7 @@ class CreatePredictionOperator(BaseOperator):
             if not isinstance(seen, float):
                 return self._conclude(context, submission, seen)
             if self.deferrable:
-                defer(self, wait, self.conn_id)
+                defer(self, [wait], self.conn_id)
             return self._conclude(context, submission, self._block(prediction_id))
 
     def execute_complete(self, context: Context, event: Any = None) -> str:
@@ -178,7 +178,7 @@ class CreatePredictionOperator(BaseOperator):
     def _errors_of_paid(self, submission: Submission) -> Iterator[None]:
         """Raise errors as Airflow's, named after the prediction."""
 
-        def airflow_error(error: CometError) -> Exception:
+        def airflow_error(error: CometError) -> BaseException:
             return outcome.airflow_error_of_paid(error.about(self._paid_id), has_record=submission.is_kept)
 
         with outcome.raised_as(airflow_error):

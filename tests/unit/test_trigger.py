@@ -65,7 +65,7 @@ def test_serialize_round_trip() -> None:
     stored = json.dumps(serialize(kwargs), allow_nan=False)
     assert json.loads(json.dumps(kwargs)) == kwargs
     assert type(one)(**deserialize(json.loads(stored))).serialize() == (path, kwargs)
-    assert set(kwargs) == {"prediction_id", "conn_id", "started_at", "deadline", "poke_interval"}
+    assert set(kwargs) == {"prediction_id", "conn_id", "started_at", "deadline", "poke_interval", "looked_at"}
     assert len(stored) < 300
 
 
@@ -85,6 +85,7 @@ def test_kwargs_of_other_releases(clock: Clock) -> None:
         "started_at": clock.time(),
         "deadline": clock.time() + 3600,
         "poke_interval": None,
+        "looked_at": None,
     }
     new = trigger("abc", started_at=5.0, colour="red", nested={"a": 1})
     assert new.serialize()[1]["deadline"] == 3605.0
@@ -182,7 +183,7 @@ def test_odd_id_is_an_event(comet: Emulator, prediction_id: Any) -> None:
 def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours is told in words and can be retried, instead of `Trigger failure`."""
     from airflow_provider_comet import outcome
-    from airflow_provider_comet.client import AsyncCometClient
+    from airflow_provider_comet.async_client import AsyncCometClient
 
     async def fail(*args: object) -> None:
         raise ZeroDivisionError("by zero")

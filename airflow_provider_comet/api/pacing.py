@@ -1,0 +1,51 @@
+"""How fast all looks over one connection may follow each other. Pure: times come in and go out, in seconds."""
+
+from __future__ import annotations
+
+SLOWEST = 0.5
+"""Looks a second that no number of 429s undercuts: a cap that halves for ever would end in silence."""
+RECOVERY = 300.0
+"""Seconds in which the cap grows from nothing to all of it: slowly, so that several triggerers come to share one."""
+PAUSE = 5.0
+"""How long a 429 without a hint stops all looks."""
+
+
+class Pace:
+    """Give every look its turn: evenly spread, none during a pause.
+
+    One limit counts for all looks with one key, so one 429 speaks for all of them.
+
+    :param per_second: the cap.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second = per_second
+        self.paused_until = 0.0
+        self._next = 0.0
+        self._reduced_to = per_second
+        self._reduced_at = float("-inf")
+
+    def rate(self, now: float) -> float:
+        """Looks per second that are let through at present."""
+        return min(self.per_second, self._reduced_to + self.per_second * (now - self._reduced_at) / RECOVERY)
+
+    def turn(self, now: float) -> float:
+        """Take the next turn: when it is. If a pause has begun by then it is void, and another one is to be taken."""
+        at = max(now, self._next, self.paused_until)
+        self._next = at + 1 / self.rate(at)
+        return at
+
+    def pause(self, until: float) -> None:
+        """Let nothing through before ``until``; afterwards turns are spread again."""
+        self.paused_until = max(self.paused_until, until)
+
+    def limited(self, *, sent: float, now: float, retry_after: float | None, chance: float) -> None:
+        """Heed a 429: pause for as long as it says, and go on at half the rate.
+
+        :param sent: when the look left. Of many that were on their way together, only the first one halves the rate.
+        :param chance: 0 to 1; several triggerers that were stopped together do not come back together.
+        """
+        self.pause(now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance))
+        if sent >= self._reduced_at:
+            self._reduced_to = max(min(SLOWEST, self.per_second), self.rate(now) / 2)
+            self._reduced_at = now

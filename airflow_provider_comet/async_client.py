@@ -1,0 +1,106 @@
+"""The asynchronous side of the network, for triggers. It can only look; ``api`` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import sys
+from types import TracebackType
+from typing import Final
+
+import aiohttp
+import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+
+from airflow_provider_comet.api import protocol
+from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.errors import ConfigurationError
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.response import Response
+from airflow_provider_comet.client import HEADERS, root_cause
+
+MOST_CONNECTIONS: Final = 2000
+KEEP_ALIVE_SECONDS: Final = 75.0
+"""Longer than the pause between two looks, so that a wait shakes hands once. A server may close earlier."""
+
+
+class AsyncCometClient:
+    """Client on ``aiohttp``, for triggers. It can only look: creating is the worker's business.
+
+    An async context manager; leaving it closes the connections.
+
+    :param config: where the API is.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> AsyncCometClient:
+        # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
+        # environment variables that requests reads, by requests' own rules.
+        self._proxy, context = await asyncio.to_thread(_environment, self.config.base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context, limit=MOST_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self.config.connect_timeout + self.config.read_timeout,  # with a proxy's own handshake
+                sock_connect=self.config.connect_timeout,
+                sock_read=self.config.read_timeout,
+            ),
+            headers=HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def look(self, prediction_id: object) -> Prediction:
+        """Ask once.
+
+        :raises CometError: no prediction came back.
+        """
+        request = protocol.get_prediction(prediction_id)
+        return protocol.read_prediction(request, await self._exchange(request))
+
+    async def _exchange(self, request: protocol.Request) -> Response:
+        if self._session is None:
+            raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
+        outside = sys.exc_info()[1]
+        try:
+            async with self._session.request(
+                request.method,
+                self.config.base_url + request.path,
+                headers={"Authorization": f"Bearer {self.config.api_key}"},
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as answer:
+                return Response.received(answer.status, answer.headers, await answer.read(), self.config.api_key)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise protocol.transport_error(request, root_cause(error, self.config, outside), sent=True) from None
+
+
+def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
+    """Proxy and TLS settings for a URL, as requests finds them in the environment.
+
+    :raises ConfigurationError: the CA bundle can't be read.
+    """
+    with requests.Session() as session:
+        settings = session.merge_environment_settings(url, {}, False, None, None)
+    proxy = select_proxy(url, settings["proxies"])
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not url.startswith("https:") and not (proxy or "").startswith("https:"):
+        return proxy, True
+    bundle = settings["verify"]
+    path = bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
+    is_folder = os.path.isdir(path)
+    try:
+        return proxy, ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+    except OSError as error:
+        raise ConfigurationError(f"the CA bundle {path} can't be read: {error}") from None

@@ -1,0 +1,193 @@
+"""One async client per event loop and connection, shared by all triggers of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from airflow_provider_comet import metrics
+from airflow_provider_comet.api.config import DEFAULT_MAX_POLLS_PER_SECOND
+from airflow_provider_comet.api.errors import (
+    AuthenticationError,
+    CometError,
+    PermissionDeniedError,
+    RateLimitedError,
+)
+from airflow_provider_comet.api.pacing import Pace
+from airflow_provider_comet.hooks.comet_replicate import aget_config
+
+if TYPE_CHECKING:
+    from airflow_provider_comet.api.prediction import Prediction
+    from airflow_provider_comet.async_client import AsyncCometClient
+
+log = logging.getLogger(__name__)
+
+REREAD_SECONDS = 60.0
+"""How often the connection is read again while its key is refused."""
+KEY_PATIENCE_SECONDS = 600.0
+"""How long a look outlasts a refused key: somebody may be replacing it."""
+FRESH_SECONDS = 300.0
+"""A wait that begins reads the connection again if it was read longer ago: on a busy triggerer it never closes."""
+AT_ONCE = 500
+SLOW_SECONDS = 10.0
+"""So many looks are on their way at once. A slower one does not count any more: it would hold the others back."""
+
+
+class SharedClient:
+    """Looks at predictions for all waits on one connection; made by ``shared_client``.
+
+    :param conn_id: the Airflow connection. A triggerer looks up some 39 a second, one after the other: so it is read
+        once, not for each wait.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+        self.users = 0
+        self._clients = AsyncExitStack()
+        self._client: AsyncCometClient | None = None
+        self._reading = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._pace = Pace(DEFAULT_MAX_POLLS_PER_SECOND)
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._answered_at = float("-inf")
+        self._refusal: CometError | None = None
+
+    async def open(self) -> None:
+        """Read the connection, unless that was done a short time ago.
+
+        :raises ConfigurationError: it can't be used.
+        """
+        await self._read(_now() - FRESH_SECONDS)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._client = None
+        await self._clients.aclose()
+
+    async def look(self, prediction_id: object, tell: Callable[[CometError], None]) -> Prediction:
+        """Ask once, when its turn has come. A refused key is waited out: it may be about to be replaced.
+
+        :param tell: is told why this takes longer.
+        :raises CometError: no prediction came back.
+        """
+        refused_at: float | None = None
+        while True:
+            async with self._slot() as sets_off:
+                await self._turn(tell)
+                sets_off()
+                client, sent = self._open_client, _now()
+                try:
+                    seen = await self._ask(client, prediction_id)
+                except (AuthenticationError, PermissionDeniedError) as error:
+                    refusal = error
+                except RateLimitedError as error:
+                    self._count_pause("rate_limit")
+                    self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
+                    raise
+                else:
+                    self._answered_at, self._refusal = _now(), None
+                    return seen
+            refused_at = _now() if refused_at is None else refused_at
+            if _now() - refused_at >= KEY_PATIENCE_SECONDS:
+                raise refusal
+            if await self._has_changed(client, read_before=sent):
+                continue
+            tell(refusal)
+            if self._answered_at < sent:  # or else the key works, and only this prediction is refused
+                self._refusal = refusal
+                self._count_pause("refused_key")
+                self._pace.pause(_now() + REREAD_SECONDS)
+            await asyncio.sleep(REREAD_SECONDS)
+            await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
+
+    @property
+    def _open_client(self) -> AsyncCometClient:
+        if self._client is None:
+            raise RuntimeError("SharedClient is used outside of 'shared_client'")
+        return self._client
+
+    async def _ask(self, client: AsyncCometClient, prediction_id: object) -> Prediction:
+        metrics.count("comet.looks")
+        try:
+            return await client.look(prediction_id)
+        except CometError as error:
+            metrics.count("comet.look_errors", error=type(error).__name__)
+            raise
+
+    async def _turn(self, tell: Callable[[CometError], None]) -> None:
+        while True:
+            now = _now()
+            if self._refusal is not None and self._pace.paused_until > now:
+                tell(self._refusal)
+            at = self._pace.turn(now)
+            if at > now:
+                await asyncio.sleep(at - now)
+            if self._pace.paused_until <= at:  # no pause has begun meanwhile
+                return
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Callable[[], object]]:
+        """One of the places on the way; its holder calls what it gets when the request leaves."""
+        await self._slots.acquire()
+        with ExitStack() as place:  # it is given back once: by the timer, or in the end
+            place.callback(self._slots.release)
+            yield lambda: place.callback(asyncio.get_running_loop().call_later(SLOW_SECONDS, place.close).cancel)
+
+    def _count_pause(self, reason: str) -> None:
+        if self._pace.paused_until <= _now():
+            metrics.count("comet.pauses", reason=reason)
+
+    async def _has_changed(self, client: AsyncCometClient, read_before: float) -> bool:
+        """Whether there is another client now: the connection is read again if that was done before a time."""
+        try:
+            await self._read(read_before)
+        except CometError as error:
+            log.warning("The key of connection %r is refused, and it can't be read again: %s", self.conn_id, error)
+        return self._client is not client
+
+    async def _read(self, read_before: float) -> None:
+        async with self._reading:
+            if self._read_at >= read_before:
+                return
+            config = await aget_config(self.conn_id)
+            self._read_at = _now()
+            self._pace.per_second = config.max_polls_per_second
+            if self._client is not None and self._client.config == config:
+                return
+            from airflow_provider_comet.async_client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
+
+            # The one before stays open for what is on its way, until the last wait is over.
+            self._client = await self._clients.enter_async_context(AsyncCometClient(config))
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
+    """The client of this event loop for a connection: the first user opens it, the last one closes it.
+
+    :raises ConfigurationError: the connection can't be used.
+    """
+    clients = _shared.setdefault(asyncio.get_running_loop(), {})
+    client = clients.setdefault(conn_id, SharedClient(conn_id))
+    client.users += 1
+    try:
+        await client.open()
+        metrics.gauge("comet.waits", client.users, conn_id=conn_id)
+        yield client
+    finally:
+        client.users -= 1
+        if not client.users:
+            del clients[conn_id]  # first: whoever comes while it closes opens another one
+            await client.close()
+        metrics.gauge("comet.waits", client.users, conn_id=conn_id)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

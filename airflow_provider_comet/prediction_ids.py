@@ -1,0 +1,45 @@
+"""The ids that a task was given, in whatever form Airflow brings them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def given_ids(value: Any, context: Context) -> str | list[str | None]:
+    """Return an id, or a list of ids in the order given.
+
+    :param value: an id, a list, or the output of a mapped create (Airflow's ``LazyXComSequence``), which is read by one
+        slice: iterating over it makes a request for each item (700 ms against 25 ms for 40).
+    :raises InvalidInputError: it holds no id, or something else.
+    """
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        return check_prediction_id(value)
+    ids = check_prediction_ids(value[:])
+    _report_gaps(value, len(ids), context)
+    return ids
+
+
+def _report_gaps(value: Any, found: int, context: Context) -> None:
+    """Say how many instances of a mapped create have no id: Airflow leaves them out without a word."""
+    source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
+    if source is None:
+        return
+    ti = context["ti"]
+    expected = ti.get_ti_count(dag_id=source.dag_id, task_ids=[source.task_id], run_ids=[ti.run_id])
+    if expected > found:
+        log.warning(
+            "%s of %s instances of task %r have no id (they failed or were skipped). The results of the others follow "
+            "each other without gaps: item n of the result is not map index n",
+            expected - found,
+            expected,
+            source.task_id,
+        )
