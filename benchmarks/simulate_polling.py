@@ -1,0 +1,178 @@
+"""How many looks a wait takes, and how late they see the end: ``api/polling.py`` itself under a virtual clock.
+
+``python -m benchmarks.simulate_polling`` prints the figures and whether each target is met. No network, no sleep, a
+fixed seed: the same figures on every machine.
+
+What is defined how:
+
+- A prediction takes a lognormal time with a mean of 1.5, 8, 60, 300 or 1,800 s and a coefficient of variation (CV) of
+  0.25 or 0.6. 3 % are cold starts, which take 20 to 90 s more (uniform). These ten cells have equal weight; together
+  they are the mix. The times of a cell are stratified, one from each of equally likely slices, so that few are enough.
+- A wait starts at the age of 0 s (an operator: with the create) or 2 s (a sensor that is given an id). From the age of
+  2 s it looks at once, and it knows the age (``created_at``). From the age of 0 s its first look comes when
+  ``next_look`` says. After each look, ``next_look`` is asked for the next. A request takes no time, and no answer is a
+  429.
+- The delay of a wait is the time of the look that sees the end minus the end, or minus the start of the wait if the
+  prediction had ended before: nobody could have seen it sooner. The relative delay is the delay divided by the time
+  that this prediction took, cold start included. Means are means of these quotients.
+- The requests of a wait are its looks, first and last included, without the create.
+- The opponent has one fixed interval, without jitter and without a shortest one: a look after each interval, from the
+  age of 2 s also one at once. The best one has the fewest requests of those whose mean relative delay over the mix is
+  not above ours. A ratio is our mean number of requests divided by its.
+- The honest opponent knows what we don't: it has an interval of its own for each duration, the best one there. Its
+  ratios have no target; above 1 they are the price of not knowing the duration.
+- The delay of a duration is the mean over both CVs, from the age of 0 or 2 s, whichever is worse.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from operator import mul
+from statistics import NormalDist, fmean
+from typing import NamedTuple
+
+from airflow_provider_comet.api.polling import next_look
+
+MEANS = (1.5, 8.0, 60.0, 300.0, 1800.0)
+SPREADS = (0.25, 0.6)
+START_AGES = (0.0, 2.0)
+COLD_SHARE = 0.03
+COLD_SECONDS = (20.0, 90.0)
+SAMPLES = 4000
+SEED = 1
+
+TARGETS = {
+    "requests_ratio_age_0": 0.25,
+    "requests_ratio_age_2": 0.5,
+    "relative_delay_8": 0.12,
+    "relative_delay_60": 0.10,
+    "relative_delay_300": 0.10,
+    "relative_delay_1800": 0.03,
+}
+"""No figure may be above its target."""
+
+
+class Cost(NamedTuple):
+    """What waiting for a prediction costs, of one wait or on average."""
+
+    requests: float
+    relative_delay: float
+
+
+def mean(costs: Sequence[Cost]) -> Cost:
+    """The average, each with equal weight."""
+    return Cost(fmean(cost.requests for cost in costs), fmean(cost.relative_delay for cost in costs))
+
+
+def durations(average: float, spread: float, samples: int, rng: random.Random) -> list[float]:
+    """How long the predictions of one cell take; the cold ones are spread evenly over the fast and the slow."""
+    variance = math.log(1 + spread**2)
+    warm = NormalDist(math.log(average) - variance / 2, math.sqrt(variance))
+    taken = []
+    for i in range(samples):
+        is_cold = i * COLD_SHARE % 1 < COLD_SHARE
+        cold = rng.uniform(*COLD_SECONDS) if is_cold else 0.0
+        taken.append(math.exp(warm.inv_cdf((i + rng.uniform(0.001, 0.999)) / samples)) + cold)
+    return taken
+
+
+def adaptive(duration: float, start_age: float, rng: random.Random) -> Cost:
+    """Wait for one prediction by ``next_look``; its age is the clock."""
+    age = start_age or next_look(0.0, poke_interval=None, retry_after=None, chance=rng.random())
+    requests = 1
+    while age < duration:
+        age += next_look(age, poke_interval=None, retry_after=None, chance=rng.random())
+        requests += 1
+    return Cost(requests, (age - max(duration, start_age)) / duration)
+
+
+def best_fixed(taken: Sequence[float], start_age: float, no_later: float) -> Cost:
+    """What the longest fixed interval costs that is on average no later.
+
+    The delay does not grow steadily with the interval: where all predictions take about the same time, one look just
+    after it beats two. So the search comes down from far above in steps of 5 %, and only the last step is halved.
+
+    :param taken: how long the predictions take.
+    :param no_later: the mean relative delay not to exceed.
+    """
+    remaining = [max(0.0, one - start_age) for one in taken]
+    shares = [1 / one / len(taken) for one in taken]
+    waited = sum(map(mul, remaining, shares))
+
+    def cost(interval: float) -> Cost:
+        looks = [math.ceil(one / interval) for one in remaining]
+        return Cost(fmean(looks) + (start_age > 0), interval * sum(map(mul, looks, shares)) - waited)
+
+    too_long = 2 * max(taken)  # each look would be later than its prediction took
+    while cost(too_long / 1.05).relative_delay > no_later:
+        too_long /= 1.05
+    good = too_long / 1.05
+    for _ in range(8):
+        middle = (good + too_long) / 2
+        if cost(middle).relative_delay > no_later:
+            too_long = middle
+        else:
+            good = middle
+    return cost(good)
+
+
+def run(samples: int = SAMPLES, seed: int = SEED) -> dict[str, float]:
+    """Simulate everything; the figures by name, those with a target among them.
+
+    :param samples: predictions in each of the ten cells.
+    """
+    figures: dict[str, float] = {}
+    for start_age in START_AGES:
+        rng = random.Random(seed)
+        at_age = f"age_{start_age:g}"
+        taken: dict[float, list[float]] = {}
+        ours: list[Cost] = []
+        honest: list[Cost] = []
+        for average in MEANS:
+            taken[average] = [one for spread in SPREADS for one in durations(average, spread, samples, rng)]
+            cost = mean([adaptive(one, start_age, rng) for one in taken[average]])
+            tuned = best_fixed(taken[average], start_age, cost.relative_delay)
+            ours.append(cost)
+            honest.append(tuned)
+            figures[f"requests_{average:g}_{at_age}"] = cost.requests
+            figures[f"relative_delay_{average:g}_{at_age}"] = cost.relative_delay
+            figures[f"honest_ratio_{average:g}_{at_age}"] = cost.requests / tuned.requests
+            worst = f"relative_delay_{average:g}"
+            figures[worst] = max(figures.get(worst, 0.0), cost.relative_delay)
+        mix = mean(ours)
+        fixed = best_fixed([one for cell in taken.values() for one in cell], start_age, mix.relative_delay)
+        figures[f"requests_mix_{at_age}"] = mix.requests
+        figures[f"relative_delay_mix_{at_age}"] = mix.relative_delay
+        figures[f"honest_ratio_mix_{at_age}"] = mix.requests / mean(honest).requests
+        figures[f"requests_fixed_{at_age}"] = fixed.requests
+        figures[f"requests_ratio_{at_age}"] = mix.requests / fixed.requests
+    return figures
+
+
+def report(figures: dict[str, float]) -> str:
+    """The figures as a table, and each target with ``ok`` or ``MISSED``."""
+    lines = []
+    for start_age in START_AGES:
+        at_age = f"age_{start_age:g}"
+        lines.append(f"wait from the age of {start_age:g} s   requests   relative delay   honest opponent's ratio")
+        for row in [*(f"{average:g}" for average in MEANS), "mix"]:
+            requests, delay, ratio = (
+                figures[f"{column}_{row}_{at_age}"] for column in ("requests", "relative_delay", "honest_ratio")
+            )
+            lines.append(f"{row:>24}   {requests:8.1f}   {delay:14.1%}   {ratio:23.2f}")
+        lines.append(f"{'best fixed for the mix':>24}   {figures[f'requests_fixed_{at_age}']:8.1f}\n")
+    for name, target in TARGETS.items():
+        met = "ok" if figures[name] <= target else "MISSED"
+        lines.append(f"{name:>24}   {figures[name]:8.3f}   at most {target:<6g}   {met}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the report."""
+    print(report(run()))
+
+
+if __name__ == "__main__":
+    main()
