@@ -109,17 +109,18 @@ class CreatePredictionOperator(BaseOperator):
                     self.model, self.input, journal=submission
                 ).id
                 submission.accepted(prediction_id)
-        with self._errors_of_paid(submission):
+        with self._errors_of_paid(context, submission):
             if not self.wait_for_completion:
                 return self._hand_over(context, submission, prediction_id)
             now = time.time()
-            wait = Wait(prediction_id, now, now + self.timeout, self.poll_interval)
+            deadline = min(now + self.timeout, self._killed_at(context))
+            wait = Wait(prediction_id, now, deadline, self.poll_interval)
             seen = self.hook.look(wait) if known else 0.0  # a new one has not finished yet
             if not isinstance(seen, float):
                 return self._conclude(context, submission, seen)
             if self.deferrable:
                 defer(self, [wait], self.conn_id)
-            return self._conclude(context, submission, self._block(prediction_id))
+            return self._conclude(context, submission, self._block(wait))
 
     def execute_complete(self, context: Context, event: Any = None) -> str:
         """Judge what the trigger saw, and hand it over."""
@@ -131,7 +132,7 @@ class CreatePredictionOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        with self._errors_of_paid(submission), resumed():
+        with self._errors_of_paid(context, submission), resumed():
             submission.read()
             self._paid_id = submission.record.id if submission.record else None
             return super().resume_execution(next_method, next_kwargs, context)
@@ -148,9 +149,18 @@ class CreatePredictionOperator(BaseOperator):
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
 
-    def _block(self, prediction_id: str) -> Prediction | CometError:
+    def _killed_at(self, context: Context) -> float:
+        """When the task's ``execution_timeout`` ends, which Airflow does not heed while a task is deferred."""
+        started_at = context["ti"].start_date
+        if self.execution_timeout is None or started_at is None:
+            return float("inf")
+        return (started_at + self.execution_timeout).timestamp()
+
+    def _block(self, wait: Wait) -> Prediction | CometError:
         try:
-            return self.hook.wait_for_prediction(prediction_id, timeout=self.timeout, poke_interval=self.poll_interval)
+            return self.hook.wait_for_prediction(
+                wait.prediction_id, timeout=max(0.0, wait.deadline - time.time()), poke_interval=wait.poke_interval
+            )
         except CometError as error:
             return error
 
@@ -175,11 +185,15 @@ class CreatePredictionOperator(BaseOperator):
         return prediction_id
 
     @contextlib.contextmanager
-    def _errors_of_paid(self, submission: Submission) -> Iterator[None]:
+    def _errors_of_paid(self, context: Context, submission: Submission) -> Iterator[None]:
         """Raise errors as Airflow's, named after the prediction."""
 
         def airflow_error(error: CometError) -> BaseException:
-            return outcome.airflow_error_of_paid(error.about(self._paid_id), has_record=submission.is_kept)
+            return outcome.airflow_error_of_paid(
+                error.about(self._paid_id),
+                has_record=submission.is_kept,
+                is_execution_timeout=time.time() >= self._killed_at(context),
+            )
 
         with outcome.raised_as(airflow_error):
             yield

@@ -25,6 +25,7 @@ from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.prediction_ids import given_ids
 from airflow_provider_comet.triggers.prediction import defer, resumed
+from airflow_provider_comet.triggers.start import start_trigger_args
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -67,6 +68,8 @@ class PredictionSensor(BaseSensorOperator):
         holds a worker is what this sensor is there to avoid.
     :param defer_after: seconds to look on the worker before it defers, default 3: for a prediction that is done by then
         the way back from the triggerer would take longer. 0: one look.
+    :param start_from_trigger: begin in the triggerer: no worker is taken before the prediction has finished. Needs
+        Airflow 3.3 and one id: as text, template without XComs, or ``create.output`` of a task that is not mapped.
     :param allow_empty: accept a success without output.
     :param mode: ``poke`` or ``reschedule``, for ``deferrable=False``.
     :param soft_fail: skip instead of failing for facts about the prediction and for the timeouts, never for trouble in
@@ -86,6 +89,7 @@ class PredictionSensor(BaseSensorOperator):
         wait_rule: Literal["all_success", "all_done"] = "all_success",
         deferrable: bool | None = None,
         defer_after: timedelta | float = DEFER_AFTER_SECONDS,
+        start_from_trigger: bool = False,
         allow_empty: bool = False,
         mode: str = "poke",
         **kwargs: Any,
@@ -107,9 +111,27 @@ class PredictionSensor(BaseSensorOperator):
         self.defer_after = defer_after.total_seconds() if isinstance(defer_after, timedelta) else float(defer_after)
         self.allow_empty = allow_empty
         self.adaptive = poke_interval is None
+        if start_from_trigger:
+            if not self.deferrable:
+                raise ValueError("start_from_trigger is a way to defer: leave deferrable and mode as they are")
+            self.start_trigger_args = start_trigger_args(
+                prediction_id,
+                conn_id,
+                timeout=self.timeout,
+                execution_timeout=self.execution_timeout,
+                poke_interval=None if self.adaptive else self.poke_interval,
+            )
+            self.start_from_trigger = True
         self._waits: Waits | None = None
         self._ids: str | list[str | None] | None = None
         self._next_look_seconds = self.poke_interval
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin to map this sensor (``.partial(...).expand(...)``)."""
+        if kwargs.get("start_from_trigger"):
+            raise ValueError("start_from_trigger does not go with mapping: Airflow would not give the trigger its ids")
+        return super().partial(**kwargs)
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:

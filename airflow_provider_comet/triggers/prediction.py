@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +18,7 @@ except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does no
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError, TransportError
+from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionTimeoutError, TransportError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
     from airflow_provider_comet.hooks.shared_client import SharedClient
 
+PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
+"""Stored with every waiting task: it never moves."""
 LAST_LOOK_SECONDS = 240
 """How long after the deadline the last look may come back: it may be held by a pause, or the API may be slow."""
 BACKSTOP_SECONDS = 300
@@ -47,16 +49,20 @@ class PredictionTrigger(BaseTrigger):
     :param deadline: when to stop, in seconds since 1970, after one more look; default: an hour after ``started_at``.
     :param poke_interval: seconds between looks; default: growing with the prediction's age.
     :param looked_at: when the worker looked last, in seconds since 1970: the first look here comes an interval later.
+    :param source: of a wait that starts here (``triggers/start.py``): the task and key of the XCom that holds the id.
+    :param margin: of such a wait: its deadline is so many seconds before Airflow's own timeout.
     """
 
     def __init__(
         self,
-        prediction_id: str | list[str],
+        prediction_id: str | list[str] | None = None,
         conn_id: str = DEFAULT_CONN_ID,
         started_at: float | None = None,
         deadline: float | None = None,
         poke_interval: float | None = None,
         looked_at: float | None = None,
+        source: Mapping[str, str] | None = None,
+        margin: float | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,11 +72,14 @@ class PredictionTrigger(BaseTrigger):
         self.deadline = self.started_at + 3600 if deadline is None else deadline
         self.poke_interval = poke_interval
         self.looked_at = looked_at
+        self.source = source
+        self.margin = margin
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
+        start = {"source": self.source, "margin": self.margin}
         return (
-            "airflow_provider_comet.triggers.prediction.PredictionTrigger",
+            PATH,
             {
                 "prediction_id": self.prediction_id,
                 "conn_id": self.conn_id,
@@ -78,6 +87,7 @@ class PredictionTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
                 "looked_at": self.looked_at,
+                **{name: value for name, value in start.items() if value is not None},
             },
         )
 
@@ -86,6 +96,7 @@ class PredictionTrigger(BaseTrigger):
         from airflow_provider_comet.hooks.shared_client import shared_client  # loads Airflow's metrics
 
         try:
+            await self._start()
             async with shared_client(self.conn_id) as client:
                 event = await self._wait(client)
         except CometError as error:
@@ -99,6 +110,23 @@ class PredictionTrigger(BaseTrigger):
         """Say what goes on when a user ends the task (Airflow 3.3 and later)."""
         self.log.warning(outcome.GOES_ON, self.prediction_id)
 
+    async def _start(self) -> None:
+        """What a worker does before it defers, if there was none."""
+        timeout_after = getattr(self, "timeout_after", None)
+        if self.margin is not None and timeout_after is not None:
+            self.deadline = timeout_after.timestamp() - self.margin
+        if self.source is not None and self.prediction_id is None and self.task_instance is not None:
+            from airflow.sdk.execution_time.xcom import XCom
+
+            ti = self.task_instance
+            value = await XCom.aget_one(dag_id=ti.dag_id, run_id=ti.run_id, map_index=-1, **self.source)
+            if value is None:
+                raise InvalidInputError(
+                    f"task {self.source['task_id']!r} has left nothing in XCom {self.source['key']!r}: it was skipped, "
+                    "has failed, or is mapped"
+                )
+            self.prediction_id = value
+
     async def _wait(self, client: SharedClient) -> dict[str, Any]:
         if isinstance(self.prediction_id, list):
             async with asyncio.TaskGroup() as group:
@@ -106,10 +134,10 @@ class PredictionTrigger(BaseTrigger):
             return outcome.to_list_event({one: wait.result() for one, wait in waits.items()})
         return self._event(await self._wait_for(client, self.prediction_id))
 
-    async def _wait_for(self, client: SharedClient, prediction_id: str) -> Prediction | CometError:
+    async def _wait_for(self, client: SharedClient, prediction_id: str | None) -> Prediction | CometError:
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
-        wait = Wait(prediction_id, self.started_at, self.deadline, self.poke_interval, self.looked_at)
+        wait = Wait(str(prediction_id), self.started_at, self.deadline, self.poke_interval, self.looked_at)
 
         def tell(look: Prediction | CometError) -> None:
             if news := wait.news(look, loop.time() + offset):
