@@ -114,10 +114,13 @@ class SharedClient:
     async def _ask(self, client: AsyncCometClient, prediction_id: object) -> Prediction:
         metrics.count("comet.looks")
         try:
-            return await client.look(prediction_id)
+            seen = await client.look(prediction_id)
         except CometError as error:
             metrics.count("comet.look_errors", error=type(error).__name__)
             raise
+        if seen.is_terminal and (delay := seen.finished_ago) is not None:
+            metrics.timing("comet.detection_delay", delay)
+        return seen
 
     async def _turn(self, tell: Callable[[CometError], None]) -> None:
         while True:

@@ -102,6 +102,20 @@ def test_example_prediction_mapped(airflow: Run) -> None:
         check_served(comet, files)
 
 
+@pytest.mark.slow
+def test_example_many_predictions(airflow: Run) -> None:
+    """One sensor waits for all predictions of a mapped create, and returns them in the order of the prompts."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_many_predictions", comet)
+        by_id = {made["id"]: made["input"]["prompt"] for made in comet.ledger()["creates"]}
+        (results,) = xcoms["wait"]
+        assert [result["id"] for result in results] == xcoms["create"]
+        assert set(by_id) == set(xcoms["create"])
+        files = [file for result in results for file in result["files"]]
+        assert xcoms["use"] == [files]
+        check_served(comet, files)
+
+
 def test_every_example_has_a_test() -> None:
     """An example that nobody runs is soon one that does not work."""
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_example")}

@@ -1,0 +1,42 @@
+"""Many prompts, one wait: a mapped create, and one sensor for all of its predictions."""
+
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep under a fern"]
+
+
+@dag(schedule=None, tags=["example", "cometapi"])
+def example_many_predictions():
+    create = CreatePredictionOperator.partial(
+        task_id="create",
+        model="black-forest-labs/flux-schnell",
+        # How many creates may run at once: name a pool of your own here to stay within the API's rate limit.
+        pool="default_pool",
+    ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])
+
+    # One task and one trigger for all of them. trigger_rule: it also waits for the others if a create has failed.
+    # wait_rule: what failed is returned with its status and error, in its place.
+    wait = PredictionSensor(
+        task_id="wait",
+        prediction_id=create.output,
+        trigger_rule="all_done",
+        wait_rule="all_done",
+        retries=2,
+        retry_delay=10,
+    )
+
+    @task
+    def use(predictions: list[dict[str, Any] | None]) -> list[str]:
+        files = [file for prediction in predictions if prediction for file in prediction["files"]]
+        print(f"{len(files)} files of {len(predictions)} predictions: {files}")
+        return files
+
+    use(wait.output)
+
+
+example_many_predictions()
