@@ -80,7 +80,7 @@ def after_refusal(it: Story, exact: bool = True) -> Steps:
     if exact:  # a deferred task may have lost tries to Airflow itself
         it.claim("tries until the failure", 1, it.tries)
     it.claim("creates until the failure", 1, len(it.creates()))
-    it.claim_log(it.tries, "AirflowFailException", "the model refused the input")
+    it.claim_log(1, "AirflowFailException", "the model refused the input")
     it.clear()
     yield from it.paid(2)
     ids = it.creates()

@@ -1,0 +1,176 @@
+"""`PredictionSensor(start_from_trigger=True)`: what Airflow stores with the DAG, and what is refused while parsing."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import Clock, TaskRunner, dag, event_of
+
+
+def sensor(prediction_id: Any = "abc", **options: Any) -> Any:
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    return PredictionSensor(task_id="wait", prediction_id=prediction_id, start_from_trigger=True, **options)
+
+
+def create(task_id: str = "create") -> Any:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    return CreatePredictionOperator(task_id=task_id, model="black-forest-labs/flux-schnell", input={"prompt": "x"})
+
+
+def started(task: Any, clock: Clock) -> Any:
+    """The trigger that Airflow makes of what it stored with the DAG."""
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    trigger = PredictionTrigger(**json.loads(json.dumps(task.start_trigger_args.trigger_kwargs)))
+    trigger.timeout_after = clock.utcnow() + task.start_trigger_args.timeout
+    trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
+    return trigger
+
+
+def test_each_parse_gives_the_same(clock: Clock) -> None:
+    """Nothing depends on the time: the DAG would have a new version at each parse."""
+    first = sensor(timeout=600, poke_interval=20).start_trigger_args
+    clock.sleep(1000)
+    assert sensor(timeout=600, poke_interval=20).start_trigger_args == first
+    assert first.trigger_kwargs == {
+        "prediction_id": "abc",
+        "conn_id": "cometapi_default",
+        "poke_interval": 20,
+        "margin": 300,
+    }
+    assert (first.next_method, first.timeout) == ("execute_complete", dt.timedelta(seconds=900))
+
+
+def test_the_serialized_dag_holds_it() -> None:
+    """Airflow serializes the arguments, and finds the edge from create to wait."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with dag() as made:
+        sensor(create().output)
+    tasks = {one["__var"]["task_id"]: one["__var"] for one in DagSerialization.to_dict(made)["dag"]["tasks"]}
+    assert tasks["create"]["downstream_task_ids"] == ["wait"]
+    assert tasks["wait"]["start_from_trigger"] is True
+    assert '"source": {"' in json.dumps(tasks["wait"]["start_trigger_args"])
+
+
+def test_the_xcom_is_read_in_the_triggerer(
+    comet: Emulator, create: Callable[..., str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `create.output` the trigger gets task and key, and reads the id itself."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    prediction, asked = create(), []
+
+    async def aget_one(**what: Any) -> str:
+        asked.append(what)
+        return prediction
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(globals()["create"]().output)
+    assert task.start_trigger_args.trigger_kwargs["source"] == {"task_id": "create", "key": "return_value"}
+    event = event_of(started(task, clock))
+    assert (event["prediction_id"], event["status"]) == (prediction, "succeeded")
+    assert asked == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
+
+
+def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a look."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    async def aget_one(**what: Any) -> None:
+        return None
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(create().output)
+    error = event_of(started(task, clock))["error"]
+    assert error["type"] == "InvalidInputError"
+    assert "task 'create' has left nothing in XCom 'return_value'" in error["detail"]
+    assert comet.ledger()["requests"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({"timeout": 600}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(hours=1)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=700)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=601)}, 591),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=100)}, 90),
+    ],
+    ids=str,
+)
+def test_its_deadline_comes_before_airflows(clock: Clock, options: dict[str, Any], seconds: float) -> None:
+    """At `execution_timeout` Airflow kills the trigger: it ends by itself before, and in time for `timeout`."""
+    task = sensor(**options)
+    trigger = started(task, clock)
+    if task.execution_timeout:  # what TaskInstance.defer_task makes of it
+        trigger.timeout_after = min(trigger.timeout_after, clock.utcnow() + task.execution_timeout)
+    asyncio.run(trigger._start())
+    assert trigger.deadline - clock.time() == pytest.approx(seconds)
+
+
+def refused() -> list[tuple[str, Callable[[], Any], str]]:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    def mapped_create() -> Any:
+        partial = CreatePredictionOperator.partial(task_id="create", model="a/b")
+        return sensor(partial.expand(input=[{"prompt": "x"}]).output)
+
+    def mapped() -> Any:
+        return PredictionSensor.partial(task_id="wait", start_from_trigger=True).expand(prediction_id=["a", "b"])
+
+    return [
+        ("mapped", mapped, "does not go with mapping"),
+        ("mapped-create", mapped_create, "can't read the output of the mapped task 'create'"),
+        ("map", lambda: sensor(create().output.map(str)), "not a map, zip or concat"),
+        ("list", lambda: sensor(["a", "b"]), "not a list"),
+        ("xcom_pull", lambda: sensor("{{ ti.xcom_pull('create') }}"), "give create.output itself"),
+        ("reschedule", lambda: sensor(mode="reschedule"), "leave deferrable and mode as they are"),
+        ("poke", lambda: sensor(deferrable=False), "leave deferrable and mode as they are"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_refused_while_parsing(number: int) -> None:
+    """What Airflow would ignore, or hang on, is refused with the reason before any run."""
+    _, make, words = refused()[number]
+    with dag(), pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_refused_with_queues_of_triggerers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow starts such a trigger without a queue, so no triggerer might take it."""
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    with pytest.raises(ValueError, match="queues_enabled"):
+        sensor()
+
+
+def test_refused_by_older_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 3.3 a trigger does not render its id."""
+    from airflow_provider_comet.triggers import start
+
+    monkeypatch.setattr(start, "BaseTrigger", object)
+    with pytest.raises(ValueError, match=r"needs Airflow 3\.3"):
+        sensor()
+
+
+def test_mapping_without_it_works_as_ever(runner: TaskRunner) -> None:
+    """`partial` is ours only to refuse that one combination."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag():
+        task = PredictionSensor.partial(task_id="wait", retries=2).expand(prediction_id=["a", "b"])
+    assert task.operator_class is PredictionSensor
