@@ -109,11 +109,12 @@ class CreatePredictionOperator(BaseOperator):
                     self.model, self.input, journal=submission
                 ).id
                 submission.accepted(prediction_id)
-        with self._errors_of_paid(context, submission):
+        with self._errors_of_paid(submission):
             if not self.wait_for_completion:
                 return self._hand_over(context, submission, prediction_id)
             now = time.time()
-            deadline = min(now + self.timeout, self._killed_at(context))
+            began = context["ti"].start_date.timestamp() if context["ti"].start_date else now
+            deadline = min(now + self.timeout, began + self._execution_seconds)
             wait = Wait(prediction_id, now, deadline, self.poll_interval)
             seen = self.hook.look(wait) if known else 0.0  # a new one has not finished yet
             if not isinstance(seen, float):
@@ -132,7 +133,7 @@ class CreatePredictionOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        with self._errors_of_paid(context, submission), resumed():
+        with self._errors_of_paid(submission), resumed():
             submission.read()
             self._paid_id = submission.record.id if submission.record else None
             return super().resume_execution(next_method, next_kwargs, context)
@@ -149,12 +150,10 @@ class CreatePredictionOperator(BaseOperator):
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
 
-    def _killed_at(self, context: Context) -> float:
-        """When the task's ``execution_timeout`` ends, which Airflow does not heed while a task is deferred."""
-        started_at = context["ti"].start_date
-        if self.execution_timeout is None or started_at is None:
-            return float("inf")
-        return (started_at + self.execution_timeout).timestamp()
+    @property
+    def _execution_seconds(self) -> float:
+        """The task's ``execution_timeout``, which Airflow does not heed while a task is deferred."""
+        return self.execution_timeout.total_seconds() if self.execution_timeout is not None else float("inf")
 
     def _block(self, wait: Wait) -> Prediction | CometError:
         try:
@@ -185,14 +184,14 @@ class CreatePredictionOperator(BaseOperator):
         return prediction_id
 
     @contextlib.contextmanager
-    def _errors_of_paid(self, context: Context, submission: Submission) -> Iterator[None]:
+    def _errors_of_paid(self, submission: Submission) -> Iterator[None]:
         """Raise errors as Airflow's, named after the prediction."""
 
         def airflow_error(error: CometError) -> BaseException:
             return outcome.airflow_error_of_paid(
                 error.about(self._paid_id),
                 has_record=submission.is_kept,
-                is_execution_timeout=time.time() >= self._killed_at(context),
+                is_execution_timeout=self._execution_seconds < self.timeout,
             )
 
         with outcome.raised_as(airflow_error):
