@@ -113,8 +113,7 @@ class CreatePredictionOperator(BaseOperator):
             if not self.wait_for_completion:
                 return self._hand_over(context, submission, prediction_id)
             now = time.time()
-            began = context["ti"].start_date.timestamp() if context["ti"].start_date else now
-            deadline = min(now + self.timeout, began + self._execution_seconds)
+            deadline = min(now + self.timeout, context["ti"].start_date.timestamp() + self._execution_seconds)
             wait = Wait(prediction_id, now, deadline, self.poll_interval)
             seen = self.hook.look(wait) if known else 0.0  # a new one has not finished yet
             if not isinstance(seen, float):
