@@ -28,6 +28,14 @@ UNDER_WAY = (
 )
 """What a task says that is killed while it submits."""
 
+
+def going_on(prediction_id: object) -> str:
+    """``GOES_ON`` for an id, or for a list of them."""
+    if isinstance(prediction_id, list) and len(prediction_id) > 1:
+        return GOES_ON % f"{prediction_id[0]} (and {len(prediction_id) - 1} more)"
+    return GOES_ON % (prediction_id,)
+
+
 _ENDED_BADLY: dict[str, type[e.PredictionError]] = {
     "failed": e.PredictionFailedError,
     "canceled": e.PredictionCanceledError,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PREDICTIONS_XCOM_KEY = "predictions"
 DEFER_AFTER_SECONDS = 3.0
 """To come back from the triggerer takes about as long as this, and a start of a worker process."""
+LOOKED_AT_ON_WORKER = 50
+"""A longer list is deferred at once: one round over it would hold the worker for longer than a second."""
 _NOT_OURS = {
     "silent_fail": "trouble that may pass is waited out until the timeout in any case",
     "exponential_backoff": "by default the interval grows with the prediction's age",
@@ -145,9 +147,11 @@ class PredictionSensor(BaseSensorOperator):
         with self._as_airflow(context):
             leaves_at = time.monotonic() + self.defer_after
             waits = self._begin(context)
+            if len(waits.pending) > LOOKED_AT_ON_WORKER:
+                defer(self, waits.pending, self.conn_id, is_list=True)
             while (delay := self.hook.look_at(waits)) is not None:
                 if time.monotonic() + delay > leaves_at:
-                    defer(self, waits.pending, self.conn_id, is_list=isinstance(self._given(context), list))
+                    defer(self, waits.pending, self.conn_id, is_list=isinstance(self._ids, list))
                 time.sleep(delay)
             return self._conclude(context, waits.ended)
 
@@ -172,7 +176,7 @@ class PredictionSensor(BaseSensorOperator):
 
     def on_kill(self) -> None:
         """Say what goes on. Called by a signal handler: no request to Airflow may be made here."""
-        self.log.warning(outcome.GOES_ON, self.prediction_id)
+        self.log.warning(outcome.going_on(self._ids or self.prediction_id))
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once, for the modes that hold a worker or come back to one."""

@@ -108,7 +108,7 @@ class PredictionTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Say what goes on when a user ends the task (Airflow 3.3 and later)."""
-        self.log.warning(outcome.GOES_ON, self.prediction_id)
+        self.log.warning(outcome.going_on(self.prediction_id))
 
     async def _start(self) -> None:
         """What a worker does before it defers, if there was none."""
