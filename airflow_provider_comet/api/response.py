@@ -25,14 +25,16 @@ class Response:
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
         """Take an answer in. If a server echoes the key, it goes here, at the door: no XCom or log can hold it then."""
 
-        def clean(text: str) -> str:
-            # What is this short is no key (the emulator takes any), and removing it would tear words apart.
-            return text.replace(secret, "***") if len(secret) > 5 else text
-
+        # What is this short is no key (the emulator takes any), and removing it would tear words apart.
+        hidden = secret if len(secret) > 5 else ""
         text = body.decode("utf-8-sig", "replace")
         if ("\\u" in text or "\\/" in text) and (content := _load(text)) is not None:
             text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
-        return cls(status, {name.lower(): clean(value) for name, value in headers.items()}, clean(text))
+        kept = {name.lower(): value for name, value in headers.items()}
+        if hidden:
+            text = text.replace(hidden, "***")
+            kept = {name: value.replace(hidden, "***") for name, value in kept.items()}
+        return cls(status, kept, text)
 
     @property
     def is_html(self) -> bool:

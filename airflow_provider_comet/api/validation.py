@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jsonschema import Draft202012Validator
 from airflow_provider_comet.api.errors import InvalidInputError
 
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*\Z"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
 # The request contract of the create route: the model id is part of the path, the body's only documented key is
 # "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
@@ -25,7 +26,6 @@ _CREATE = Draft202012Validator({
     },
     "required": ["model", "input"],
 })
-_ID = Draft202012Validator({"type": "string", "pattern": ID_PATTERN})
 
 _HINTS = {
     "model": "must be 'owner/name', for example 'black-forest-labs/flux-schnell', without version or URL",
@@ -58,15 +58,16 @@ def check_create(model: object, input: object) -> None:
 def check_prediction_id(prediction_id: object) -> str:
     """Return the id if it can be one: it becomes a part of a URL's path.
 
-    :raises InvalidInputError: for anything else, for example the ``None`` of a skipped upstream task.
+    :raises InvalidInputError: for anything else, for example the ``None`` of a skipped upstream task, or the text that a
+        template makes of it.
     """
-    if not _ID.is_valid(prediction_id) or prediction_id == "None":  # a template that rendered to nothing
+    if not isinstance(prediction_id, str) or not _ID.match(prediction_id) or prediction_id == "None":
         got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type(prediction_id)
         hint = ""
         if isinstance(prediction_id, str) and prediction_id.startswith("["):
             hint = "; a template makes text of a list: give the task's output itself (create.output)"
         raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}{hint}")
-    return str(prediction_id)
+    return prediction_id
 
 
 def check_prediction_ids(prediction_ids: Sequence[object]) -> list[str | None]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -69,29 +69,36 @@ class SharedClient:
         self._client = None
         await self._clients.aclose()
 
-    async def look(self, prediction_id: object, tell: Callable[[CometError], None]) -> Prediction:
+    async def look(
+        self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float = float("inf")
+    ) -> Prediction:
         """Ask once, when its turn has come. A refused key is waited out: it may be about to be replaced.
 
         :param tell: is told why this takes longer.
+        :param give_up_at: the loop's time after which a look is of no use.
         :raises CometError: no prediction came back.
         """
         refused_at: float | None = None
         while True:
-            async with self._slot() as sets_off:
-                await self._turn(tell)
-                sets_off()
+            await self._slots.acquire()
+            place = _Place(self._slots)
+            try:
+                await self._turn(tell, give_up_at)
+                place.leave_after(SLOW_SECONDS)
                 client, sent = self._open_client, _now()
-                try:
-                    seen = await self._ask(client, prediction_id)
-                except (AuthenticationError, PermissionDeniedError) as error:
-                    refusal = error
-                except RateLimitedError as error:
+                seen = await self._ask(client, prediction_id)
+            except (AuthenticationError, PermissionDeniedError) as error:
+                refusal = error
+            except RateLimitedError as error:
+                if error.status is not None:
                     self._count_pause("rate_limit")
                     self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
-                    raise
-                else:
-                    self._answered_at, self._refusal = _now(), None
-                    return seen
+                raise
+            else:
+                self._answered_at, self._refusal = _now(), None
+                return seen
+            finally:
+                place.leave()
             refused_at = _now() if refused_at is None else refused_at
             if _now() - refused_at >= KEY_PATIENCE_SECONDS:
                 raise refusal
@@ -102,6 +109,8 @@ class SharedClient:
                 self._refusal = refusal
                 self._count_pause("refused_key")
                 self._pace.pause(_now() + REREAD_SECONDS)
+            if _now() + REREAD_SECONDS > give_up_at:
+                raise refusal
             await asyncio.sleep(REREAD_SECONDS)
             await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
 
@@ -122,24 +131,18 @@ class SharedClient:
             metrics.timing("comet.detection_delay", delay)
         return seen
 
-    async def _turn(self, tell: Callable[[CometError], None]) -> None:
+    async def _turn(self, tell: Callable[[CometError], None], give_up_at: float) -> None:
         while True:
             now = _now()
             if self._refusal is not None and self._pace.paused_until > now:
                 tell(self._refusal)
             at = self._pace.turn(now)
+            if at > give_up_at:
+                raise self._refusal or RateLimitedError("no look has its turn before the deadline")
             if at > now:
                 await asyncio.sleep(at - now)
             if self._pace.paused_until <= at:  # no pause has begun meanwhile
                 return
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[Callable[[], object]]:
-        """One of the places on the way; its holder calls what it gets when the request leaves."""
-        await self._slots.acquire()
-        with ExitStack() as place:  # it is given back once: by the timer, or in the end
-            place.callback(self._slots.release)
-            yield lambda: place.callback(asyncio.get_running_loop().call_later(SLOW_SECONDS, place.close).cancel)
 
     def _count_pause(self, reason: str) -> None:
         if self._pace.paused_until <= _now():
@@ -166,6 +169,26 @@ class SharedClient:
 
             # The one before stays open for what is on its way, until the last wait is over.
             self._client = await self._clients.enter_async_context(AsyncCometClient(config))
+
+
+class _Place:
+    """One of the places on the way, given back once: when its time is over, or in the end."""
+
+    __slots__ = ("_slots", "_timer")
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+        self._timer: asyncio.TimerHandle | None = None
+
+    def leave_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
+
+    def leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._slots is not None:
+            self._slots.release()
+            self._slots = None
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()

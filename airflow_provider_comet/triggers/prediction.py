@@ -18,7 +18,7 @@ except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does no
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionTimeoutError, TransportError
+from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 """Stored with every waiting task: it never moves."""
 LAST_LOOK_SECONDS = 240
-"""How long after the deadline the last look may come back: it may be held by a pause, or the API may be slow."""
+"""How long after the deadline the last look may have its turn: a pause may hold it."""
 BACKSTOP_SECONDS = 300
 """How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
 
@@ -138,6 +138,7 @@ class PredictionTrigger(BaseTrigger):
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
         wait = Wait(str(prediction_id), self.started_at, self.deadline, self.poke_interval, self.looked_at)
+        give_up_at = max(wait.deadline - offset, loop.time()) + LAST_LOOK_SECONDS
 
         def tell(look: Prediction | CometError) -> None:
             if news := wait.news(look, loop.time() + offset):
@@ -148,13 +149,9 @@ class PredictionTrigger(BaseTrigger):
             await asyncio.sleep(ended)
             look: Prediction | CometError
             try:
-                remaining = max(0.0, self.deadline - loop.time() - offset)
-                async with asyncio.timeout(remaining + LAST_LOOK_SECONDS):
-                    look = await client.look(prediction_id, tell)
+                look = await client.look(prediction_id, tell, give_up_at)
             except CometError as error:
                 look = error
-            except TimeoutError:
-                look = TransportError("no look was possible before the deadline")
             tell(look)
             ended = wait.after(look, now=loop.time() + offset, chance=random.random())
         return ended
