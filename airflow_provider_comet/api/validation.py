@@ -58,7 +58,7 @@ def check_create(model: object, input: object) -> None:
 def check_prediction_id(prediction_id: object) -> str:
     """Return the id if it can be one: it becomes a part of a URL's path.
 
-    :raises InvalidInputError: for anything else, for example the ``None`` of a skipped upstream task, or the text that a
+    :raises InvalidInputError: for anything else, such as the ``None`` of a skipped upstream task, or the text that a
         template makes of it.
     """
     if not isinstance(prediction_id, str) or not _ID.match(prediction_id) or prediction_id == "None":
