@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from airflow_provider_comet import __version__
@@ -21,7 +22,7 @@ from airflow_provider_comet.api.errors import (
     CometError,
     RateLimitedError,
 )
-from airflow_provider_comet.api.pacing import Pace
+from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE, Pace
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.record import Journal
 from airflow_provider_comet.api.response import Response
@@ -170,6 +171,8 @@ class _Session(requests.Session):
         super().__init__()
         self.headers.update(HEADERS)
         self.auth = _OriginAuth(config)
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=LOOKS_AT_ONCE))
         self._timeout = (config.connect_timeout, config.read_timeout)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:

@@ -176,9 +176,11 @@ def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
 
 
 def to_list_event(ended: Mapping[str, Prediction | e.CometError]) -> dict[str, Any]:
-    """Return the JSON that carries the ends of many waits: how many, and of the ends what fits, errors first."""
+    """Return the JSON that carries the ends of many waits: how many there are, and of the ends what fits, errors
+    first. ``late``: how many were not finished at the deadline."""
     errors = {one: end for one, end in ended.items() if isinstance(end, e.CometError)}
-    event: dict[str, Any] = {"count": len(ended), "errors": len(errors), "ended": {}}
+    late = sum(isinstance(error, e.PredictionTimeoutError) for error in errors.values())
+    event: dict[str, Any] = {"count": len(ended), "errors": len(errors), "late": late, "ended": {}}
     room = EVENT_LIMIT_BYTES
     for prediction_id, end in {**errors, **ended}.items():
         carried = {"error": end.to_dict()} if isinstance(end, e.CometError) else {"summary": end.summary()}

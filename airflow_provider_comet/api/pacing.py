@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LOOKS_AT_ONCE = 16
+"""Requests that one task on a worker has on their way, at most."""
 SLOWEST = 0.5
 """Looks a second that no number of 429s undercuts: a cap that halves for ever would end in silence."""
 RECOVERY = 300.0

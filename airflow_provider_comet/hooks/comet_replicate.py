@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.config import DEFAULT_BASE_URL, NUMBERS, Config
 from airflow_provider_comet.api.errors import CometError, ConfigurationError
+from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE
 from airflow_provider_comet.api.polling import Wait, Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
@@ -35,8 +36,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEFAULT_CONN_ID = "cometapi_default"
-LOOKS_AT_ONCE = 16
-"""Requests that one worker has on their way, at most."""
 
 
 class CometReplicateHook(BaseHook):

@@ -163,9 +163,8 @@ class PredictionSensor(BaseSensorOperator):
             ended.update(outcome.from_list_event(event))
         elif (known := outcome.from_event(event)) is not None:
             ended[given] = known
-        _, deadline, _ = self._times(context)
         for one, seen in self.hook.read(one for one in _distinct(given) if one not in ended).items():
-            is_late = isinstance(seen, Prediction) and not seen.is_terminal and time.time() >= deadline
+            is_late = isinstance(seen, Prediction) and not seen.is_terminal and event.get("late")
             ended[one] = PredictionTimeoutError(f"last status {seen.status!r}") if is_late else seen
         return self._conclude(context, ended)
 
