@@ -66,23 +66,22 @@ class AsyncCometClient:
         :raises CometError: no prediction came back.
         """
         request = protocol.get_prediction(prediction_id)
-        return protocol.read_prediction(request, await self._exchange(request))
-
-    async def _exchange(self, request: protocol.Request) -> Response:
         if self._session is None:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
         outside = sys.exc_info()[1]
+        config = self.config
         try:
             async with self._session.request(
                 request.method,
-                self.config.base_url + request.path,
-                headers={"Authorization": f"Bearer {self.config.api_key}"},
+                config.base_url + request.path,
+                headers={"Authorization": f"Bearer {config.api_key}"},
                 proxy=self._proxy,
                 allow_redirects=False,
             ) as answer:
-                return Response.received(answer.status, answer.headers, await answer.read(), self.config.api_key)
+                response = Response.received(answer.status, answer.headers, await answer.read(), config.api_key)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise protocol.transport_error(request, root_cause(error, self.config, outside), sent=True) from None
+            raise protocol.transport_error(request, root_cause(error, config, outside), sent=True) from None
+        return protocol.read_prediction(request, response)
 
 
 def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:

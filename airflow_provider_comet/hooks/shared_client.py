@@ -17,6 +17,7 @@ from airflow_provider_comet.api.errors import (
     CometError,
     PermissionDeniedError,
     RateLimitedError,
+    TransportError,
 )
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.hooks.comet_replicate import aget_config
@@ -80,25 +81,11 @@ class SharedClient:
         """
         refused_at: float | None = None
         while True:
-            await self._slots.acquire()
-            place = _Place(self._slots)
+            sent, client = _now(), self._client
             try:
-                await self._turn(tell, give_up_at)
-                place.leave_after(SLOW_SECONDS)
-                client, sent = self._open_client, _now()
-                seen = await self._ask(client, prediction_id)
+                return await self._ask(prediction_id, tell, give_up_at)
             except (AuthenticationError, PermissionDeniedError) as error:
                 refusal = error
-            except RateLimitedError as error:
-                if error.status is not None:
-                    self._count_pause("rate_limit")
-                    self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
-                raise
-            else:
-                self._answered_at, self._refusal = _now(), None
-                return seen
-            finally:
-                place.leave()
             refused_at = _now() if refused_at is None else refused_at
             if _now() - refused_at >= KEY_PATIENCE_SECONDS:
                 raise refusal
@@ -114,41 +101,49 @@ class SharedClient:
             await asyncio.sleep(REREAD_SECONDS)
             await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
 
-    @property
-    def _open_client(self) -> AsyncCometClient:
-        if self._client is None:
-            raise RuntimeError("SharedClient is used outside of 'shared_client'")
-        return self._client
-
-    async def _ask(self, client: AsyncCometClient, prediction_id: object) -> Prediction:
-        metrics.count("comet.looks")
+    async def _ask(self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float) -> Prediction:
+        await self._slots.acquire()
+        place = _Place(self._slots)
         try:
-            seen = await client.look(prediction_id)
+            sent = now = _now()
+            if (at := self._pace.turn(now)) > now:
+                sent = await self._turn(at, tell, give_up_at)
+            if self._client is None:
+                raise RuntimeError("SharedClient is used outside of 'shared_client'")
+            place.leave_after(SLOW_SECONDS)
+            metrics.count("comet.looks")
+            seen = await self._client.look(prediction_id)
         except CometError as error:
-            metrics.count("comet.look_errors", error=type(error).__name__)
+            if error.status is not None or isinstance(error, TransportError):
+                metrics.count("comet.look_errors", error=type(error).__name__)
+            if isinstance(error, RateLimitedError) and error.status is not None:
+                self._count_pause("rate_limit")
+                self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
             raise
+        finally:
+            place.leave()
+        self._answered_at, self._refusal = _now(), None
         if seen.is_terminal and (delay := seen.finished_ago) is not None:
             metrics.timing("comet.detection_delay", delay)
         return seen
 
-    async def _turn(self, tell: Callable[[CometError], None], give_up_at: float) -> None:
+    async def _turn(self, at: float, tell: Callable[[CometError], None], give_up_at: float) -> float:
+        """Sleep until this turn, and take another one if a pause has begun meanwhile; return when it is."""
         while True:
-            now = _now()
-            if self._refusal is not None and self._pace.paused_until > now:
+            if self._refusal is not None and self._pace.paused_until > _now():
                 tell(self._refusal)
-            at = self._pace.turn(now)
             if at > give_up_at:
                 raise self._refusal or RateLimitedError("no look has its turn before the deadline")
-            if at > now:
-                await asyncio.sleep(at - now)
-            if self._pace.paused_until <= at:  # no pause has begun meanwhile
-                return
+            await asyncio.sleep(at - _now())
+            if self._pace.paused_until <= at:
+                return at
+            at = self._pace.turn(_now())
 
     def _count_pause(self, reason: str) -> None:
         if self._pace.paused_until <= _now():
             metrics.count("comet.pauses", reason=reason)
 
-    async def _has_changed(self, client: AsyncCometClient, read_before: float) -> bool:
+    async def _has_changed(self, client: AsyncCometClient | None, read_before: float) -> bool:
         """Whether there is another client now: the connection is read again if that was done before a time."""
         try:
             await self._read(read_before)
