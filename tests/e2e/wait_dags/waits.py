@@ -1,0 +1,48 @@
+"""Waits that only real Airflow processes can show: started in the triggerer, over a list, and many at once."""
+
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+MODEL = "black-forest-labs/flux-schnell"
+NEVER = "{{ dag_run.conf['never'] }}"
+AGAIN = {"retries": 1, "retry_delay": 1}
+
+
+@dag(schedule=None)
+def modes():
+    create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": "a lighthouse"})
+    PredictionSensor(task_id="from_output", prediction_id=create.output, start_from_trigger=True, retries=2)
+    PredictionSensor(task_id="from_template", prediction_id="{{ dag_run.conf['id'] }}", start_from_trigger=True)
+    PredictionSensor(task_id="late", prediction_id=NEVER, start_from_trigger=True, timeout=8, **AGAIN)
+    killed = {"execution_timeout": timedelta(seconds=15), **AGAIN}
+    PredictionSensor(task_id="killed", prediction_id=NEVER, start_from_trigger=True, **killed)
+    PredictionSensor(task_id="killed_deferred", prediction_id=NEVER, defer_after=0, **killed)
+
+
+@dag(schedule=None)
+def lists():
+    inputs = [{"prompt": "a boat"}, {"prompt": "nsfw"}, {"prompt": "a fox"}, {"refused": None}]
+    create = CreatePredictionOperator.partial(task_id="create", model=MODEL).expand(input=inputs)
+    both = {"prediction_id": create.output, "trigger_rule": "all_done", "retries": 2, "retry_delay": 1}
+    PredictionSensor(task_id="all_success", defer_after=0, **both)
+    PredictionSensor(task_id="all_done", wait_rule="all_done", **both)
+
+
+@dag(schedule=None, max_active_tasks=100)
+def restarts():
+    many = PredictionSensor.partial(task_id="wait", defer_after=0, retries=5, retry_delay=1, pool_slots=1)
+    many.expand(
+        prediction_id=CreatePredictionOperator
+        .partial(task_id="create", model=MODEL)
+        .expand(input=[{"prompt": f"picture {number}"} for number in range(40)])
+        .output
+    )
+
+
+modes()
+lists()
+restarts()
