@@ -38,7 +38,7 @@ def restarts():
     many.expand(
         prediction_id=CreatePredictionOperator
         .partial(task_id="create", model=MODEL)
-        .expand(input=[{"prompt": f"picture {number}"} for number in range(40)])
+        .expand(input=[{"prompt": f"picture {number}"} for number in range(24)])
         .output
     )
 
