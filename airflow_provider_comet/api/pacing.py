@@ -6,8 +6,8 @@ LOOKS_AT_ONCE = 16
 """Requests that one task on a worker has on their way, at most."""
 SLOWEST = 0.5
 """Looks a second that no number of 429s undercuts: a cap that halves for ever would end in silence."""
-RECOVERY = 300.0
-"""Seconds in which the cap grows from nothing to all of it: slowly, so that several triggerers come to share one."""
+DOUBLES = 300.0
+"""Seconds in which the rate doubles while no 429 comes: slowly, so that several triggerers come to share one limit."""
 PAUSE = 5.0
 """How long a 429 without a hint stops all looks."""
 
@@ -23,23 +23,31 @@ class Pace:
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
         self.paused_until = 0.0
+        self.pauses = 0
         self._next = 0.0
         self._reduced_to = per_second
         self._reduced_at = float("-inf")
+        self._grows_from = float("-inf")
 
     def rate(self, now: float) -> float:
-        """Looks per second that are let through at present."""
-        return min(self.per_second, self._reduced_to + self.per_second * (now - self._reduced_at) / RECOVERY)
+        """Looks per second that are let through at present. It does not grow in a pause, which proves nothing."""
+        doublings = (now - self._grows_from) / DOUBLES
+        if doublings > 10:  # a thousandfold: the cap
+            return self.per_second
+        return min(self.per_second, self._reduced_to * 2 ** max(0.0, doublings))
 
     def turn(self, now: float) -> float:
-        """Take the next turn: when it is. If a pause has begun by then it is void, and another one is to be taken."""
+        """Take the next turn: when it is. If ``pauses`` has changed by then it is void: another one is to be taken."""
         at = max(now, self._next, self.paused_until)
         self._next = at + 1 / self.rate(at)
         return at
 
-    def pause(self, until: float) -> None:
-        """Let nothing through before ``until``; afterwards turns are spread again."""
-        self.paused_until = max(self.paused_until, until)
+    def pause(self, now: float, until: float) -> None:
+        """Let nothing through before ``until``; afterwards turns are spread again, those of the queue anew."""
+        if until > max(now, self.paused_until):
+            self.paused_until = until
+            self.pauses += 1
+            self._next = max(until, now + 1 / self.rate(now))
 
     def limited(self, *, sent: float, now: float, retry_after: float | None, chance: float) -> None:
         """Heed a 429: pause for as long as it says, and go on at half the rate.
@@ -47,7 +55,8 @@ class Pace:
         :param sent: when the look left. Of many that were on their way together, only the first one halves the rate.
         :param chance: 0 to 1; several triggerers that were stopped together do not come back together.
         """
-        self.pause(now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance))
         if sent >= self._reduced_at:
             self._reduced_to = max(min(SLOWEST, self.per_second), self.rate(now) / 2)
             self._reduced_at = now
+        self.pause(now, now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance))
+        self._grows_from = max(self._grows_from, now, self.paused_until)

@@ -93,12 +93,15 @@ class Wait:
         The interval that was going on is kept. If it is over (the triggerer was away), the first looks are spread over
         one interval: thousands of waits start together then. Past the deadline there is no reason to wait any more.
         """
-        if self.looked_at is None or now >= self.deadline:
+        age = now - self.started_at
+        if now >= self.deadline or (self.looked_at is None and age < FIRST_LOOK_AGE):
             return 0.0
         usual = {"poke_interval": self.poke_interval, "retry_after": None}
-        delay = self.looked_at + next_look(self.looked_at - self.started_at, **usual, chance=chance) - now
+        delay = -1.0
+        if self.looked_at is not None:
+            delay = self.looked_at + next_look(self.looked_at - self.started_at, **usual, chance=chance) - now
         if delay < 0:
-            delay = chance * next_look(now - self.started_at, **usual, chance=0.5)
+            delay = chance * next_look(age, **usual, chance=0.5)
         return min(delay, self.deadline - now)
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,8 @@ KEY_PATIENCE_SECONDS = 600.0
 """How long a look outlasts a refused key: somebody may be replacing it."""
 FRESH_SECONDS = 300.0
 """A wait that begins reads the connection again if it was read longer ago: on a busy triggerer it never closes."""
+FAILURE_SECONDS = 5.0
+"""How long a connection that can't be used is not looked up again: its waits ask for it all at once."""
 AT_ONCE = 500
 SLOW_SECONDS = 10.0
 """So many looks are on their way at once. A slower one does not count any more: it would hold the others back."""
@@ -53,10 +55,13 @@ class SharedClient:
         self._client: AsyncCometClient | None = None
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
+        self._failure: CometError | None = None
+        self._failed_at = float("-inf")
         self._pace = Pace(DEFAULT_MAX_POLLS_PER_SECOND)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._answered_at = float("-inf")
         self._refusal: CometError | None = None
+        self._refused_since = float("inf")
 
     async def open(self) -> None:
         """Read the connection, unless that was done a short time ago.
@@ -86,28 +91,34 @@ class SharedClient:
                 return await self._ask(prediction_id, tell, give_up_at)
             except (AuthenticationError, PermissionDeniedError) as error:
                 refusal = error
-            refused_at = _now() if refused_at is None else refused_at
-            if _now() - refused_at >= KEY_PATIENCE_SECONDS:
+            now = _now()
+            refused_at = now if refused_at is None else refused_at
+            self._refused_since = min(now, self._refused_since)
+            if now - min(refused_at, self._refused_since) >= KEY_PATIENCE_SECONDS:
                 raise refusal
-            if await self._has_changed(client, read_before=sent):
+            # If the key works for others, only this prediction is refused. A key that is not known works for nobody.
+            before = sent if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
+            if await self._has_changed(client, read_before=before):
                 continue
             tell(refusal)
-            if self._answered_at < sent:  # or else the key works, and only this prediction is refused
+            if self._answered_at < before:
                 self._refusal = refusal
                 self._count_pause("refused_key")
-                self._pace.pause(_now() + REREAD_SECONDS)
+                self._pace.pause(_now(), _now() + REREAD_SECONDS)
             if _now() + REREAD_SECONDS > give_up_at:
                 raise refusal
             await asyncio.sleep(REREAD_SECONDS)
             await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
 
     async def _ask(self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float) -> Prediction:
+        if self._refusal is not None:
+            self._tell_refusal(prediction_id, tell)
         await self._slots.acquire()
         place = _Place(self._slots)
         try:
             sent = now = _now()
             if (at := self._pace.turn(now)) > now:
-                sent = await self._turn(at, tell, give_up_at)
+                sent = await self._turn(at, prediction_id, tell, give_up_at)
             if self._client is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
             place.leave_after(SLOW_SECONDS)
@@ -122,22 +133,32 @@ class SharedClient:
             raise
         finally:
             place.leave()
-        self._answered_at, self._refusal = _now(), None
+        self._answered_at, self._refusal, self._refused_since = _now(), None, float("inf")
         if seen.is_terminal and (delay := seen.finished_ago) is not None:
             metrics.timing("comet.detection_delay", delay)
         return seen
 
-    async def _turn(self, at: float, tell: Callable[[CometError], None], give_up_at: float) -> float:
+    async def _turn(
+        self, at: float, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
+    ) -> float:
         """Sleep until this turn, and take another one if a pause has begun meanwhile; return when it is."""
         while True:
-            if self._refusal is not None and self._pace.paused_until > _now():
-                tell(self._refusal)
+            pauses = self._pace.pauses
+            refusal = self._tell_refusal(prediction_id, tell)
             if at > give_up_at:
-                raise self._refusal or RateLimitedError("no look has its turn before the deadline")
+                raise refusal or RateLimitedError("no look has its turn before the deadline")
             await asyncio.sleep(at - _now())
-            if self._pace.paused_until <= at:
+            if self._pace.pauses == pauses:
                 return at
             at = self._pace.turn(_now())
+
+    def _tell_refusal(self, prediction_id: object, tell: Callable[[CometError], None]) -> CometError | None:
+        """Tell a wait that another one's look was refused, and that all pause."""
+        if self._refusal is None or self._pace.paused_until <= _now():
+            return None
+        refusal = CometError.from_dict({**self._refusal.to_dict(), "prediction_id": prediction_id})
+        tell(refusal)
+        return refusal
 
     def _count_pause(self, reason: str) -> None:
         if self._pace.paused_until <= _now():
@@ -145,25 +166,33 @@ class SharedClient:
 
     async def _has_changed(self, client: AsyncCometClient | None, read_before: float) -> bool:
         """Whether there is another client now: the connection is read again if that was done before a time."""
-        try:
+        with suppress(CometError):  # said in the log by the one who has read it
             await self._read(read_before)
-        except CometError as error:
-            log.warning("The key of connection %r is refused, and it can't be read again: %s", self.conn_id, error)
         return self._client is not client
 
     async def _read(self, read_before: float) -> None:
         async with self._reading:
+            if self._failure is not None and _now() - self._failed_at < FAILURE_SECONDS:
+                raise type(self._failure)(self._failure.detail)
             if self._read_at >= read_before:
                 return
-            config = await aget_config(self.conn_id)
-            self._read_at = _now()
-            self._pace.per_second = config.max_polls_per_second
-            if self._client is not None and self._client.config == config:
-                return
+            try:
+                await self._open_new()
+            except CometError as error:
+                self._failure, self._failed_at = error, _now()
+                if self._client is not None:
+                    log.warning("Connection %r can't be read again: %s", self.conn_id, error)
+                raise
+            self._failure, self._read_at = None, _now()
+
+    async def _open_new(self) -> None:
+        config = await aget_config(self.conn_id)
+        if self._client is None or self._client.config != config:
             from airflow_provider_comet.async_client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
 
             # The one before stays open for what is on its way, until the last wait is over.
             self._client = await self._clients.enter_async_context(AsyncCometClient(config))
+            self._pace.per_second = config.max_polls_per_second
 
 
 class _Place:

@@ -152,6 +152,9 @@ class PredictionTrigger(BaseTrigger):
                 look = await client.look(prediction_id, tell, give_up_at)
             except CometError as error:
                 look = error
+            except Exception as error:
+                self.log.exception("Waiting for prediction %s failed", prediction_id)
+                return CometError(f"{type(error).__name__}: {error}")
             tell(look)
             ended = wait.after(look, now=loop.time() + offset, chance=random.random())
         return ended

@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import httpx
@@ -92,6 +93,9 @@ class TaskRunner:
         self.expiry: dict[str, Any] = {}  # of what is in it
         self.on_store: Callable[[str, Any], int] = lambda method, value: 200  # status of each access, before it happens
         self.xcoms: dict[str, Any] = {}
+        self.mapped: dict[str, list[Any]] = {}  # outputs of mapped tasks: instances without one are not in it
+        self.instances: dict[str, int] = {}  # how many of them a mapped task has
+        self.asked: list[str] = []  # method and path of each request
         self.started_at: dict[str, dt.datetime] = {}
         self._pushed: dict[str, Any] = {}
         self._rendered: dict[str, Any] = {}
@@ -182,6 +186,10 @@ class TaskRunner:
 
         path = request.url.path
         body: Any = json.loads(request.content) if request.content else None
+        self.asked.append(f"{request.method} {path}")
+        if path.endswith("task-instances/count"):
+            counts = [self.instances.get(one, 1) for one in request.url.params.get_list("task_ids")]
+            return httpx.Response(200, json=sum(counts))
         if path.endswith("/run"):
             return httpx.Response(200, json=self._context())
         if path.endswith("/state"):
@@ -203,6 +211,9 @@ class TaskRunner:
         if found := re.search(r"store/ti/[^/]+/([^/]+)$", path):
             return self._stored(request.method, f"{self._scope}/{found[1]}", body)
         if found := re.search(r"xcoms/(.+?)(/slice|/item/\d+)?$", path):
+            task_id = found[1].split("/")[-2]
+            if task_id in self.mapped and request.method != "POST":
+                return self._mapped_xcom(request, self.mapped[task_id], found[2] or "")
             return self._xcom(request, found[1], bool(found[2]), body)
         return httpx.Response(200, json={})
 
@@ -232,6 +243,20 @@ class TaskRunner:
         if name in self.xcoms:
             return httpx.Response(200, json={"key": key, "value": self.xcoms[name]})
         return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such XCom"}})
+
+    def _mapped_xcom(self, request: httpx.Request, values: list[Any], part: str) -> httpx.Response:
+        import httpx
+
+        if request.method == "HEAD":
+            return httpx.Response(200, headers={"Content-Range": f"map_indexes {len(values)}"})
+        if part == "/slice":
+            bounds = [request.url.params.get(name) for name in ("start", "stop", "step")]
+            wanted = slice(*(None if bound is None else int(bound) for bound in bounds))
+            return httpx.Response(200, json=values[wanted])
+        offset = int(part.split("/")[-1] or 0)
+        if offset >= len(values):
+            return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "no such XCom"}})
+        return httpx.Response(200, json=values[offset])
 
     def _context(self) -> dict[str, Any]:
         moment = START.isoformat()
@@ -280,6 +305,7 @@ class Clock:
         self.on_sleep: Callable[[float], None] = lambda seconds: None
         self._sleepers: list[float] = []
         self._looking = 0
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def time(self) -> float:
         return self.now
@@ -323,7 +349,10 @@ class Clock:
         return counted
 
     def _loop(self) -> Any:
-        return _Patched(asyncio.get_running_loop(), time=self.monotonic)
+        loop = asyncio.get_running_loop()
+        if loop not in self._loops:  # one for each loop: what is shared on a loop is found by it
+            self._loops[loop] = _Patched(loop, time=self.monotonic)
+        return self._loops[loop]
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make all waiting of the package, and of Airflow's sensors, go by this clock."""

@@ -57,9 +57,9 @@ with DAG("clear_tasks", schedule=None):
     create("twice_queued")
     create("twice_running", **WORKER)
 
-    create("kept", timeout=8, **WORKER)
-    create("deleted", timeout=8, **WORKER)
-    create("kept_mapped", indexes=3, timeout=8, **WORKER)
+    create("kept", timeout=20, **WORKER)
+    create("deleted", timeout=20, **WORKER)
+    create("kept_mapped", indexes=3, timeout=20, **WORKER)
 
 with DAG("clear_run", schedule=None):
     create("run_plain")
