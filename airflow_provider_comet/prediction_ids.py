@@ -23,18 +23,22 @@ def given_ids(value: Any, context: Context) -> str | list[str | None]:
     """
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return check_prediction_id(value)
-    ids = check_prediction_ids(value[:])
-    _report_gaps(value, len(ids), context)
+    is_derived = type(value).__module__ == "airflow.sdk.definitions.xcom_arg"  # map, zip, concat: they know no slices
+    ids = check_prediction_ids([*value] if is_derived else value[:])
+    source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
+    if source is not None:
+        _report_gaps(source, len(ids), context)
     return ids
 
 
-def _report_gaps(value: Any, found: int, context: Context) -> None:
+def _report_gaps(source: Any, found: int, context: Context) -> None:
     """Say how many instances of a mapped create have no id: Airflow leaves them out without a word."""
-    source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
-    if source is None:
-        return
     ti = context["ti"]
-    expected = ti.get_ti_count(dag_id=source.dag_id, task_ids=[source.task_id], run_ids=[ti.run_id])
+    try:
+        expected = ti.get_ti_count(dag_id=source.dag_id, task_ids=[source.task_id], run_ids=[ti.run_id])
+    except Exception as error:  # a report that fails must not end a wait
+        log.warning("The instances of task %r can't be counted: %s", source.task_id, error)
+        return
     if expected > found:
         log.warning(
             "%s of %s instances of task %r have no id (they failed or were skipped). The results of the others follow "
