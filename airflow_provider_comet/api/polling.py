@@ -110,6 +110,7 @@ class Wait:
         Trouble that may pass is waited out until the deadline: it says nothing about a prediction that is paid for. The
         clock comes last, so that a result which is there is never lost to a wait that was itself interrupted.
         """
+        self._looks += 1
         if isinstance(look, Prediction):
             if look.is_terminal:
                 return look
@@ -137,7 +138,6 @@ class Wait:
 
     def news(self, look: Prediction | CometError, now: float) -> tuple[int, str] | None:
         """Log level and words for what changed since the last look, or a sign of life every few minutes."""
-        self._looks += 1
         if isinstance(look, Prediction):
             seen, level = f"status {look.status!r}", logging.INFO
             text = f"Prediction {self.prediction_id}: {seen}"

@@ -19,7 +19,7 @@ from airflow_provider_comet import outcome
 from airflow_provider_comet.api.config import DEFAULT_BASE_URL, NUMBERS, Config
 from airflow_provider_comet.api.errors import CometError, ConfigurationError
 from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE
-from airflow_provider_comet.api.polling import Wait, Waits
+from airflow_provider_comet.api.polling import PATIENCE, Wait, Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -162,11 +162,16 @@ class CometReplicateHook(BaseHook):
         return waits.delay(time.time())
 
     def read(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
-        """Return predictions as they are now, by id, or why they can't be read: ``get_prediction``, several at once."""
+        """Return predictions as they are now, by id, or why they can't be read: several at once.
+
+        Trouble that may pass is waited out for two minutes, for all of them together.
+        """
+        patient_until = time.monotonic() + PATIENCE
 
         def read(prediction_id: str) -> Prediction | CometError:
+            is_patient = time.monotonic() < patient_until
             try:
-                return self.get_prediction(prediction_id)
+                return self.get_prediction(prediction_id) if is_patient else self.client.look(prediction_id)
             except CometError as error:
                 return error.about(prediction_id)
 

@@ -16,8 +16,8 @@ from airflow_provider_comet.api.errors import (
     AuthenticationError,
     CometError,
     PermissionDeniedError,
+    PredictionNotFoundError,
     RateLimitedError,
-    TransportError,
 )
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.hooks.comet_replicate import aget_config
@@ -123,20 +123,29 @@ class SharedClient:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
             place.leave_after(SLOW_SECONDS)
             metrics.count("comet.looks")
-            seen = await self._client.look(prediction_id)
-        except CometError as error:
-            if error.status is not None or isinstance(error, TransportError):
-                metrics.count("comet.look_errors", error=type(error).__name__)
-            if isinstance(error, RateLimitedError) and error.status is not None:
-                self._count_pause("rate_limit")
-                self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
-            raise
+            try:
+                seen = await self._client.look(prediction_id)
+            except CometError as error:
+                self._heed(error, sent)
+                raise
         finally:
             place.leave()
-        self._answered_at, self._refusal, self._refused_since = _now(), None, float("inf")
+        self._key_works()
         if seen.is_terminal and (delay := seen.finished_ago) is not None:
             metrics.timing("comet.detection_delay", delay)
         return seen
+
+    def _heed(self, error: CometError, sent: float) -> None:
+        """Take from an error what is news for all."""
+        metrics.count("comet.look_errors", error=type(error).__name__)
+        if isinstance(error, PredictionNotFoundError):
+            self._key_works()
+        elif isinstance(error, RateLimitedError):
+            self._count_pause("rate_limit")
+            self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
+
+    def _key_works(self) -> None:
+        self._answered_at, self._refusal, self._refused_since = _now(), None, float("inf")
 
     async def _turn(
         self, at: float, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
