@@ -6,8 +6,9 @@ LOOKS_AT_ONCE = 16
 """Requests that one task on a worker has on their way, at most."""
 SLOWEST = 0.5
 """Looks a second that no number of 429s undercuts: a cap that halves for ever would end in silence."""
-DOUBLES = 300.0
-"""Seconds in which the rate doubles while no 429 comes: slowly, so that several triggerers come to share one limit."""
+RECOVERY = 300.0
+"""Seconds in which the rate grows from nothing to the cap: slowly, so that several triggerers come to share one limit,
+and by a fixed amount, so that rare 429s for another reason (CometAPI: "temporary saturation") do not wear it down."""
 PAUSE = 5.0
 """How long a 429 without a hint stops all looks."""
 
@@ -31,10 +32,8 @@ class Pace:
 
     def rate(self, now: float) -> float:
         """Looks per second that are let through at present. It does not grow in a pause, which proves nothing."""
-        doublings = (now - self._grows_from) / DOUBLES
-        if doublings > 10:  # a thousandfold: the cap
-            return self.per_second
-        return min(self.per_second, self._reduced_to * 2 ** max(0.0, doublings))
+        grown = self.per_second * max(0.0, now - self._grows_from) / RECOVERY
+        return min(self.per_second, self._reduced_to + grown)
 
     def turn(self, now: float) -> float:
         """Take the next turn: when it is. If ``pauses`` has changed by then it is void: another one is to be taken."""
