@@ -66,9 +66,13 @@ class SharedClient:
     async def open(self) -> None:
         """Read the connection, unless that was done a short time ago.
 
-        :raises ConfigurationError: it can't be used.
+        :raises ConfigurationError: it can't be used. One that could be used before is used on.
         """
-        await self._read(_now() - FRESH_SECONDS)
+        try:
+            await self._read(_now() - FRESH_SECONDS)
+        except CometError:
+            if self._client is None:
+                raise
 
     async def close(self) -> None:
         """Close all connections."""
