@@ -522,7 +522,7 @@ def test_trigger_after_grace(row: Row, break_it: Callable[..., None], comet: Emu
     prediction = new_prediction(comet)
     break_it()
     event = event_of(trigger(prediction, clock, started_at=clock.time() - 61))
-    assert clock.sleeps == []
+    assert len(clock.sleeps) <= 1  # it was not looked at before, so the first look is one of many: spread
     error = outcome.from_event(event)
     assert isinstance(error, e.CometError)
     check(error, row, e.PredictionNotFoundError, prediction)

@@ -161,7 +161,7 @@ def test_airflow_providers_links(cli: Any) -> None:
 
 
 def test_airflow_shows_the_form(cli: Any) -> None:
-    """Airflow takes labels and both fields of the connection form from the metadata."""
+    """Airflow takes labels and all fields of the connection form from the metadata."""
     assert {"field_behaviours": "cometapi"} in parsed(cli("behaviours", "--output", "json"))
     fields = {
         one["connection_parameter_name"]: one["field_type"]
@@ -171,4 +171,5 @@ def test_airflow_shows_the_form(cli: Any) -> None:
     assert fields == {
         "extra__cometapi__connect_timeout": ["number", "null"],
         "extra__cometapi__read_timeout": ["number", "null"],
+        "extra__cometapi__max_polls_per_second": ["number", "null"],
     }
