@@ -1,16 +1,19 @@
-# Needs only make and Python >= 3.11. Everything else is installed into .venv (and .venv-3.0), nothing outside this folder.
+# Needs only make and Python >= 3.11. Everything else is installed into .venv (and .venv-3.0, .venv-bench), nothing outside this folder.
 PYTHON ?= python3
 
 AIRFLOW := 3.3.2
 AIRFLOW_COMPAT := 3.0.6
 LOCK := constraints/airflow-3.3.txt
 LOCK_COMPAT := constraints/airflow-3.0.txt
+LOCK_BENCH := constraints/benchmarks.txt
 LOCK_PYTHON := 3.11
 
 VENV := .venv
 VENV_COMPAT := .venv-3.0
+VENV_BENCH := .venv-bench
 READY := $(VENV)/.ready
 READY_COMPAT := $(VENV_COMPAT)/.ready
+READY_BENCH := $(VENV_BENCH)/.ready
 # What decides about an installation: a change here makes the next call install again.
 INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 
@@ -18,7 +21,7 @@ INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-compat e2e lock
+.PHONY: help setup demo up test test-compat e2e bench lock
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -45,8 +48,11 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)
 
-e2e: $(READY)  ## real Airflow processes: kills at every point, clears, the search for leaked keys (about 12 minutes)
+e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, the search for leaked keys (about 15 minutes)
 	$(VENV)/bin/python -m pytest -s tests/e2e
+
+bench: $(READY_BENCH)  ## CPU, memory and imports against other ways to wait (8 minutes; WRITE=1 renews docs/benchmarks.md)
+	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --all-extras --python-version $(LOCK_PYTHON) --upgrade \
@@ -55,7 +61,10 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --all-ex
 # common-compat is the exception: its asynchronous connection look-up came later, and is tested here against 3.0.6.
 COMPAT_AGE = --exclude-newer 2025-09-10 --exclude-newer-package apache-airflow-providers-common-compat=2026-11-01
 
-lock: $(VENV)/bin/uv  ## make both files in constraints/ anew
+# What `make bench` measures us against. Their lock holds only what the main one does not.
+PEERS := apache-airflow-providers-http apache-airflow-providers-openai apache-airflow-providers-dbt-cloud
+
+lock: $(VENV)/bin/uv  ## make the files in constraints/ anew
 	@mkdir -p constraints
 	@echo 'apache-airflow==$(AIRFLOW)' > $(VENV)/pin.txt
 	@{ echo '# Made by `make lock`: the tested set for Airflow $(AIRFLOW) on Python $(LOCK_PYTHON).'; \
@@ -64,8 +73,11 @@ lock: $(VENV)/bin/uv  ## make both files in constraints/ anew
 	@{ echo '# Made by `make lock`: the tested set for Airflow $(AIRFLOW_COMPAT) on Python $(LOCK_PYTHON).'; \
 		echo '# As old as that Airflow (it does not run with newer FastAPI and Pydantic), except common-compat; recipe in the Makefile.'; \
 		$(COMPILE) $(VENV)/pin.txt $(COMPAT_AGE); } > $(VENV)/lock-compat.txt
-	@mv $(VENV)/lock.txt $(LOCK) && mv $(VENV)/lock-compat.txt $(LOCK_COMPAT)
-	@wc -l $(LOCK) $(LOCK_COMPAT)
+	@printf '%s\n' $(PEERS) > $(VENV)/peers.txt
+	@{ echo '# Made by `make lock`: what `make bench` measures us against, and what it needs on top of $(LOCK).'; \
+		$(COMPILE) $(VENV)/lock.txt $(VENV)/peers.txt | grep -vxFf $(VENV)/lock.txt; } > $(VENV)/lock-bench.txt
+	@mv $(VENV)/lock.txt $(LOCK) && mv $(VENV)/lock-compat.txt $(LOCK_COMPAT) && mv $(VENV)/lock-bench.txt $(LOCK_BENCH)
+	@wc -l $(LOCK) $(LOCK_COMPAT) $(LOCK_BENCH)
 
 # A clear word before anything is installed. common-compat >= 1.21, which we need, exists for Python >= 3.11 only.
 define check_python
@@ -75,11 +87,11 @@ define check_python
 		v == "$(LOCK_PYTHON)" or print("The locks are made and tested for Python $(LOCK_PYTHON); the same releases are installed for " + v + ".")'
 endef
 
-# install(venv, lock, Airflow version): what we got is asserted, because a resolver may quietly pick an older Airflow.
+# install(venv, lock, Airflow version, more): what we got is asserted, because a resolver may quietly pick an older Airflow.
 define install
 	@echo 'Installing Airflow $(3) into $(1) ...'
 	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --compile-bytecode --constraints $(2) --build-constraints $(2) \
-		'apache-airflow==$(3)' -e '.[dev]'
+		'apache-airflow==$(3)' -e '.[dev]' $(4)
 	@$(1)/bin/python -m compileall -q airflow_provider_comet
 	@$(1)/bin/python -c 'import sys; from importlib.metadata import version; v = version("apache-airflow-core"); \
 		v == "$(3)" or sys.exit("Airflow $(3) was asked for and " + v + " was installed")'
@@ -91,6 +103,9 @@ $(READY): $(VENV)/bin/uv $(LOCK) $(INPUTS)
 
 $(READY_COMPAT): $(VENV_COMPAT)/bin/uv $(LOCK_COMPAT) $(INPUTS)
 	$(call install,$(VENV_COMPAT),$(LOCK_COMPAT),$(AIRFLOW_COMPAT))
+
+$(READY_BENCH): $(VENV_BENCH)/bin/uv $(LOCK) $(LOCK_BENCH) $(INPUTS)
+	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),--constraints $(LOCK_BENCH) $(PEERS))
 
 %/bin/uv:
 	$(check_python)

@@ -1,0 +1,113 @@
+"""``python -m benchmarks [PART ...]``: measure, print, keep the figures.
+
+Each run is kept as ``.bench/<time>.json`` and compared with the one before. ``--write`` puts the tables of the parts
+that were measured into docs/benchmarks.md, ``--compare`` only compares two runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe
+from benchmarks.report import Part, Table, Target, compare, write_markdown
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / ".bench"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+
+
+def _simulated() -> Part:
+    """What ``simulate_polling`` says: it stands for itself, and has no tables of ours."""
+    simulation: Any = import_module("benchmarks.simulate_polling")
+    figures = simulation.run()
+    rows = [
+        [
+            f"{mean:g} s",
+            *(f"{figures[f'requests_{mean:g}_age_{age:g}']:.1f}" for age in simulation.START_AGES),
+            f"{figures[f'relative_delay_{mean:g}']:.1%}",
+        ]
+        for mean in simulation.MEANS
+    ]
+    return Part(
+        title="Requests and detection delay",
+        tables=[Table(["a prediction of about", "looks", "looks, seen from 2 s on", "seen late by"], rows)],
+        figures=figures,
+        ratios=list(simulation.TARGETS),
+        targets=[Target(name, name.replace("_", " "), limit) for name, limit in simulation.TARGETS.items()],
+        notes=[
+            "`benchmarks/simulate_polling.py` runs the schedule itself under a virtual clock; its docstring says how."
+        ],
+    )
+
+
+def _module(name: str) -> Callable[[], Part]:
+    """A part that is a module with ``run() -> Part``; imported when it is its turn."""
+
+    def run() -> Part:
+        part = import_module(f"benchmarks.{name}").run()
+        assert isinstance(part, Part)
+        return part
+
+    return run
+
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "requests": _simulated,
+    "cpu": _module("cpu_per_poll"),
+    "many": _module("many_waits"),
+    "slow": _module("slow_answers"),
+    "imports": _module("imports"),
+}
+"""In the order in which they run."""
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what docs/benchmarks.md says.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all of them")
+    parser.add_argument("--write", nargs="?", type=Path, const=DOCUMENT, metavar="FILE", help=f"renew {DOCUMENT.name}")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar="JSON", help="of two earlier runs, and do nothing else"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    if arguments.compare:
+        before, after = (json.loads(path.read_text(encoding="utf-8"))["parts"] for path in arguments.compare)
+        print(compare(before, after).text())
+        return
+    _run(arguments.parts or list(PARTS), arguments.write)
+
+
+def _run(names: list[str], document: Path | None) -> None:
+    machine = describe()
+    print(machine.text() + "\n", flush=True)
+    parts: dict[str, Part] = {}
+    for name in names:
+        began = time.monotonic()
+        parts[name] = PARTS[name]()
+        print(parts[name].text() + f"({time.monotonic() - began:.0f} s)\n", flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    earlier = sorted(RESULTS.glob("*.json"))
+    path = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    results = {name: part.to_json() for name, part in parts.items()}
+    path.write_text(
+        json.dumps({"machine": {row[0]: row[1] for row in machine.rows}, "parts": results}, indent=1), encoding="utf-8"
+    )
+    if earlier and (table := compare(json.loads(earlier[-1].read_text(encoding="utf-8"))["parts"], results)).rows:
+        print(f"== Against the run before ({earlier[-1].name})\n\n{table.text()}\n")
+    print(f"The figures are in {path.relative_to(ROOT)}")
+    if document is not None:
+        blocks = {"machine": f"{machine.markdown()}", **{name: part.markdown() for name, part in parts.items()}}
+        write_markdown(document, blocks)
+
+
+if __name__ == "__main__":
+    main()

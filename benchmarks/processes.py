@@ -1,0 +1,84 @@
+"""Processes that are asked by lines of JSON: one for the server, one for each way to wait."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+PATIENCE = 300.0
+"""Seconds after which a process that gives no answer is ended: a benchmark that hangs says nothing."""
+
+
+class Process:
+    """A module of this folder, running; as a context manager it ends with the block.
+
+    :param arguments: the module below ``benchmarks``, and what it gets.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        module, *rest = arguments
+        self._name = module
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}", *rest],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.hello = self._answer()
+
+    def ask(self, **command: Any) -> Any:
+        """Send a command and return the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        watch = threading.Timer(PATIENCE, self._process.kill)
+        watch.start()
+        line = self._process.stdout.readline()
+        watch.cancel()
+        if line:
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        raise RuntimeError(f"benchmarks.{self._name} has ended:\n{self._errors.read()[-3000:]}")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+
+def client(way: str, ca: str | None = None) -> Process:
+    """A process that waits in one way (see ``ways.WAYS``)."""
+    return Process("client", way, *(["--ca", ca] if ca else []))
+
+
+def server(tls: Path | None = None, slow_share: float = 0.0, slow_seconds: float = 0.0) -> Process:
+    """A server; its ``hello`` says where.
+
+    :param tls: serve https; a folder for the authority's certificate.
+    """
+    options = ["--slow-share", str(slow_share), "--slow-seconds", str(slow_seconds)]
+    return Process("server", *options, *(["--tls", str(tls)] if tls else []))
