@@ -51,7 +51,7 @@ test-compat: $(READY_COMPAT)  ## imports, provider validation and every example 
 e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, the search for leaked keys (about 15 minutes)
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
-bench: $(READY_BENCH)  ## CPU, memory and imports against other ways to wait (8 minutes; WRITE=1 renews docs/benchmarks.md)
+bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (half an hour; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)
 	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.

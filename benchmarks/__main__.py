@@ -64,20 +64,25 @@ PARTS: dict[str, Callable[[], Part]] = {
     "many": _module("many_waits"),
     "slow": _module("slow_answers"),
     "imports": _module("imports"),
+    "triggerer": _module("triggerer"),
+    "end_to_end": _module("end_to_end"),
 }
 """In the order in which they run."""
+ON_REQUEST: dict[str, Callable[[], Part]] = {"restart": _module("restart"), "soak": _module("soak")}
+"""Long ones, whose verdict does not depend on the machine: they run when they are named."""
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what docs/benchmarks.md says.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all of them")
+    known = f"of {', '.join(PARTS)} (default) and {', '.join(ON_REQUEST)}"
+    parser.add_argument("parts", nargs="*", metavar="PART", help=known)
     parser.add_argument("--write", nargs="?", type=Path, const=DOCUMENT, metavar="FILE", help=f"renew {DOCUMENT.name}")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar="JSON", help="of two earlier runs, and do nothing else"
     )
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(PARTS):
+    if unknown := set(arguments.parts) - {*PARTS, *ON_REQUEST}:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if arguments.compare:
         before, after = (json.loads(path.read_text(encoding="utf-8"))["parts"] for path in arguments.compare)
@@ -92,7 +97,7 @@ def _run(names: list[str], document: Path | None) -> None:
     parts: dict[str, Part] = {}
     for name in names:
         began = time.monotonic()
-        parts[name] = PARTS[name]()
+        parts[name] = (PARTS | ON_REQUEST)[name]()
         print(parts[name].text() + f"({time.monotonic() - began:.0f} s)\n", flush=True)
     RESULTS.mkdir(exist_ok=True)
     earlier = sorted(RESULTS.glob("*.json"))

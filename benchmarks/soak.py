@@ -1,178 +1,218 @@
-"""Half an hour of 2,000 waits in one event loop, against a server that fails in every way: nothing is lost or leaks.
+"""Half an hour of 2,000 waits at a time while the API fails in every way it can: nothing gets lost and nothing grows.
 
-``python -m benchmarks.soak [seconds]``. Each prediction ends at a random moment of the last tenth, so that all are
-waited for nearly all the time. Every tenth answer is a fault (5xx with and without envelope, a web page with a 5xx, a
-dropped connection, one that is slow, now and then a 429), and for a minute and a half the key is refused.
+All waits are ``PredictionTrigger``s in the event loop of this process, as in a triggerer; the API is
+``benchmarks.soak_server``. For each wait that ends a new one begins, until the time is up; then the last ones end.
+Every result is compared with what its prediction must have made. Memory is the unique set size of this process; its
+slope is that of the best straight line after the first five minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-import multiprocessing
 import os
 import random
-import sys
 import time
-from collections import Counter
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from statistics import fmean, median
+from typing import Any
 
 import psutil
 
+from benchmarks.processes import Process
+from benchmarks.report import Part, Table, Target, number
+from benchmarks.soak_server import output_of
 from tests.support import private_airflow
 
-if TYPE_CHECKING:
-    from aiohttp import web
-
-WAITS = 2_000
-KEY = "sk-soak-0123456789"
-WARM_UP = 300.0
-"""Seconds before memory is judged: the first looks, pools and caches."""
-TARGETS = {"lost": 0.0, "wrong": 0.0, "tasks_left": 0.0, "sockets_left": 0.0, "mb_per_10_minutes": 1.0}
-
-
-def serve(pipe: Connection, seconds: float) -> None:
-    """The server's process: predictions are a function of id and time."""
-    from aiohttp import web
-
-    began = time.time()
-    chance = random.Random(1)
-    ends = {number: began + seconds * (0.9 + 0.1 * chance.random()) for number in range(WAITS)}
-    seen: Counter[str] = Counter()
-
-    def fault() -> tuple[str, int, str, dict[str, str]] | None:
-        now = time.time() - began
-        if 0.5 * seconds < now < 0.5 * seconds + min(90.0, 0.05 * seconds):
-            return "401", 401, '{"error": {"message": "Invalid token", "code": ""}}', {}
-        if chance.random() > 0.1:
-            return None
-        if chance.random() < 0.02:
-            return "429", 429, '{"error": {"message": "slow down", "code": ""}}', {"Retry-After": "3"}
-        return chance.choice([
-            ("500", 500, "Internal Server Error", {}),
-            ("502", 502, "<!doctype html><title>Bad gateway</title>", {"Content-Type": "text/html"}),
-            ("503", 503, '{"error": {"message": "no channel", "code": "get_channel_failed"}}', {}),
-            ("garbage", 200, '{"id": ', {}),
-            ("dropped", 0, "", {}),
-            ("slow", 1, "", {}),
-        ])
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if request.path == "/seen":
-            return web.json_response(seen)
-        number = int(request.path.rsplit("-", 1)[1])
-        kind, status, body, headers = fault() or ("ok", 1, "", {})
-        seen[kind] += 1
-        if status > 1:
-            return web.Response(status=status, body=body.encode(), headers=headers)
-        if kind == "dropped":
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
-        if kind == "slow":
-            await asyncio.sleep(chance.uniform(5, 30))
-        is_done = time.time() >= ends[number]
-        prediction = {
-            "id": f"soak-{number}",
-            "status": "succeeded" if is_done else "processing",
-            "output": [f"https://files.example/{number}.webp"] if is_done else None,
-            "created_at": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(began)),
-        }
-        return web.json_response(prediction)
-
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", handle)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        pipe.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(main())
+WAITS = 2000
+DURATIONS = (5.0, 240.0)
+"""Seconds that predictions take, uniform."""
+LOOKS_PER_SECOND = 200
+BEGIN_SECONDS = 20.0
+"""The first waits begin over this time."""
+WARM_SECONDS = 300.0
+SAMPLE_SECONDS = 5.0
+KEY_EVERY_SECONDS = 420.0
+KEY_UNKNOWN_SECONDS = 25.0
+"""So often the API's key changes, and so much later the connection knows the new one."""
+MOST_RESULTS = 1_000_000
+SLOPE_LIMIT_MB = 1.0
+NOTES = [
+    f"{WAITS:,} `PredictionTrigger`s at a time in one event loop, each for a prediction of {DURATIONS[0]:g} to "
+    f"{DURATIONS[1]:g} s; for each that ends another one begins. The server answers with 500s, 503s, web pages, cut "
+    "JSON, dropped connections, unknown ids and slow answers at random, with bursts of 429s, and changes its key every "
+    "seven minutes. Every result is compared with what its prediction must have made. Memory is the process's own "
+    "(unique set size), its slope that of the best line after five minutes.",
+]
 
 
-async def soak(seconds: float) -> dict[str, float]:
-    """Wait for all, and measure this process meanwhile."""
-    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+class Soak:
+    """The waits, and what is known of their ends. What it remembers does not grow: that would look like a leak.
 
-    me = psutil.Process()
-    results: dict[int, Any] = {}
-    memory: list[tuple[float, float]] = []
+    :param server: the API.
+    :param seconds: how long new waits begin.
+    """
 
-    async def wait(number: int) -> None:
-        async for event in PredictionTrigger(f"soak-{number}", deadline=time.time() + seconds + 600).run():
-            results[number] = json.loads(json.dumps(event.payload))
+    def __init__(self, server: Process, seconds: float) -> None:
+        self._server = server
+        self._ends_at = time.monotonic() + seconds
+        self._began = 0
+        self._ended = bytearray(MOST_RESULTS)
+        self._delays = array("f", bytes(4 * MOST_RESULTS))
+        self.wrong = 0
+        self.samples: list[tuple[float, float, int, int]] = []
+        self._chance = random.Random(1)
 
-    async def watch() -> None:
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Waits begun, ended as they should, and ended twice."""
+        return self._began, sum(map(bool, self._ended)), sum(count > 1 for count in self._ended)
+
+    def delays(self) -> list[float]:
+        """Seconds from the end of each prediction to the end of its wait, sorted."""
+        return sorted(delay for delay, count in zip(self._delays, self._ended, strict=True) if count)
+
+    async def run(self) -> None:
+        """Wait, one after the other, in as many lanes as there are waits at a time."""
+        watching = [asyncio.create_task(self._sample()), asyncio.create_task(self._change_keys())]
+        async with asyncio.TaskGroup() as group:
+            for lane in range(WAITS):
+                group.create_task(self._lane(BEGIN_SECONDS * lane / WAITS))
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _lane(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        while time.monotonic() < self._ends_at:
+            self._began += 1
+            seconds = self._chance.uniform(*DURATIONS)
+            # One task for each wait, as a triggerer has them.
+            await asyncio.create_task(self._wait(self._began, seconds))
+
+    async def _wait(self, position: int, seconds: float) -> None:
+        from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+        now = time.time()
+        prediction_id = f"soak-{position}-{int(now * 1000)}-{int((now + seconds) * 1000)}"
+        trigger = PredictionTrigger(prediction_id, started_at=now)
+        events = [event.payload async for event in trigger.run()]
+        delay = time.time() - now - seconds
+        if len(events) == 1 and self._is_right(events[0], prediction_id, position):
+            self._ended[position] += 1
+            self._delays[position] = delay
+        else:
+            self.wrong += 1
+            print(f"WRONG: {json.dumps(events)[:500]}", flush=True)
+
+    def _is_right(self, event: Any, prediction_id: str, position: int) -> bool:
+        summary = event.get("summary") or {}
+        seen = (summary.get("id"), summary.get("status"), summary.get("files"))
+        return seen == (prediction_id, "succeeded", [output_of(position)])
+
+    async def _sample(self) -> None:
         began = time.monotonic()
+        process = psutil.Process()
         while True:
-            await asyncio.sleep(5)
-            memory.append((time.monotonic() - began, me.memory_info().rss / 2**20))
+            memory = process.memory_full_info().uss / 1e6
+            tasks = len(asyncio.all_tasks())
+            self.samples.append((time.monotonic() - began, memory, process.num_fds(), tasks))
+            if len(self.samples) % 12 == 0:
+                at, size, files, _ = self.samples[-1]
+                print(
+                    f"{at:5.0f} s: {size:.2f} MB, {files} open files, {tasks} tasks, {self._began} waits begun, "
+                    f"{self.wrong} wrong",
+                    flush=True,
+                )
+            await asyncio.sleep(SAMPLE_SECONDS)
 
-    tasks, sockets = len(asyncio.all_tasks()), me.num_fds()
-    watcher = asyncio.create_task(watch())
-    await asyncio.gather(*[wait(number) for number in range(WAITS)])
-    watcher.cancel()
-    await asyncio.sleep(0.5)
-    flat = [(at, size) for at, size in memory if min(WARM_UP, seconds / 3) < at < 0.9 * seconds]
-    return {
-        "results": float(len(results)),
-        "lost": float(WAITS - len(results)),
-        "wrong": float(sum(not is_right(number, event) for number, event in results.items())),
-        "tasks_left": float(len(asyncio.all_tasks()) - tasks),
-        "sockets_left": float(me.num_fds() - sockets),
-        "mb_per_10_minutes": slope(flat) * 600,
-        "peak_mb": max(size for _, size in memory),
+    async def _change_keys(self) -> None:
+        while True:
+            await asyncio.sleep(KEY_EVERY_SECONDS / 2)
+            answer = await asyncio.to_thread(self._server.ask, change_key=True)
+            await asyncio.sleep(KEY_UNKNOWN_SECONDS)
+            connect(self._server.hello["url"], answer["key"])
+            await asyncio.sleep(KEY_EVERY_SECONDS / 2)
+
+
+def connect(url: str, key: str) -> None:
+    """Let Airflow know the connection."""
+    extra = {"max_polls_per_second": LOOKS_PER_SECOND}
+    connection = {"conn_type": "cometapi", "host": url, "password": key, "extra": extra}
+    os.environ["AIRFLOW_CONN_COMETAPI_DEFAULT"] = json.dumps(connection)
+
+
+def slope(samples: Sequence[tuple[float, float]]) -> float:
+    """The slope of the best straight line; 0 without two moments."""
+    middle = fmean(x for x, _ in samples), fmean(y for _, y in samples)
+    spread = sum((x - middle[0]) ** 2 for x, _ in samples)
+    return sum((x - middle[0]) * (y - middle[1]) for x, y in samples) / spread if spread else 0.0
+
+
+@asynccontextmanager
+async def counted() -> AsyncIterator[dict[str, float]]:
+    """How many more tasks and sockets this process has afterwards; what is being closed gets half a second."""
+    figures: dict[str, float] = {}
+    for sign in (-1, 1):
+        if sign > 0:
+            yield figures
+            await asyncio.sleep(0.5)
+        gc.collect()
+        figures["tasks_left"] = figures.get("tasks_left", 0) + sign * len(asyncio.all_tasks())
+        figures["sockets_left"] = figures.get("sockets_left", 0) + sign * len(psutil.Process().net_connections("all"))
+
+
+async def soak(server: Process, seconds: float) -> dict[str, float]:
+    """Run it in this loop, and give its figures."""
+    run = Soak(server, seconds)
+    connect(server.hello["url"], server.hello["key"])
+    await asyncio.to_thread(int)  # the loop's threads exist before anything is counted
+    used = psutil.Process().cpu_times()
+    began = time.monotonic()
+    async with counted() as figures:
+        await run.run()
+    took = time.monotonic() - began
+    cpu = psutil.Process().cpu_times()
+    steady = [(at, memory) for at, memory, _, _ in run.samples if WARM_SECONDS <= at <= seconds] or [(0.0, 0.0)]
+    delays = run.delays()
+    waits, results, doubled = run.counts
+    seen = server.ask()["seen"]
+    return figures | {
+        "seconds": took,
+        "waits": waits,
+        "results": results,
+        "wrong_or_missing": waits - results,
+        "doubled": doubled,
+        "memory_slope_mb_per_10_minutes": slope(steady) * 600,
+        "memory_at_5_minutes_mb": steady[0][1],
+        "memory_at_the_end_mb": steady[-1][1],
+        "cpu_share": (cpu.user + cpu.system - used.user - used.system) / took,
+        "delay_median_seconds": median(delays),
+        "delay_p99_seconds": delays[int(len(delays) * 0.99)],
+        **{f"server_{name}": count for name, count in seen.items()},
     }
 
 
-def is_right(number: int, event: dict[str, Any]) -> bool:
-    """The event is this prediction's, with its own output."""
-    summary = event.get("summary") or {}
-    return summary.get("id") == f"soak-{number}" and summary.get("files") == [f"https://files.example/{number}.webp"]
-
-
-def slope(points: list[tuple[float, float]]) -> float:
-    """Least squares: how much the second grows with the first."""
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
-
-
-def run(seconds: float = 1_800.0) -> dict[str, float]:
-    """Do it; print what came of it."""
+def run(seconds: float = 1800) -> Part:
+    """Soak for so long."""
     private_airflow()
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(theirs, seconds), daemon=True)
-    server.start()
-    port = ours.recv()
-    extra = {"max_polls_per_second": 200}
-    connection = {"conn_type": "cometapi", "host": f"http://127.0.0.1:{port}", "password": KEY, "extra": extra}
-    os.environ["AIRFLOW_CONN_COMETAPI_DEFAULT"] = json.dumps(connection)
-    import logging
-
-    import requests
-
-    logging.disable(logging.CRITICAL)
-    try:
-        figures = asyncio.run(soak(seconds))
-        figures |= {
-            f"answers_{kind}": float(n)
-            for kind, n in requests.get(f"http://127.0.0.1:{port}/seen", timeout=9).json().items()
-        }
-    finally:
-        server.terminate()
-        server.join()
-    for name, value in figures.items():
-        verdict = (
-            "" if name not in TARGETS else "  ok" if value <= TARGETS[name] else f"  MISSED (at most {TARGETS[name]:g})"
-        )
-        print(f"{name:<20}{value:>12,.2f}{verdict}")
-    return figures
-
-
-if __name__ == "__main__":
-    run(float(sys.argv[1]) if len(sys.argv) > 1 else 1_800.0)
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"  # thousands of waits have much to say
+    with Process("soak_server") as server:
+        figures = asyncio.run(soak(server, seconds))
+    return Part(
+        title="Half an hour of 2,000 waits and random faults",
+        tables=[Table(["", ""], [[name.replace("_", " "), number(value)] for name, value in figures.items()])],
+        figures=figures,
+        targets=[
+            Target("results", f"of {WAITS:,} waits at a time: waits with their own result", WAITS, is_most=False),
+            Target("wrong_or_missing", "waits with another result, or none", 0),
+            Target("doubled", "waits that ended twice", 0),
+            Target("tasks_left", "tasks left in the loop", 0),
+            Target("sockets_left", "sockets left open", 0),
+            Target("memory_slope_mb_per_10_minutes", "memory grows in 10 minutes by", SLOPE_LIMIT_MB, unit=" MB"),
+        ],
+        notes=NOTES,
+    )

@@ -55,6 +55,8 @@ class Standalone:
     :param env: more environment variables, for example AIRFLOW_CONN_COMETAPI_DEFAULT
     :param timeout: seconds until all components must be healthy
     :param progress: called about every second of the start with the seconds passed
+
+    ``env`` is the environment of its processes.
     """
 
     def __init__(
@@ -90,13 +92,13 @@ class Standalone:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log),
         }
-        self._env = {**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})}
+        self.env = {**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})}
         self._program = self._airflow("standalone")
         self._replacements: list[Program] = []
 
     def _airflow(self, *arguments: str) -> Program:
         command = [str(Path(sys.executable).parent / "airflow"), *arguments]
-        return Program(command, log=self.log, env=self._env, marker="AIRFLOW_HOME", cwd=self.home)
+        return Program(command, log=self.log, env=self.env, marker="AIRFLOW_HOME", cwd=self.home)
 
     def __enter__(self) -> Standalone:
         try:

@@ -1,8 +1,10 @@
 """Waits that only real Airflow processes can show: started in the triggerer, over a list, and many at once."""
 
+import os
 from datetime import timedelta
 
-from airflow.sdk import dag
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.sensors.prediction import PredictionSensor
@@ -12,11 +14,24 @@ NEVER = "{{ dag_run.conf['never'] }}"
 AGAIN = {"retries": 1, "retry_delay": 1}
 
 
+class Create(CreatePredictionOperator):
+    """A create that a DAG may leave out."""
+
+    def execute(self, context):
+        if "left out" in self.input.values():
+            raise AirflowSkipException("left out")
+        return super().execute(context)
+
+
 @dag(schedule=None)
 def modes():
     create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": "a lighthouse"})
     PredictionSensor(task_id="from_output", prediction_id=create.output, start_from_trigger=True, retries=2)
     PredictionSensor(task_id="from_template", prediction_id="{{ dag_run.conf['id'] }}", start_from_trigger=True)
+    left_out = Create(task_id="left_out", model=MODEL, input={"prompt": "left out"})
+    PredictionSensor(
+        task_id="from_skipped", prediction_id=left_out.output, start_from_trigger=True, trigger_rule="all_done", **AGAIN
+    )
     PredictionSensor(task_id="late", prediction_id=NEVER, start_from_trigger=True, timeout=8, **AGAIN)
     killed = {"execution_timeout": timedelta(seconds=15), **AGAIN}
     PredictionSensor(task_id="killed", prediction_id=NEVER, start_from_trigger=True, **killed)
@@ -25,22 +40,23 @@ def modes():
 
 @dag(schedule=None)
 def lists():
-    inputs = [{"prompt": "a boat"}, {"prompt": "nsfw"}, {"prompt": "a fox"}, {"refused": None}]
-    create = CreatePredictionOperator.partial(task_id="create", model=MODEL).expand(input=inputs)
+    inputs = [{"prompt": "a boat"}, {"prompt": "nsfw"}, {"prompt": "a fox"}, {"refused": None}, {"prompt": "left out"}]
+    create = Create.partial(task_id="create", model=MODEL).expand(input=inputs)
     both = {"prediction_id": create.output, "trigger_rule": "all_done", "retries": 2, "retry_delay": 1}
     PredictionSensor(task_id="all_success", defer_after=0, **both)
     PredictionSensor(task_id="all_done", wait_rule="all_done", **both)
 
 
-@dag(schedule=None, max_active_tasks=100)
+@dag(schedule=None, max_active_tasks=2000)
 def restarts():
-    many = PredictionSensor.partial(task_id="wait", defer_after=0, retries=5, retry_delay=1, pool_slots=1)
-    many.expand(
-        prediction_id=CreatePredictionOperator
-        .partial(task_id="create", model=MODEL)
-        .expand(input=[{"prompt": f"picture {number}"} for number in range(24)])
-        .output
-    )
+    @task
+    def ids(dag_run=None):
+        return dag_run.conf["ids"]
+
+    interval = os.environ.get("RESTARTS_POKE_INTERVAL")
+    every = {"poke_interval": float(interval)} if interval else {}
+    many = PredictionSensor.partial(task_id="wait", defer_after=0, retries=5, retry_delay=1, **every)
+    many.expand(prediction_id=ids())
 
 
 modes()
