@@ -220,8 +220,10 @@ def _is_data_uri(text: str) -> bool:
 
 
 def _seconds_between(moment: str | None, date: str | None) -> float | None:
+    if moment is None or date is None:  # asked at each look, and an exception costs as much as reading the answer
+        return None
     try:
-        passed = parsedate_to_datetime(str(date)) - datetime.fromisoformat(str(moment))
+        passed = parsedate_to_datetime(date) - datetime.fromisoformat(moment)
     except (ValueError, TypeError):
         return None
     return passed.total_seconds() if passed.total_seconds() >= 0 else None

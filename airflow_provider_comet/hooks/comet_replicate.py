@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_comet import outcome
@@ -198,6 +197,8 @@ async def aget_config(conn_id: str) -> Config:
 
     :raises ConfigurationError: as ``CometReplicateHook.config``.
     """
+    from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
     try:
         connection = await get_async_connection(conn_id)
     except AirflowNotFoundException:

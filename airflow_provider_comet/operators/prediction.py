@@ -18,7 +18,7 @@ from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.submission import Submission
-from airflow_provider_comet.triggers.prediction import defer, resumed
+from airflow_provider_comet.triggers.deferral import defer, resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

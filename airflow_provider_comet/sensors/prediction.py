@@ -24,8 +24,7 @@ from airflow_provider_comet.api.polling import LONGEST, Wait, Waits
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.prediction_ids import given_ids
-from airflow_provider_comet.triggers.prediction import defer, resumed
-from airflow_provider_comet.triggers.start import start_trigger_args
+from airflow_provider_comet.triggers.deferral import defer, resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -116,6 +115,8 @@ class PredictionSensor(BaseSensorOperator):
         if start_from_trigger:
             if not self.deferrable:
                 raise ValueError("start_from_trigger is a way to defer: leave deferrable and mode as they are")
+            from airflow_provider_comet.triggers.start import start_trigger_args  # loads Airflow's trigger classes
+
             self.start_trigger_args = start_trigger_args(
                 prediction_id,
                 conn_id,

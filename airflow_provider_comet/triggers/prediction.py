@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-try:
-    from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
-    from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
-
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
-
     from airflow_provider_comet.api.prediction import Prediction
     from airflow_provider_comet.hooks.shared_client import SharedClient
 
@@ -32,8 +23,6 @@ PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 """Stored with every waiting task: it never moves."""
 LAST_LOOK_SECONDS = 240
 """How long after the deadline the last look may have its turn: a pause may hold it."""
-BACKSTOP_SECONDS = 300
-"""How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
 
 
 class PredictionTrigger(BaseTrigger):
@@ -161,35 +150,3 @@ class PredictionTrigger(BaseTrigger):
 
     def _event(self, ended: Prediction | CometError) -> dict[str, Any]:
         return outcome.to_event(ended.about(self.prediction_id) if isinstance(ended, CometError) else ended)
-
-
-def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: bool = False) -> NoReturn:
-    """Leave the worker; the task's ``execute_complete`` gets the event.
-
-    :param waits: what to wait for, and until when; of many, the deadline and the interval are the same.
-    :param is_list: the event is to be one of a list, however many there are.
-    """
-    first = waits[0]
-    task.defer(
-        trigger=PredictionTrigger(
-            [wait.prediction_id for wait in waits] if is_list else first.prediction_id,
-            conn_id,
-            min(wait.started_at for wait in waits),
-            first.deadline,
-            first.poke_interval,
-            first.looked_at,
-        ),
-        method_name="execute_complete",
-        timeout=timedelta(seconds=max(0.0, first.deadline - time.time()) + BACKSTOP_SECONDS),
-    )
-
-
-@contextlib.contextmanager
-def resumed() -> Iterator[None]:
-    """Raise what Airflow says of a wait that did not end by an event as an error of this package."""
-    try:
-        yield
-    except TaskDeferralTimeout:  # our own timeout should have come before: the triggerer was away
-        raise PredictionTimeoutError("Airflow's backstop ended the wait") from None
-    except TaskDeferralError as error:
-        raise CometError(f"the trigger failed: {error}") from None

@@ -8,7 +8,8 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-from airflow_provider_comet.triggers.prediction import BACKSTOP_SECONDS, PATH
+from airflow_provider_comet.triggers.deferral import BACKSTOP_SECONDS
+from airflow_provider_comet.triggers.prediction import PATH
 
 LAST_LOOK_MARGIN_SECONDS = 10.0
 """How long before an ``execution_timeout`` the wait ends by itself: at the timeout Airflow kills the trigger."""
