@@ -196,15 +196,21 @@ def _carries(value: Mapping[str, Any], room: int) -> int:
     return 0 if len(text) > room or DATA_URI_START.search(text) else len(text)  # one may stand amid text
 
 
+def error_in(event: object) -> e.CometError | None:
+    """The error that ended a wait as a whole, if one did."""
+    error = event.get("error") if isinstance(event, Mapping) else None
+    return e.CometError.from_dict(error) if isinstance(error, dict) else None
+
+
 def from_event(event: object) -> dict[str, Any] | e.CometError | None:
     """Read an event of this or another release: a summary, an error, or ``None`` if the result must be read again.
 
     Anything else is an error that a retry may repeat, never a success.
     """
+    if (error := error_in(event)) is not None:
+        return error
     if isinstance(event, Mapping):
-        summary, error = event.get("summary"), event.get("error")
-        if isinstance(error, dict):
-            return e.CometError.from_dict(error)
+        summary = event.get("summary")
         if isinstance(summary, dict) and summary.keys() >= set(SUMMARY_KEYS):
             return {key: summary[key] for key in SUMMARY_KEYS}
         if event.get("status"):

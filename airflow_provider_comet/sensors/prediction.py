@@ -158,6 +158,8 @@ class PredictionSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
+        if (error := outcome.error_in(event)) is not None:  # first: a wait that found no id has none here either
+            raise error
         given = self._given(context)
         ended: dict[str, Prediction | CometError | dict[str, Any]] = {}
         if isinstance(given, list):

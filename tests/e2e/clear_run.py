@@ -198,8 +198,12 @@ class Story:
         yield from self.until(f"{state} again", lambda: self.state == state and self.tries > self._tries_before)
 
     def run_is_over(self) -> bool:
-        """Whether the DAG run has ended, or was cleared since."""
-        return self.world.finished(self.dag_id) or self.world.done(self._clear_path)
+        """Whether the DAG run has ended, or was cleared since. It ends a little after its last task, and Airflow
+        forgets a clear that comes in between."""
+        if self.world.done(self._clear_path):
+            return True
+        run_state = self.world.rest.run_state
+        return self.world.finished(self.dag_id) and run_state(self.dag_id, self.world.runs[self.dag_id]) in FINISHED
 
     @property
     def _clear_path(self) -> str:

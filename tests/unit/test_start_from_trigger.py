@@ -121,6 +121,19 @@ def test_its_deadline_comes_before_airflows(clock: Clock, options: dict[str, Any
     assert trigger.deadline - clock.time() == pytest.approx(seconds)
 
 
+def test_without_an_id(runner: TaskRunner) -> None:
+    """If the upstream task was skipped, the task fails with what the trigger said of it, not with what it finds now."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    detail = "task 'create' has left nothing in XCom 'return_value': it was skipped, has failed, or is mapped"
+    event = {"prediction_id": None, "error": {"type": "InvalidInputError", "detail": detail}}
+    with dag():
+        task = PredictionSensor(task_id="wait", prediction_id=None)
+    outcome = runner.run(task, event=event)
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert detail in outcome.message
+
+
 def refused() -> list[tuple[str, Callable[[], Any], str]]:
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
