@@ -199,13 +199,21 @@ class _Body(io.BytesIO):
 
 
 def root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
-    """The innermost reason that has words; the outer ones of both libraries repeat URLs and object addresses.
+    """The innermost reason, and where it happened.
 
     :param outside: what was being handled when the call began; it has nothing to do with it.
+    """
+    return f"{config.base_url}: {innermost(error, outside)}".replace(config.api_key, "***")
+
+
+def innermost(error: BaseException, outside: BaseException | None) -> str:
+    """The innermost reason that has words; the outer ones of both libraries repeat URLs and object addresses.
+
+    :param outside: as for ``root_cause``.
     """
     reason = error
     inner: BaseException | None = error
     while inner is not None and inner is not outside:
         reason = inner if str(inner) else reason
         inner = inner.__cause__ or inner.__context__
-    return f"{config.base_url}: {type(reason).__name__}: {reason}".replace(config.api_key, "***")
+    return f"{type(reason).__name__}: {reason}"

@@ -1,4 +1,4 @@
-"""The ids that a task was given, in whatever form Airflow brings them."""
+"""What a task was given: ids, or other results of a mapped task, in whatever form Airflow brings them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,33 @@ log = logging.getLogger(__name__)
 def given_ids(value: Any, context: Context) -> str | list[str | None]:
     """Return an id, or a list of ids in the order given.
 
-    :param value: an id, a list, or the output of a mapped create (Airflow's ``LazyXComSequence``), which is read by one
-        slice: iterating over it makes a request for each item (700 ms against 25 ms for 40).
+    :param value: an id, a list, or the output of a mapped create.
     :raises InvalidInputError: it holds no id, or something else.
     """
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        return check_prediction_id(value)
+    return check_prediction_ids(items_of(value, context)) if is_list(value) else check_prediction_id(value)
+
+
+def is_list(value: Any) -> bool:
+    """Whether a task was given many."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def items_of(value: Sequence[Any], context: Context) -> list[Any]:
+    """All items of a list, or of a mapped task's output; the log says if some instances of that task left none.
+
+    :param value: an output (``LazyXComSequence``) is read by one slice: iterating over it makes a request for each item
+        (700 ms against 25 ms for 40).
+    """
     is_derived = type(value).__module__ == "airflow.sdk.definitions.xcom_arg"  # map, zip, concat: they know no slices
-    ids = check_prediction_ids([*value] if is_derived else value[:])
+    items = [*(value if is_derived else value[:])]
     source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
     if source is not None:
-        _report_gaps(source, len(ids), context)
-    return ids
+        _report_gaps(source, len(items), context)
+    return items
 
 
 def _report_gaps(source: Any, found: int, context: Context) -> None:
-    """Say how many instances of a mapped create have no id: Airflow leaves them out without a word."""
+    """Say how many instances of a mapped task have left nothing: Airflow leaves them out without a word."""
     ti = context["ti"]
     try:
         expected = ti.get_ti_count(dag_id=source.dag_id, task_ids=[source.task_id], run_ids=[ti.run_id])
@@ -41,8 +52,8 @@ def _report_gaps(source: Any, found: int, context: Context) -> None:
         return
     if expected > found:
         log.warning(
-            "%s of %s instances of task %r have no id (they failed or were skipped). The results of the others follow "
-            "each other without gaps: item n of the result is not map index n",
+            "%s of %s instances of task %r have left nothing (they failed or were skipped). The results of the others "
+            "follow each other without gaps: item n of the result is not map index n",
             expected - found,
             expected,
             source.task_id,

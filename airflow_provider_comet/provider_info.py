@@ -33,6 +33,12 @@ CONNECTION_TYPE: dict[str, Any] = {
             "description": "How often one process looks at waiting predictions, at most, all together. Default: 50.",
             "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
         },
+        "output_hosts": {
+            "label": "Output hosts",
+            "description": "Hosts that files may be fetched from, with commas between them; *.example.com: all below. "
+            "Default: any public host.",
+            "schema": {"type": ["string", "null"]},
+        },
     },
 }
 
@@ -48,7 +54,15 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": name, "external-doc-url": "https://apidoc.cometapi.com", "tags": ["service", "ai"]}
         ],
         "hooks": [{"integration-name": name, "python-modules": ["airflow_provider_comet.hooks.comet_replicate"]}],
-        "operators": [{"integration-name": name, "python-modules": ["airflow_provider_comet.operators.prediction"]}],
+        "operators": [
+            {
+                "integration-name": name,
+                "python-modules": [
+                    "airflow_provider_comet.operators.prediction",
+                    "airflow_provider_comet.operators.download",
+                ],
+            }
+        ],
         "sensors": [{"integration-name": name, "python-modules": ["airflow_provider_comet.sensors.prediction"]}],
         "triggers": [{"integration-name": name, "python-modules": ["airflow_provider_comet.triggers.prediction"]}],
         "extra-links": ["airflow_provider_comet.links.prediction.ModelLink"],

@@ -19,8 +19,10 @@ DEFAULT_MAX_POLLS_PER_SECOND = 50.0
 
 NUMBERS = {"connect_timeout": "seconds", "read_timeout": "seconds", "max_polls_per_second": "looks"}
 """What a connection's extras may set, and in which unit."""
+EXTRAS = (*NUMBERS, "output_hosts")
 
 _HOST = re.compile(r"[\w.:-]+")
+_OUTPUT_HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Config:
     :param connect_timeout: seconds for a connection to be made.
     :param read_timeout: seconds without a byte of the answer.
     :param max_polls_per_second: looks that one process sends over this connection, at most.
+    :param output_hosts: where files of outputs may be fetched from, besides redirects among these: host names, or
+        ``*.example.com`` for all below; text with commas, or a list. Empty: from any public host.
     :raises ConfigurationError: for a value that can't be used.
     """
 
@@ -40,12 +44,19 @@ class Config:
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     read_timeout: float = DEFAULT_READ_TIMEOUT
     max_polls_per_second: float = DEFAULT_MAX_POLLS_PER_SECOND
+    output_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _clean_key(self.api_key))
         object.__setattr__(self, "base_url", clean_base_url(self.base_url))
         for name, unit in NUMBERS.items():
             object.__setattr__(self, name, _number(name, getattr(self, name), unit))
+        object.__setattr__(self, "output_hosts", _hosts(self.output_hosts))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API is on this machine (the emulator): then the files of its outputs may be, too."""
+        return is_loopback(urlsplit(self.base_url).hostname or "")
 
     def is_own(self, url: str) -> bool:
         """Whether the key may go to this URL: scheme, host and port are those of the base URL."""
@@ -103,6 +114,20 @@ def _clean_key(key: object) -> str:
     if not text.isascii() or not text.isprintable() or any(character in text for character in ' "\\'):
         raise ConfigurationError("the API key holds characters that a key can't have; copy it again")
     return text
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    hosts = []
+    for item in given if isinstance(given, (list, tuple)) else [given]:
+        host = item.strip() if isinstance(item, str) else ""
+        if not _OUTPUT_HOST.fullmatch(host):
+            raise ConfigurationError(
+                "the connection's extra 'output_hosts' must be host names with commas between them, such as "
+                f"'replicate.delivery, *.replicate.delivery'; {item!r} is none"
+            )
+        hosts.append(host)
+    return tuple(hosts)
 
 
 def _number(name: str, value: object, unit: str) -> float:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and whether trying again helps.
+"""Everything that can go wrong, and whether trying again helps (* in output_errors.py).
 
 CometError
 ├── ConfigurationError            the connection can't be used as it is
@@ -18,6 +18,7 @@ CometError
 ├── SubmissionRecordError         the record of a paid create can't be read or written
 ├── UnrecordedPredictionError     a prediction was paid for, but is not on record
 ├── PredictionListError           some predictions of a list have no result
+├── DeliveryError, StorageError   a file of an output can't be fetched or written (retry helps) *
 └── PredictionError               a fact about a prediction
     ├── PredictionFailedError     it ended without a result
     │   ├── PredictionRefusedError    because of its input: the same input fails again
@@ -25,6 +26,8 @@ CometError
     │   └── PredictionAbortedError
     ├── PredictionExpiredError    succeeded, but its output was removed
     ├── EmptyOutputError          succeeded without output
+    ├── OutputExpiredError        the links to its files have expired *
+    ├── OutputRefusedError        a file of it may not be fetched, or is not what it should be *
     └── PredictionTimeoutError    still running at the deadline
 """
 

@@ -26,6 +26,7 @@ _SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for sp
 _URL = re.compile(r"https?://\S+")
 DATA_URI_START = re.compile(r"\bdata:[\w.+/;=-]{0,200},")
 _DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
+_MARK = "not in XCom:"
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
 
@@ -67,6 +68,7 @@ class Prediction:
     :param metrics: for example ``predict_time`` in seconds.
     :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
     :param data_removed: the server has deleted input and output.
+    :param input: what it was made from, as the API says it; not every answer does.
     :param seen_at: when the server gave this answer, by its own clock: the ``Date`` header.
     """
 
@@ -82,6 +84,7 @@ class Prediction:
     started_at: str | None = None
     completed_at: str | None = None
     data_removed: bool = False
+    input: Any = field(default=None, compare=False, repr=False)
     seen_at: str | None = field(default=None, compare=False)
 
     @property
@@ -129,7 +132,7 @@ class Prediction:
 
     def _without_data_uris(self, value: Any) -> Any:
         if isinstance(value, str):
-            if not _is_data_uri(value):
+            if not is_data_uri(value):
                 return value
             return self._marker(value[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(value))
         if isinstance(value, Mapping):
@@ -137,7 +140,7 @@ class Prediction:
         return [self._without_data_uris(item) for item in value] if isinstance(value, list) else value
 
     def _marker(self, kind: str, size: int) -> str:
-        return f"<{kind}, {size} bytes, not in XCom: CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
+        return f"<{kind}, {size} bytes, {_MARK} CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
 
     @classmethod
     def from_body(
@@ -173,6 +176,7 @@ class Prediction:
             started_at=_text(inner.get("started_at")),
             completed_at=_text(inner.get("completed_at")),
             data_removed=inner.get("data_removed") is True,
+            input=inner.get("input"),
             seen_at=seen_at,
         )
 
@@ -205,7 +209,7 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 def _files(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        if _URL.fullmatch(value) or _is_data_uri(value):
+        if is_url(value) or is_data_uri(value):
             yield value
     elif isinstance(value, Mapping):
         for item in value.values():
@@ -215,7 +219,20 @@ def _files(value: Any) -> Iterator[str]:
             yield from _files(item)
 
 
-def _is_data_uri(text: str) -> bool:
+def is_marked(value: Any) -> bool:
+    """Whether a part of a summary's output stands for something that was left out of it."""
+    if isinstance(value, (list, dict)):
+        return any(is_marked(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value.startswith("<") and _MARK in value[:200]
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL and nothing else."""
+    return _URL.fullmatch(text) is not None
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether a text is a data URI and nothing else."""
     return _DATA_URI.fullmatch(text) is not None
 
 

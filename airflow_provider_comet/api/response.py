@@ -53,7 +53,7 @@ class Response:
         """Seconds to wait: ``Retry-After`` (seconds or a date), the body's ``retry_after``, or ``ratelimit-reset``."""
         in_body = self.json.get("retry_after") if isinstance(self.json, Mapping) else None
         for hint in (self.headers.get("retry-after"), in_body, self.headers.get("ratelimit-reset")):
-            seconds = _seconds(hint, self.headers.get("date"))
+            seconds = seconds_to_wait(hint, self.headers.get("date"))
             if seconds is not None:
                 return seconds
         return None
@@ -66,7 +66,11 @@ def _load(text: str) -> Any:
         return None
 
 
-def _seconds(hint: object, date: str | None) -> float | None:
+def seconds_to_wait(hint: object, date: str | None) -> float | None:
+    """What a hint of a server asks for: seconds, or a date, which is compared with the server's own clock.
+
+    :param date: the answer's ``Date`` header.
+    """
     if hint is None or isinstance(hint, bool):
         return None
     try:
@@ -75,7 +79,7 @@ def _seconds(hint: object, date: str | None) -> float | None:
         return 86_400.0
     except ValueError:
         pass
-    try:  # a date: compared with the server's own clock, ours may differ
+    try:
         wait = parsedate_to_datetime(str(hint)) - parsedate_to_datetime(str(date))
     except (TypeError, ValueError):
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.config import DEFAULT_BASE_URL, NUMBERS, Config
+from airflow_provider_comet.api.config import DEFAULT_BASE_URL, EXTRAS, Config
 from airflow_provider_comet.api.errors import CometError, ConfigurationError
 from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE
 from airflow_provider_comet.api.polling import PATIENCE, Wait, Waits
@@ -42,7 +42,8 @@ class CometReplicateHook(BaseHook):
 
     :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
         ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (seconds
-        without a byte, default 75) and ``max_polls_per_second`` (looks that one process sends, default 50). Only where
+        without a byte, default 75), ``max_polls_per_second`` (looks that one process sends, default 50) and
+        ``output_hosts`` (where files of outputs may be fetched from; default: any public host). Only where
         ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and ``COMETAPI_BASE_URL`` take
         its place.
     """
@@ -223,12 +224,12 @@ def _config_from_connection(conn_id: str, connection: Connection, extra: Mapping
             f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CometReplicateHook.conn_type!r}"
         )
     host = connection.host or DEFAULT_BASE_URL
-    numbers = {name: extra[name] for name in NUMBERS if extra.get(name) not in (None, "")}
+    extras = {name: extra[name] for name in EXTRAS if extra.get(name) not in (None, "")}
     try:
         return Config(
             api_key=connection.password or "",
             base_url=f"{host}:{connection.port}" if connection.port else host,
-            **numbers,
+            **extras,
         )
     except ConfigurationError as error:
         raise ConfigurationError(f"connection {conn_id!r}: {error.detail}") from None

@@ -134,7 +134,7 @@ def test_a_mapped_create_is_read_by_one_slice(
     outcome = run_sensor(runner, mapped(runner, ids, **MODES[mode]), clock)
     assert (outcome.state, ids_of(outcome.result)) == ("success", ids)
     assert [one for one in runner.asked if "/create/" in one] == ["GET /xcoms/dag/run/create/return_value/slice"]
-    assert "have no id" not in caplog.text
+    assert "have left nothing" not in caplog.text
 
 
 def test_gaps_of_a_mapped_create_are_told(
@@ -144,7 +144,7 @@ def test_gaps_of_a_mapped_create_are_told(
     ids = copies(comet, create(), 3)
     outcome = runner.run(mapped(runner, ids, 5))
     assert (outcome.state, ids_of(outcome.result)) == ("success", ids)
-    (record,) = [one for one in caplog.records if "have no id" in one.getMessage()]
+    (record,) = [one for one in caplog.records if "have left nothing" in one.getMessage()]
     assert record.levelno == logging.WARNING
     assert "2 of 5 instances of task 'create'" in record.getMessage()
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.output_errors import DeliveryError, StorageError
 from airflow_provider_comet.api.redaction import excerpt, redact
 
 KEY = "sk-Abc123_def-456GHI789"
@@ -21,7 +22,7 @@ def tree(cls: type[e.CometError] = e.CometError) -> list[type[e.CometError]]:
     return [cls, *(found for sub in cls.__subclasses__() for found in tree(sub))]
 
 
-RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError}
+RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, DeliveryError, StorageError}
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
@@ -34,8 +35,8 @@ def test_every_error_survives_the_way_through_json(cls: type[e.CometError]) -> N
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
-def test_exactly_three_classes_are_retryable(cls: type[e.CometError]) -> None:
-    """The same request may succeed later after a rate limit, a server error and a lost connection, and only then."""
+def test_exactly_these_classes_are_retryable(cls: type[e.CometError]) -> None:
+    """The same may succeed later after a rate limit, a server's error, a lost connection, and when there is space."""
     assert cls.retryable is (cls in RETRYABLE)
 
 

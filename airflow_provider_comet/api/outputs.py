@@ -1,0 +1,154 @@
+"""What a prediction has made, as files: which there are, what they hold, and how they are named."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
+
+from airflow_provider_comet.api.output_errors import OutputRefusedError
+from airflow_provider_comet.api.prediction import Prediction, is_data_uri, is_url
+
+# The names under which browsers and players know what models make. The first suffix of a type is the one we give.
+_SUFFIXES = {
+    "image/webp": (".webp",),
+    "image/png": (".png",),
+    "image/jpeg": (".jpg", ".jpeg"),
+    "image/gif": (".gif",),
+    "image/avif": (".avif",),
+    "image/svg+xml": (".svg",),
+    "image/tiff": (".tiff", ".tif"),
+    "image/bmp": (".bmp",),
+    "video/mp4": (".mp4", ".m4v"),
+    "video/webm": (".webm",),
+    "video/quicktime": (".mov",),
+    "audio/mpeg": (".mp3",),
+    "audio/wav": (".wav",),
+    "audio/x-wav": (".wav",),
+    "audio/ogg": (".ogg", ".oga"),
+    "audio/flac": (".flac",),
+    "audio/mp4": (".m4a",),
+    "model/gltf-binary": (".glb",),
+    "application/zip": (".zip",),
+    "application/pdf": (".pdf",),
+    "application/json": (".json",),
+    "text/plain": (".txt",),
+    "text/html": (".html", ".htm"),
+}
+_TYPES = {suffix: media_type for media_type, suffixes in _SUFFIXES.items() for suffix in suffixes}
+ANY = "application/octet-stream"
+"""What a server says that does not know, or care."""
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+_KINDS = {"image": "picture", "video": "film or sound", "audio": "film or sound"}
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file to be.
+
+    :param index: its number among the prediction's outputs, from 0; part of its name.
+    :param media_type: what it is, as far as known before it is fetched.
+    :param url: where it is delivered; ``None``: ``content`` is all of it.
+    :param content: of an output that came with the prediction (text, JSON, a data URI).
+    """
+
+    index: int
+    media_type: str
+    url: str | None = None
+    content: bytes = b""
+
+
+def outputs_of(prediction: Prediction) -> list[Output]:
+    """Every output of a prediction.
+
+    Each URL and data URI is a file. Text is one, and so is a list of text: the tokens of a language model. Anything
+    else that is no file (an object with scores beside its pictures) is kept as one JSON file, after the others.
+
+    :raises OutputRefusedError: a data URI can't be read.
+    """
+    found = [_from_link(index, text) for index, text in enumerate(prediction.files)]
+    output = prediction.output
+    if output is None or _holds_only_files(output):
+        return found
+    texts = output if isinstance(output, list) else [output]
+    if not found and all(isinstance(text, str) for text in texts):
+        return [Output(0, "text/plain", content="".join(texts).encode())]
+    rest = json.dumps(for_keeping(output), ensure_ascii=False, indent=1)
+    return [*found, Output(len(found), "application/json", content=rest.encode())]
+
+
+def file_name(prediction_id: str, output: Output, media_type: str) -> str:
+    """``<prediction id>-<index>.<extension>``. Ids are those that ``check_prediction_id`` lets pass: no name leads out
+    of its folder.
+
+    :param media_type: what the server said it is.
+    """
+    return f"{prediction_id}-{output.index}{_SUFFIXES.get(media_type, (_suffix(output.url) or '.bin',))[0]}"
+
+
+def check_media_type(promised: str, given: str | None) -> str:
+    """Return what a file is, by what its link promised and what the server says.
+
+    A page in the place of a picture is refused, another kind of picture is not.
+
+    :raises OutputRefusedError: it is not what was promised.
+    """
+    media_type = (given or "").partition(";")[0].strip().lower()
+    if media_type in {"", ANY, "binary/octet-stream"}:
+        return promised
+    is_known = promised != ANY
+    if (media_type in _PAGES and promised not in _PAGES) or (is_known and _kind(promised) != _kind(media_type)):
+        what = promised if is_known else "a file"
+        raise OutputRefusedError(f"the link promises {what}, and the server sends {media_type}")
+    return media_type
+
+
+def for_keeping(value: Any) -> Any:
+    """The same JSON with each data URI replaced by its digest, and its URLs without user name and query: these sign
+    links, and links are not for keeping."""
+    if isinstance(value, str):
+        if is_data_uri(value):
+            return f"<data URI, {len(value)} characters, sha256 {hashlib.sha256(value.encode()).hexdigest()}>"
+        return clean_url(value) if is_url(value) else value
+    if isinstance(value, dict):
+        return {key: for_keeping(item) for key, item in value.items()}
+    return [for_keeping(item) for item in value] if isinstance(value, list) else value
+
+
+def clean_url(url: str) -> str:
+    """A URL without user name, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _from_link(index: int, text: str) -> Output:
+    if is_url(text):
+        return Output(index, _TYPES.get(_suffix(text), ANY), url=text)
+    head, _, body = text.partition(",")
+    media_type, *options = head.removeprefix("data:").split(";")
+    try:
+        content = base64.b64decode(body, validate=True) if "base64" in options else unquote_to_bytes(body)
+    except binascii.Error as error:
+        raise OutputRefusedError(f"output {index} is a data URI that can't be read: {error}") from None
+    return Output(index, media_type.strip().lower() or "text/plain", content=content)
+
+
+def _holds_only_files(value: Any) -> bool:
+    if isinstance(value, (list, dict)):
+        return all(_holds_only_files(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and (is_url(value) or is_data_uri(value))
+
+
+def _suffix(url: str | None) -> str:
+    found = _SUFFIX.search(urlsplit(url or "").path)
+    return found[0].lower() if found else ""
+
+
+def _kind(media_type: str) -> str:
+    return _KINDS.get(media_type.partition("/")[0], "document")

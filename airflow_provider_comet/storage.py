@@ -1,0 +1,82 @@
+"""Writing one file to where it is to stay: whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_comet.api.output_errors import StorageError
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Of a part of an upload; up to two are in memory. S3 takes 10,000 parts: files up to 80 GB."""
+ABANDONED_SECONDS = 3600.0
+"""An unfinished file that did not grow for so long is a killed process's: ``polling.PATIENCE`` is far less."""
+
+
+@contextlib.contextmanager
+def whole_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears, under its name, only when the block has ended without an exception.
+
+    What was there before stays until then. Of a process that is killed a hidden ``.<name>.<random>.part`` stays beside
+    the file, or an unfinished upload in an object store.
+
+    :raises StorageError: it can't be written.
+    """
+    try:
+        with _local_file(path) if _is_local(path) else _object(path) as file:
+            yield file
+    except OSError as error:  # object stores raise them as well: fsspec translates
+        raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _is_local(path: ObjectStoragePath) -> bool:
+    return path.protocol in {"", "file", "local"}
+
+
+@contextlib.contextmanager
+def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
+    """fsspec would make the temporary file in another folder, and copy it if that is on another disk."""
+    target = Path(path.path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _remove_abandoned(target: Path) -> None:
+    for found in target.parent.glob(f".{target.name}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - found.stat().st_mtime > ABANDONED_SECONDS:
+                found.unlink()
+
+
+@contextlib.contextmanager
+def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
+    """A plain ``with open(...)`` commits what is there when an exception passes: a truncated object."""
+    file: Any = path.fs.open(path.path, "wb", block_size=BLOCK_BYTES, autocommit=False)
+    try:
+        yield file
+        file.close()
+        file.commit()
+    except BaseException:
+        # Before anything else: closing it, also when it is collected as garbage, would send what it holds.
+        file.closed = True
+        with contextlib.suppress(Exception):  # what went wrong before is what has to be said
+            file.discard()
+        raise
