@@ -100,12 +100,15 @@ class Archive:
         """The files of a manifest, if they are all there."""
         if not mark.exists():
             return None
-        files = manifest.read(mark.read_bytes(), prediction_id)
-        return files if files is not None and all(self._is_there(file) for file in files) else None
-
-    def _is_there(self, file: StoredFile) -> bool:
-        path = self._folder / file.uri.rpartition("/")[2]
-        return path.exists() and path.stat().st_size == file.size
+        if (known := manifest.read(mark.read_bytes(), prediction_id)) is None:
+            return None
+        files = []
+        for file in known:
+            path = self._folder / file.uri.rpartition("/")[2]
+            if not path.exists() or path.stat().st_size != file.size:
+                return None
+            files.append(dataclasses.replace(file, uri=str(path)))
+        return files
 
     def _keep(self, given: str | Mapping[str, Any], prediction_id: str, mark: ObjectStoragePath) -> list[StoredFile]:
         prediction = self._read(given, prediction_id)

@@ -19,6 +19,7 @@ from airflow_provider_comet.api.errors import ConfigurationError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.client import HEADERS, root_cause
+from airflow_provider_comet.overdue import Overdue
 
 MOST_CONNECTIONS: Final = 2000
 KEEP_ALIVE_SECONDS: Final = 75.0
@@ -36,6 +37,9 @@ class AsyncCometClient:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._session: aiohttp.ClientSession | None = None
+        self._authorization = {"Authorization": f"Bearer {config.api_key}"}
+        # For the whole look. aiohttp's own read timeout would move a timer at each turn of it.
+        self._overdue = Overdue(config.read_timeout)
 
     async def __aenter__(self) -> AsyncCometClient:
         # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
@@ -47,7 +51,6 @@ class AsyncCometClient:
                 total=None,
                 connect=self.config.connect_timeout + self.config.read_timeout,  # with a proxy's own handshake
                 sock_connect=self.config.connect_timeout,
-                sock_read=self.config.read_timeout,
             ),
             headers=HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -57,6 +60,7 @@ class AsyncCometClient:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._overdue.close()
         if self._session is not None:
             await self._session.close()
 
@@ -70,17 +74,30 @@ class AsyncCometClient:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
         outside = sys.exc_info()[1]
         config = self.config
+        limit = asyncio.timeout(None)
+
+        def is_over() -> None:
+            limit.reschedule(0)
+
+        self._overdue.begin(is_over)
         try:
-            async with self._session.request(
-                request.method,
-                config.base_url + request.path,
-                headers={"Authorization": f"Bearer {config.api_key}"},
-                proxy=self._proxy,
-                allow_redirects=False,
-            ) as answer:
+            async with (
+                limit,
+                self._session.request(
+                    request.method,
+                    config.base_url + request.path,
+                    headers=self._authorization,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                ) as answer,
+            ):
                 response = Response.received(answer.status, answer.headers, await answer.read(), config.api_key)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise protocol.transport_error(request, root_cause(error, config, outside), sent=True) from None
+            reason = f"no answer within {config.read_timeout:g} s" if limit.expired() else None
+            detail = reason or root_cause(error, config, outside)
+            raise protocol.transport_error(request, detail, sent=True) from None
+        finally:
+            self._overdue.end(is_over)
         return protocol.read_prediction(request, response)
 
 

@@ -92,7 +92,7 @@ def make(
     provider_version: str,
     write_input: bool,
 ) -> bytes:
-    """The manifest's text.
+    """The manifest's text, with plain URIs: it is read outside of Airflow, too.
 
     :param stored_at: ISO 8601.
     :param stored_by: the task instance.
@@ -103,7 +103,7 @@ def make(
         "prediction_id": prediction.id,
         "model": prediction.model,
         "version": prediction.version,
-        "files": [asdict(file) for file in files],
+        "files": [{**asdict(file), "uri": plain_uri(file.uri)} for file in files],
         **({"input": for_keeping(prediction.input)} if write_input else {}),
         "metrics": prediction.metrics,
         "created_at": prediction.created_at,
@@ -114,6 +114,13 @@ def make(
         "provider_version": provider_version,
     }
     return json.dumps(content, ensure_ascii=False, indent=1).encode()
+
+
+def plain_uri(uri: str) -> str:
+    """A URI without Airflow's connection id: ``s3://bucket/x`` of ``s3://aws_default@bucket/x``."""
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def read(content: bytes, prediction_id: str) -> list[StoredFile] | None:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+READ_HEADERS = frozenset({"date", "retry-after", "ratelimit-reset", "content-type", "x-cometapi-request-id", "cf-ray"})
+"""All that anybody here reads, in lower case."""
+
 
 @dataclass(frozen=True)
 class Response:
     """One answer.
 
-    :param headers: names in lower case.
+    :param headers: those of ``READ_HEADERS`` that it has.
     """
 
     status: int
@@ -30,9 +33,10 @@ class Response:
         text = body.decode("utf-8-sig", "replace")
         if ("\\u" in text or "\\/" in text) and (content := _load(text)) is not None:
             text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
-        kept = {name.lower(): value for name, value in headers.items()}
-        if hidden:
+        kept = {name: value for given, value in headers.items() if (name := given.lower()) in READ_HEADERS}
+        if hidden and hidden in text:
             text = text.replace(hidden, "***")
+        if hidden and any(hidden in value for value in kept.values()):
             kept = {name: value.replace(hidden, "***") for name, value in kept.items()}
         return cls(status, kept, text)
 

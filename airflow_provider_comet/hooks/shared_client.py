@@ -21,6 +21,7 @@ from airflow_provider_comet.api.errors import (
 )
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.hooks.comet_replicate import aget_config
+from airflow_provider_comet.overdue import Overdue
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
@@ -59,6 +60,7 @@ class SharedClient:
         self._failed_at = float("-inf")
         self._pace = Pace(DEFAULT_MAX_POLLS_PER_SECOND)
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slow = Overdue(SLOW_SECONDS)
         self._answered_at = float("-inf")
         self._refusal: CometError | None = None
         self._refused_since = float("inf")
@@ -77,6 +79,7 @@ class SharedClient:
     async def close(self) -> None:
         """Close all connections."""
         self._client = None
+        self._slow.close()
         await self._clients.aclose()
 
     async def look(
@@ -125,7 +128,7 @@ class SharedClient:
                 sent = await self._turn(at, prediction_id, tell, give_up_at)
             if self._client is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
-            place.leave_after(SLOW_SECONDS)
+            self._slow.begin(place.leave)
             metrics.count("comet.looks")
             try:
                 seen = await self._client.look(prediction_id)
@@ -133,6 +136,7 @@ class SharedClient:
                 self._heed(error, sent)
                 raise
         finally:
+            self._slow.end(place.leave)
             place.leave()
         self._key_works()
         if seen.is_terminal and (delay := seen.finished_ago) is not None:
@@ -211,18 +215,12 @@ class SharedClient:
 class _Place:
     """One of the places on the way, given back once: when its time is over, or in the end."""
 
-    __slots__ = ("_slots", "_timer")
+    __slots__ = ("_slots",)
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots: asyncio.Semaphore | None = slots
-        self._timer: asyncio.TimerHandle | None = None
-
-    def leave_after(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.leave)
 
     def leave(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         if self._slots is not None:
             self._slots.release()
             self._slots = None

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
+from airflow_provider_comet.api.manifest import plain_uri
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.prediction_ids import is_list, items_of
 
@@ -37,7 +38,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     are: XCom ``stored`` has them, and the task fails with the reasons.
 
     Its outlets get one event: an ``Asset`` as it is, an ``AssetAlias`` with ``output_path`` as asset. ``extra`` holds
-    ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``.
+    ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
+    ``ObjectStoragePath`` takes, with the connection id if ``output_path`` has one; assets and manifests have none.
 
     Raises ``AirflowFailException`` for what no retry changes (a prediction that failed, links that have expired, a file
     that is refused), and a plain ``CometError`` where ``retries`` can help (network, storage).
@@ -169,7 +171,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         uris = [file["uri"] for one in stored for file in one["files"]]
         for uri in [*uris, *(one["manifest"] for one in stored)]:
-            collector.add_output_asset(context=folder, uri=uri)
+            collector.add_output_asset(context=folder, uri=plain_uri(uri))
         extra: dict[str, Any] = {
             "prediction_ids": [one["prediction_id"] for one in stored],
             "manifests": [one["manifest"] for one in stored],
@@ -178,7 +180,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         }
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(Asset(str(folder)), extra=extra)
+                context["outlet_events"][outlet].add(Asset(plain_uri(str(folder))), extra=extra)
             elif isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(extra)
 

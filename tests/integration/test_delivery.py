@@ -1,0 +1,284 @@
+"""`Delivery` over real sockets: every byte once or an error, and never a word to whom it must not speak."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.api import polling
+from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.output_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.delivery import Delivery
+from tests.support.file_server import Answer, FileServer
+from tests.support.forward_proxy import forward_proxy
+from tests.support.sockets import raw_server
+
+KEY = "sk-delivery-0123456789"
+CONTENT = random.Random(5).randbytes(1_000_000)
+LOCAL = "http://127.0.0.1:1"
+MOST = 10_000_000
+
+
+class Clock:
+    """Time that passes while somebody sleeps, or by ``step`` whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.step = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def delivery(clock: Clock) -> Iterator[Delivery]:
+    """Fetches for an API on this machine, without a real pause."""
+    with Delivery(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as delivery:
+        yield delivery
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with FileServer(CONTENT) as server:
+        yield server
+
+
+def fetch(delivery: Delivery, url: str, max_bytes: int = MOST) -> tuple[bytes, str]:
+    download = delivery.open(url, max_bytes)
+    content = b"".join(download)
+    assert download.received == len(content)
+    return content, download.sha256
+
+
+def is_whole(got: tuple[bytes, str]) -> bool:
+    return got == (CONTENT, hashlib.sha256(CONTENT).hexdigest())
+
+
+def test_a_file(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """It comes with one request, its type and size are known before the first byte."""
+    download = delivery.open(server.url, MOST)
+    assert (download.media_type, download.size, download.received) == ("image/webp", len(CONTENT), 0)
+    assert b"".join(download) == CONTENT
+    assert (len(server.asked), clock.slept) == (1, [])
+
+
+def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no cookie, no user from netrc: also not from the host whose key the connection holds."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.answers = [Answer(302, {"Location": "/elsewhere", "Set-Cookie": "a=b"}), Answer()]
+    with Delivery(Config(KEY, f"http://127.0.0.1:{server.port}")) as delivery:
+        assert is_whole(fetch(delivery, server.url))
+    assert [headers["path"].partition("?")[0] for headers in server.asked] == ["/x/out-0.webp", "/elsewhere"]
+    for headers in server.asked:
+        assert headers["accept-encoding"] == "identity"
+        assert not {"authorization", "cookie", "referer"} & headers.keys()
+        assert KEY not in str(headers)
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+def test_a_cut_connection(delivery: Delivery, clock: Clock, quarter: int, ranges: bool) -> None:
+    """The rest is asked for, or all of it again where the server can't do that; every byte is handed on once."""
+    with FileServer(CONTENT, ranges=ranges) as server:
+        cut = len(CONTENT) * quarter // 4
+        server.answers = [Answer(cut=cut), Answer(503), Answer(cut=max(cut, 1))]
+        assert is_whole(fetch(delivery, server.url))
+        rest = f"bytes={max(cut, 1)}-" if ranges else None
+        assert server.ranges_asked == [None, rest if cut else None, rest if cut else None, rest]
+    assert len(clock.slept) == 3
+
+
+def test_a_server_that_always_cuts(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """After two minutes without a further byte it is given up, in a way that a retry may repeat."""
+    server.ranges = False
+    server.otherwise = Answer(cut=500_000)
+    with pytest.raises(DeliveryError, match=r"IncompleteRead|500000 of 1000000") as caught:
+        fetch(delivery, server.url)
+    assert caught.value.retryable
+    assert polling.PATIENCE / 2 < sum(clock.slept) <= polling.PATIENCE
+
+
+def test_a_file_that_grows_a_little_each_time(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """As long as it goes on, connections may break as often as they like."""
+    server.answers = [Answer(cut=cut) for cut in range(70_000, 1_000_000, 70_000)]
+    assert is_whole(fetch(delivery, server.url))
+    assert len(clock.slept) == len(range(70_000, 1_000_000, 70_000))
+    assert max(clock.slept) <= 1
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
+def test_a_file_that_changes(delivery: Delivery, clock: Clock, ranges: bool) -> None:
+    """Two versions are never put together."""
+    with FileServer(CONTENT, ranges=ranges) as server:
+        server.answers = [Answer(cut=400_000), Answer(body=CONTENT[::-1])]
+        with pytest.raises(DeliveryError, match="has changed"):
+            fetch(delivery, server.url)
+        assert len(server.asked) == 2
+
+
+def test_fewer_bytes_than_promised(delivery: Delivery, server: FileServer) -> None:
+    """A body that ends too early is not taken for a short file."""
+    server.otherwise = Answer(
+        headers={"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, cut=len(CONTENT)
+    )
+    with pytest.raises(DeliveryError):
+        fetch(delivery, server.url)
+
+
+def test_a_drop_at_a_time(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """A server that sends too slowly to come to an end is given up, however regularly it sends."""
+    server.otherwise = Answer(piece=1)
+    clock.step = 5.0
+    with pytest.raises(DeliveryError, match="fewer than 65536 bytes came within 120 s"):
+        fetch(delivery, server.url)
+
+
+def test_a_slow_reader_is_no_slow_server(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """The time that storing takes does not count."""
+    received = 0
+    for chunk in delivery.open(server.url, MOST):
+        received += len(chunk)
+        clock.now += 1000
+    assert received == len(CONTENT)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_an_expired_link(delivery: Delivery, server: FileServer, clock: Clock, status: int) -> None:
+    """It is said at once, also amid a file."""
+    server.answers = [Answer(status)]
+    with pytest.raises(OutputExpiredError):
+        delivery.open(server.url, MOST)
+    server.answers = [Answer(cut=400_000), Answer(status)]
+    with pytest.raises(OutputExpiredError):
+        fetch(delivery, server.url)
+    assert len(clock.slept) == 1
+
+
+def test_trouble_that_passes(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """It is waited out, for as long as the server asks."""
+    server.answers = [Answer(503, {"Retry-After": "9"}), Answer(429), Answer(500)]
+    assert is_whole(fetch(delivery, server.url))
+    assert clock.slept[0] >= 9
+    assert len(clock.slept) == 3
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": None, "Connection": "close"}], ids=["length", "no-length"])
+def test_too_large(delivery: Delivery, server: FileServer, headers: dict[str, Any]) -> None:
+    """By the size that the server says, or when so much has come."""
+    server.otherwise = Answer(headers=headers)
+    with pytest.raises(OutputRefusedError, match="max_bytes"):
+        fetch(delivery, server.url, max_bytes=999_999)
+    assert is_whole(fetch(delivery, server.url, max_bytes=1_000_000))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[::ffff:169.254.169.254]/",
+        "https://[64:ff9b::a9fe:a9fe]/",
+        "https://10.0.0.1/",
+        "http://replicate.delivery/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+    ],
+)
+def test_a_redirect_to_where_only_a_worker_gets(delivery: Delivery, server: FileServer, location: str) -> None:
+    """It is refused like the link itself, before anything is sent."""
+    server.answers = [Answer(302, {"Location": location})]
+    with pytest.raises(OutputRefusedError):
+        delivery.open(server.url, MOST)
+    assert len(server.asked) == 1
+
+
+def test_redirects(delivery: Delivery, server: FileServer) -> None:
+    """Five are followed, relative ones too; then it is enough."""
+    server.answers = [Answer(302, {"Location": "elsewhere"})] * 5
+    assert is_whole(fetch(delivery, server.url))
+    server.otherwise = Answer(307, {"Location": "/again"})
+    with pytest.raises(OutputRefusedError, match="more than 5 redirects"):
+        delivery.open(server.url, MOST)
+
+
+def test_a_list_of_hosts_holds_for_redirects(server: FileServer) -> None:
+    """A host that is not on it gets nothing, whoever sends us there."""
+    server.answers = [Answer(302, {"Location": f"http://localhost:{server.port}/"})]
+    with (
+        Delivery(Config(KEY, LOCAL, output_hosts=("127.0.0.1",))) as delivery,
+        pytest.raises(OutputRefusedError, match="'localhost' is not among"),
+    ):
+        delivery.open(server.url, MOST)
+    assert len(server.asked) == 1
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    original: Callable[..., Any] = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        return original(address if host == "files.example" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address counts that the connection has come to, whatever a look-up said before: not a byte is sent there."""
+    resolve_to(monkeypatch, "127.0.0.1")
+    received: list[bytes] = []
+    heard = threading.Event()
+
+    def listen(connection: socket.socket) -> None:
+        received.append(connection.recv(10))
+        heard.set()
+
+    with raw_server(listen) as (port, accepted), Delivery(Config(KEY)) as delivery:
+        with pytest.raises(OutputRefusedError, match=r"127\.0\.0\.1 is not a public address"):
+            delivery.open(f"https://files.example:{port}/a.webp", MOST)
+        assert heard.wait(5)
+    assert (len(accepted), received) == (1, [b""])
+
+
+def test_behind_a_proxy(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy's own address is not judged: it is where all traffic goes. The list of hosts still holds."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with forward_proxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with Delivery(Config(KEY, LOCAL)) as delivery:
+            assert is_whole(fetch(delivery, server.url))
+        assert len(proxy.lines) == 1
+        with (
+            Delivery(Config(KEY, LOCAL, output_hosts=("replicate.delivery",))) as delivery,
+            pytest.raises(OutputRefusedError, match="output_hosts"),
+        ):
+            delivery.open(server.url, MOST)
+        assert len(proxy.lines) == 1
+
+
+def test_messages_name_the_host_alone(delivery: Delivery, clock: Clock) -> None:
+    """What follows the host in a link may be its signature."""
+    with pytest.raises(DeliveryError, match=r"127\.0\.0\.1: .*refused") as caught:
+        delivery.open("http://127.0.0.1:1/x/out-0.webp?X-Amz-Signature=abc", MOST)
+    assert "abc" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert clock.slept

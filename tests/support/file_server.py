@@ -1,0 +1,104 @@
+"""A delivery host on this machine that goes wrong as it is told, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What becomes of one request; without anything, the file.
+
+    :param status: answer this instead of the file.
+    :param headers: these as well, or instead; ``None``: leave this one out.
+    :param cut: close the connection after so many bytes of the file.
+    :param body: instead of the file's bytes.
+    :param piece: send so many bytes at a time.
+    """
+
+    status: int = 200
+    headers: dict[str, str | None] = field(default_factory=dict)
+    cut: int | None = None
+    body: bytes | None = None
+    piece: int = 1 << 20
+
+
+class FileServer:
+    """Serves one file under every path; ``url`` is one of them.
+
+    :param content: the file.
+    :param ranges: whether it serves parts, and names the version (``ETag``).
+    """
+
+    def __init__(self, content: bytes, *, ranges: bool = True) -> None:
+        self.content = content
+        self.ranges = ranges
+        self.answers: list[Answer] = []
+        self.otherwise = Answer()
+        self.asked: list[dict[str, str]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer._answer(self)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that went away is no news."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/x/out-0.webp?X-Amz-Signature=abc"
+
+    @property
+    def ranges_asked(self) -> list[str | None]:
+        """The ``Range`` header of each request."""
+        return [headers.get("range") for headers in self.asked]
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append({name.lower(): value for name, value in request.headers.items()} | {"path": request.path})
+        told = self.answers.pop(0) if self.answers else self.otherwise
+        content = self.content if told.body is None else told.body
+        tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+        start, status = 0, told.status
+        found = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if self.ranges and status == 200 and found and request.headers.get("If-Range") == tag:
+            start, status = int(found[1]), 206
+        headers: dict[str, str | None] = {"Content-Type": "image/webp", "Content-Length": str(len(content) - start)}
+        if self.ranges:
+            headers |= {"ETag": tag, "Accept-Ranges": "bytes"}
+        if status == 206:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        request.send_response(status)
+        for name, value in (headers | told.headers).items():
+            if value is not None:
+                request.send_header(name, value)
+        request.end_headers()
+        end = len(content) if told.cut is None else told.cut
+        for position in range(start, end, told.piece):
+            request.wfile.write(content[position : min(end, position + told.piece)])
+        if told.cut is not None:
+            request.close_connection = True
+
+    def __enter__(self) -> FileServer:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()

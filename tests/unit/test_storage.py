@@ -1,0 +1,176 @@
+"""``storage.whole_file``: a file appears whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+ROOT = Path(__file__).parents[2]
+
+
+def path_to(target: Path) -> ObjectStoragePath:
+    from airflow.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(f"file://{target}")
+
+
+def write(target: Path, *chunks: bytes, error: BaseException | None = None) -> None:
+    from airflow_provider_comet.storage import whole_file
+
+    file: IO[bytes]
+    with whole_file(path_to(target)) as file:
+        for chunk in chunks:
+            file.write(chunk)
+        if error is not None:
+            raise error
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_and_its_folders(tmp_path: Path) -> None:
+    """Folders are made; what was there before is replaced at once."""
+    target = tmp_path / "a" / "b" / "picture.webp"
+    write(target, b"one")
+    write(target, b"two", b" three")
+    assert (target.read_bytes(), names(target.parent)) == (b"two three", ["picture.webp"])
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit()], ids=repr)
+def test_nothing_stays_of_a_failure(tmp_path: Path, error: BaseException) -> None:
+    """Whatever passes through, the old file is as it was, and of the new one there is nothing."""
+    target = tmp_path / "picture.webp"
+    target.write_bytes(b"old")
+    with pytest.raises(type(error)):
+        write(target, b"new" * 100_000, error=error)
+    assert (target.read_bytes(), names(tmp_path)) == (b"old", ["picture.webp"])
+
+
+def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
+    """While it is written only a hidden name exists, in the same folder: a rename is a step of one disk."""
+    from airflow_provider_comet.storage import whole_file
+
+    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+        file.write(b"half")
+        (name,) = names(tmp_path)
+        assert name.startswith(".picture.webp.")
+        assert name.endswith(".part")
+    assert names(tmp_path) == ["picture.webp"]
+
+
+def test_what_a_killed_process_left(tmp_path: Path) -> None:
+    """It goes when the file is written again, unless somebody may still be writing it."""
+    old, young = tmp_path / ".picture.webp.0a.part", tmp_path / ".picture.webp.0b.part"
+    other = tmp_path / ".other.webp.0a.part"
+    for path in (old, young, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    write(tmp_path / "picture.webp", b"whole")
+    assert names(tmp_path) == [".other.webp.0a.part", ".picture.webp.0b.part", "picture.webp"]
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The error names path and reason, may be retried, and nothing half-written stays. (A limit on the size of files
+    stands for the disk: it fails the same call in the same way.)"""
+    from airflow_provider_comet.api.output_errors import StorageError
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(StorageError) as caught:
+            write(tmp_path / "film.mp4", *[b"x" * 100_000] * 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.EFBIG
+    assert "film.mp4" in str(caught.value)
+    assert caught.value.retryable
+    assert names(tmp_path) == []
+
+
+def test_a_killed_process_leaves_no_visible_half(tmp_path: Path) -> None:
+    """SIGKILL amid a file: its name does not exist, and a second process writes it whole."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from airflow.sdk import ObjectStoragePath
+from airflow_provider_comet.storage import whole_file
+with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
+    file.write(b"x" * 3_000_000)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = names(tmp_path)
+    assert left.startswith(".film.mp4.")
+    write(tmp_path / "film.mp4", b"whole")
+    assert (tmp_path / "film.mp4").read_bytes() == b"whole"
+
+
+class Upload:
+    """What fsspec's object stores give for ``autocommit=False``, as far as it matters here."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.done.append("sent")
+        self.closed = True
+
+    def commit(self) -> None:
+        self.done.append("committed")
+
+    def discard(self) -> None:
+        self.done.append("discarded")
+
+
+def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is sent, then it is committed; after an exception nothing more is sent, not even by closing, and what was
+    sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.storage import whole_file
+
+    uploads: list[Upload] = []
+
+    class FileSystem:
+        def open(self, path: str, mode: str, *, block_size: int, autocommit: bool) -> Upload:
+            assert (path, mode, autocommit) == ("bucket/film.mp4", "wb", False)
+            uploads.append(Upload())
+            return uploads[-1]
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(lambda self: FileSystem()))
+    path = ObjectStoragePath("memory://bucket/film.mp4")
+    monkeypatch.setattr(ObjectStoragePath, "path", property(lambda self: "bucket/film.mp4"))
+    with whole_file(path) as file:
+        file.write(b"x")
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            file.write(b"x")
+            raise ValueError("amid")
+
+    with pytest.raises(ValueError, match="amid"):
+        fail()
+    uploads[1].close()  # as the garbage collector would
+    assert [one.done for one in uploads] == [["sent", "committed"], ["discarded"]]
