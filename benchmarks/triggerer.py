@@ -49,10 +49,10 @@ TITLES = {
     "comet": "ours, ten minutes old",
 }
 NOTES = [
-    "An `airflow triggerer` of its own for each row gets 1,000 deferred task instances, settles until each "
-    "has been looked at, and is measured with its whole family: CPU over a minute, memory as proportional set size. The looks are counted by "
-    "the server, another process. What the row asleep uses is Airflow's own and is taken off where it says 'above "
-    "asleep'.",
+    "An `airflow triggerer` of its own for each row gets 1,000 deferred task instances, settles until each has been "
+    "looked at, and is measured with its whole family: CPU over a minute, memory as proportional set size. The looks "
+    "are counted by the server, another process. What the row asleep uses is Airflow's own and is taken off where it "
+    "says 'above asleep'.",
     "Every 5 s means 200 looks a second. `HttpSensorTrigger` asks Airflow for its connection before each look, and a "
     "triggerer answers such questions one after the other: it does not get there.",
 ]
