@@ -1,37 +1,38 @@
-"""`Overdue`: one timer calls back for whatever lasted too long."""
+"""`Overdue`: one timer calls back for whatever lasts too long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
 
 from airflow_provider_comet.overdue import Overdue
+from tests.support.virtual_loop import VirtualLoop
 
 
 def test_what_lasts_too_long() -> None:
-    """Each is called once, when its own time is over, in the order in which they began; what has ended is not."""
+    """Each is called once, when its own time is over; what has ended before is not, and nothing is after the end."""
 
-    async def run() -> tuple[list[str], int]:
+    async def run() -> list[tuple[str, float]]:
         loop = asyncio.get_running_loop()
-        called: list[str] = []
-        calls: dict[str, Callable[[], None]] = {
-            name: (lambda name=name: called.append(name)) for name in ("first", "ended", "later", "never")
-        }
-        overdue = Overdue(0.05)
-        overdue.begin(calls["first"])
-        overdue.begin(calls["ended"])
-        await asyncio.sleep(0.03)
-        overdue.begin(calls["later"])
-        overdue.end(calls["ended"])
-        while called != ["first"]:
-            await asyncio.sleep(0.001)
-        while called != ["first", "later"]:
-            await asyncio.sleep(0.001)
-        overdue.begin(calls["never"])
-        overdue.close()
-        overdue.end(calls["never"])
-        timers = len([timer for timer in loop._scheduled if not timer.cancelled()])  # type: ignore[attr-defined]
-        await asyncio.sleep(0.06)
-        return called, timers
+        began = loop.time()
+        called: list[tuple[str, float]] = []
 
-    assert asyncio.run(run()) == (["first", "later"], 0)
+        def call(name: str) -> None:
+            called.append((name, loop.time() - began))
+
+        overdue = Overdue(10)
+        first, ended, later, never = (functools.partial(call, name) for name in ("first", "ended", "later", "never"))
+        overdue.begin(first)
+        overdue.begin(ended)
+        await asyncio.sleep(6)
+        overdue.begin(later)
+        overdue.end(ended)
+        await asyncio.sleep(60)
+        overdue.end(first)
+        overdue.begin(never)
+        overdue.close()
+        await asyncio.sleep(60)
+        return called
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(run()) == [("first", 10), ("later", 16)]
