@@ -1,0 +1,143 @@
+"""Object storage for real: the bytes go through s3fs and Airflow's AWS connection to an S3-compatible server."""
+
+from __future__ import annotations
+
+import gc
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.storage import BLOCK_BYTES
+from tests.support.file_server import Answer, FileServer
+from tests.support.s3 import S3, s3_server
+from tests.support.task_runner import TaskRunner, dag
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+ROOT = Path(__file__).parents[2]
+FILM = random.Random(3).randbytes(2 * BLOCK_BYTES + 12345)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An empty bucket, and the connection `store` that leads to it."""
+    server.empty()
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", server.connection)
+    return server
+
+
+@pytest.fixture
+def runner() -> TaskRunner:
+    return TaskRunner()
+
+
+def path_to(key: str) -> ObjectStoragePath:
+    from airflow.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(f"s3://store@bucket/{key}")
+
+
+def write(key: str, content: bytes, error: BaseException | None = None) -> None:
+    from airflow_provider_comet.storage import whole_file
+
+    with whole_file(path_to(key)) as file:
+        for position in range(0, len(content), 1 << 20):
+            file.write(content[position : position + (1 << 20)])
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("size", [0, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, len(FILM)])
+def test_an_object_appears_at_the_end(s3: S3, size: int) -> None:
+    """Whether it is sent at once or in parts: before the end nobody sees it, afterwards it is whole."""
+    from airflow_provider_comet.storage import whole_file
+
+    with whole_file(path_to("a/film.mp4")) as file:
+        for position in range(0, size, 1 << 20):
+            file.write(FILM[position : min(size, position + (1 << 20))])
+        assert s3.objects() == {}
+    assert s3.content("a/film.mp4") == FILM[:size]
+    assert s3.unfinished() == []
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("size", [1000, len(FILM)])
+def test_nothing_stays_of_a_failure(s3: S3, size: int, error: BaseException) -> None:
+    """The object that was there stays, the upload is aborted, and the garbage collector commits nothing."""
+    write("a/film.mp4", b"old")
+    with pytest.raises(type(error)):
+        write("a/film.mp4", FILM[:size], error)
+    gc.collect()
+    assert (s3.content("a/film.mp4"), s3.objects(), s3.unfinished()) == (b"old", {"a/film.mp4": 3}, [])
+
+
+def test_no_such_bucket(s3: S3) -> None:
+    """It is an error of the storage, which a retry may repeat."""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.api.output_errors import StorageError
+    from airflow_provider_comet.storage import whole_file
+
+    path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
+    with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
+        file.write(b"x")
+
+
+def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
+    """SIGKILL amid an upload: the object does not exist, and the next process writes it whole."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from airflow.sdk import ObjectStoragePath
+from airflow_provider_comet.storage import whole_file
+with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
+    file.write(b"x" * {2 * BLOCK_BYTES})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert (s3.objects(), s3.unfinished()) == ({}, ["film.mp4"])
+    write("film.mp4", b"whole")
+    assert s3.objects() == {"film.mp4": 5}
+
+
+def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
+    """A film that is cut on its way arrives whole, with its manifest; a repeat fetches nothing."""
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+    with FileServer(FILM) as host:
+        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, cut=BLOCK_BYTES + 5)]
+        comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film")
+        hook = CometReplicateHook()
+        prediction = hook.wait_for_prediction(
+            hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
+        )
+        with dag():
+            task = DownloadPredictionOutputOperator(
+                task_id="store", prediction=prediction.summary(), output_path="s3://store@bucket/films"
+            )
+        result: dict[str, Any] = runner.run(task).result
+        assert runner.run(task).result == result
+        assert len(host.asked) == 2
+    (file,) = result["files"]
+    assert file["uri"] == f"s3://store@bucket/films/{prediction.id}-0.mp4"
+    assert s3.content(f"films/{prediction.id}-0.mp4") == FILM
+    assert s3.objects().keys() == {f"films/{prediction.id}-0.mp4", f"films/{prediction.id}.manifest.json"}
+    text = s3.content(f"films/{prediction.id}.manifest.json").decode()
+    assert f'"s3://bucket/films/{prediction.id}-0.mp4"' in text
+    assert "store@" not in text
