@@ -6,8 +6,8 @@ import re
 
 EXCERPT_CHARACTERS = 300
 
-# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy. `re` compiles them
-# when they are first used, and not while DAG files are parsed.
+# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy. `re` compiles
+# them when they are first used, and not while DAG files are parsed.
 _SECRETS = (
     (r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}", "***"),
     (r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}", r"\1 ***"),
