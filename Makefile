@@ -55,7 +55,7 @@ bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (half an 
 	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.
-COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --all-extras --python-version $(LOCK_PYTHON) --upgrade \
+COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --python-version $(LOCK_PYTHON) --upgrade \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --constraints
 # Airflow 3.0.6 does not run tasks with FastAPI and Pydantic releases that came after it, so its set is as old as it is.
 # common-compat is the exception: its asynchronous connection look-up came later, and is tested here against 3.0.6.
@@ -68,14 +68,14 @@ lock: $(VENV)/bin/uv  ## make the files in constraints/ anew
 	@mkdir -p constraints
 	@echo 'apache-airflow==$(AIRFLOW)' > $(VENV)/pin.txt
 	@{ echo '# Made by `make lock`: the tested set for Airflow $(AIRFLOW) on Python $(LOCK_PYTHON).'; \
-		$(COMPILE) $(VENV)/pin.txt; } > $(VENV)/lock.txt
+		$(COMPILE) $(VENV)/pin.txt --all-extras; } > $(VENV)/lock.txt
 	@echo 'apache-airflow==$(AIRFLOW_COMPAT)' > $(VENV)/pin.txt
 	@{ echo '# Made by `make lock`: the tested set for Airflow $(AIRFLOW_COMPAT) on Python $(LOCK_PYTHON).'; \
 		echo '# As old as that Airflow (it does not run with newer FastAPI and Pydantic), except common-compat; recipe in the Makefile.'; \
-		$(COMPILE) $(VENV)/pin.txt $(COMPAT_AGE); } > $(VENV)/lock-compat.txt
+		$(COMPILE) $(VENV)/pin.txt --extra dev $(COMPAT_AGE); } > $(VENV)/lock-compat.txt
 	@printf '%s\n' $(PEERS) > $(VENV)/peers.txt
 	@{ echo '# Made by `make lock`: what `make bench` measures us against, and what it needs on top of $(LOCK).'; \
-		$(COMPILE) $(VENV)/lock.txt $(VENV)/peers.txt | grep -vxFf $(VENV)/lock.txt; } > $(VENV)/lock-bench.txt
+		$(COMPILE) $(VENV)/lock.txt $(VENV)/peers.txt --all-extras | grep -vxFf $(VENV)/lock.txt; } > $(VENV)/lock-bench.txt
 	@mv $(VENV)/lock.txt $(LOCK) && mv $(VENV)/lock-compat.txt $(LOCK_COMPAT) && mv $(VENV)/lock-bench.txt $(LOCK_BENCH)
 	@wc -l $(LOCK) $(LOCK_COMPAT) $(LOCK_BENCH)
 
@@ -87,11 +87,11 @@ define check_python
 		v == "$(LOCK_PYTHON)" or print("The locks are made and tested for Python $(LOCK_PYTHON); the same releases are installed for " + v + ".")'
 endef
 
-# install(venv, lock, Airflow version, more): what we got is asserted, because a resolver may quietly pick an older Airflow.
+# install(venv, lock, Airflow version, extra, more): what we got is asserted, because a resolver may quietly pick an older Airflow.
 define install
 	@echo 'Installing Airflow $(3) into $(1) ...'
 	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --compile-bytecode --constraints $(2) --build-constraints $(2) \
-		'apache-airflow==$(3)' -e '.[dev]' $(4)
+		'apache-airflow==$(3)' -e '.[$(4)]' $(5)
 	@$(1)/bin/python -m compileall -q airflow_provider_comet
 	@$(1)/bin/python -c 'import sys; from importlib.metadata import version; v = version("apache-airflow-core"); \
 		v == "$(3)" or sys.exit("Airflow $(3) was asked for and " + v + " was installed")'
@@ -99,13 +99,13 @@ define install
 endef
 
 $(READY): $(VENV)/bin/uv $(LOCK) $(INPUTS)
-	$(call install,$(VENV),$(LOCK),$(AIRFLOW))
+	$(call install,$(VENV),$(LOCK),$(AIRFLOW),dev-s3)
 
 $(READY_COMPAT): $(VENV_COMPAT)/bin/uv $(LOCK_COMPAT) $(INPUTS)
-	$(call install,$(VENV_COMPAT),$(LOCK_COMPAT),$(AIRFLOW_COMPAT))
+	$(call install,$(VENV_COMPAT),$(LOCK_COMPAT),$(AIRFLOW_COMPAT),dev)
 
 $(READY_BENCH): $(VENV_BENCH)/bin/uv $(LOCK) $(LOCK_BENCH) $(INPUTS)
-	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),--constraints $(LOCK_BENCH) $(PEERS))
+	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),dev,--constraints $(LOCK_BENCH) $(PEERS))
 
 %/bin/uv:
 	$(check_python)

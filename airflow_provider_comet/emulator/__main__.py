@@ -28,6 +28,13 @@ def port(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m airflow_provider_comet.emulator", description=__doc__)
     options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -43,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         default=3600.0,
         metavar="SECONDS",
         help="how long after completion outputs can be fetched (default: %(default)s)",
+    )
+    options.add_argument(
+        "--creates-per-second", type=count, metavar="COUNT", help="answer 429 to creates above it (default: no limit)"
+    )
+    options.add_argument(
+        "--file-bytes", type=count, default=0, metavar="BYTES", help="pad the pictures to files of at least this size"
     )
     options.add_argument("--quiet", action="store_true", help="do not log each request")
     return options
@@ -62,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         duration=options.duration,
         retention=options.retention,
         api_key=options.api_key,
+        creates_per_second=options.creates_per_second,
+        file_bytes=options.file_bytes,
     )
     try:
         require_pillow()

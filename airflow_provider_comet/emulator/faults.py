@@ -8,15 +8,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DELIVERY = "/delivery/"
+
 
 @dataclass
-class Fault:
+class Damage:
+    """What is wrong with a file that is delivered: nothing, unless set.
+
+    `cut` closes the connection after this share (0 up to, not including, 1) of what was to be sent. `content_type` and
+    `content_length` are claimed in place of the true ones: of a longer length the rest never comes and the connection
+    is closed, at a shorter one the file ends. `slow` is bytes per second.
+    """
+
+    cut: float | None = None
+    content_type: str | None = None
+    content_length: int | None = None
+    slow: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cut is not None and not 0 <= self.cut < 1:
+            raise ValueError(f"cut must be at least 0 and less than 1, not {self.cut}")
+        if not isinstance(self.content_type, str | None):
+            raise TypeError("content_type must be a string")
+        if not isinstance(self.content_length, int | None):
+            raise TypeError("content_length must be a whole number")
+        if self.content_length is not None and self.content_length < 0:
+            raise ValueError("content_length must not be negative")
+        if self.slow is not None and not self.slow > 0:
+            raise ValueError("slow must be more than 0 bytes per second")
+
+    @property
+    def damages(self) -> bool:
+        """Whether anything is wrong at all."""
+        return any(value is not None for value in (self.cut, self.content_type, self.content_length, self.slow))
+
+
+@dataclass
+class Fault(Damage):
     """What to do to the next `count` requests whose method and path match.
 
     With a `status` the fault answers in place of CometAPI and nothing is accepted, unless `accept` is set: then the
     request takes effect first and only its answer is replaced. `drop` closes the connection instead of answering,
     "before" or "after" the request took effect. `delay` waits: before the request takes effect, or (with `accept` or
-    drop "after") between effect and answer.
+    drop "after") between effect and answer. With a field of :class:`Damage` it matches nothing but deliveries of files.
     """
 
     method: str | None = None
@@ -31,14 +65,19 @@ class Fault:
 
     def __post_init__(self) -> None:
         """A fault that would silently do nothing, or break the emulator, is a mistake in the test: say so."""
+        super().__post_init__()
         if not isinstance(self.path, str | None):
             raise TypeError("path must be a string")
         if not all(isinstance(value, str) for value in self.headers.values()):
             raise TypeError("header values must be strings")
         if self.method is not None:
             self.method = self.method.upper()
-        if self.status is None and self.drop is None and not self.delay:
-            raise ValueError("a fault needs at least one of status, drop and delay")
+        if self.status is None and self.drop is None and not self.delay and not self.damages:
+            raise ValueError(
+                "a fault needs at least one of status, drop, delay, cut, content_type, content_length and slow"
+            )
+        if self.damages and (self.status is not None or self.drop is not None):
+            raise ValueError("cut, content_type, content_length and slow need a file, which status and drop prevent")
         if self.status is None and (self.body is not None or self.headers or self.accept):
             raise ValueError("body, headers and accept need a status")
         if self.status is not None and not 200 <= self.status <= 599:
@@ -70,6 +109,8 @@ class Fault:
         return self.accept or self.drop == "after"
 
     def matches(self, method: str, path: str) -> bool:
+        if self.damages and not (method == "GET" and path.startswith(DELIVERY)):
+            return False
         return self.method in {None, method} and (self.path is None or self.path in path)
 
     def answer(self, request_id: str) -> tuple[bytes, dict[str, str]]:

@@ -32,7 +32,9 @@ class Emulator:
     :param wire: whether queries are answered with a plain prediction ("flat") or in the task envelope ("wrapped").
     :param duration: seconds every prediction takes, in place of each model's own.
     :param retention: seconds after completion at which output and files disappear.
-    :param api_key: the only key that is let in.
+    :param api_key: the only key that is let in; can be set while it runs.
+    :param creates_per_second: how many creates are accepted within any second; further ones are answered 429.
+    :param file_bytes: the least size of a delivered file: pictures are padded to it, without holding it in memory.
     :param ssl_context: serve https with it.
     """
 
@@ -45,17 +47,29 @@ class Emulator:
         duration: float | None = None,
         retention: float = 3600.0,
         api_key: str = "sk-emulator",
+        creates_per_second: int | None = None,
+        file_bytes: int = 0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         if wire not in {"flat", "wrapped"}:
             raise ValueError(f'wire must be "flat" or "wrapped", not {wire!r}')
-        self.api_key = api_key
+        if creates_per_second is not None and creates_per_second < 1:
+            raise ValueError(f"creates_per_second must be at least 1, or None for no limit, not {creates_per_second}")
+        if file_bytes < 0:
+            raise ValueError(f"file_bytes must not be negative, not {file_bytes}")
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
         self._store = Store(duration=duration, retention=retention)
         self._faults = Faults()
-        self._server = Server(self._store, self._faults, api_key=api_key, wire=wire)
+        self._server = Server(
+            self._store,
+            self._faults,
+            api_key=api_key,
+            wire=wire,
+            creates_per_second=creates_per_second,
+            file_bytes=file_bytes,
+        )
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -67,6 +81,15 @@ class Emulator:
         if self._base_url is None:
             raise RuntimeError("the emulator has not been started")
         return self._base_url
+
+    @property
+    def api_key(self) -> str:
+        """The only key that is let in. With another one set, the old one is answered 401, as after a rotation."""
+        return self._server.api_key
+
+    @api_key.setter
+    def api_key(self, key: str) -> None:
+        self._on_loop(lambda: setattr(self._server, "api_key", key))
 
     def connection_json(self) -> str:
         """What to put in an AIRFLOW_CONN_... variable."""

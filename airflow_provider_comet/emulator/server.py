@@ -8,26 +8,23 @@ import json
 import logging
 import random
 import string
-from collections import OrderedDict
 from datetime import UTC, datetime
-from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from airflow_provider_comet.emulator import pictures
 from airflow_provider_comet.emulator.catalog import CATALOG
 from airflow_provider_comet.emulator.control import CONTROL, Control
-from airflow_provider_comet.emulator.faults import Faults
-from airflow_provider_comet.emulator.predictions import Prediction, Wire, create_answer, query_answer, wrap
+from airflow_provider_comet.emulator.delivery import Deliveries
+from airflow_provider_comet.emulator.faults import Damage, Faults
+from airflow_provider_comet.emulator.predictions import Wire, create_answer, query_answer, wrap
 from airflow_provider_comet.emulator.store import Store
 
 logger = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 64 * 1024 * 1024  # inputs may carry pictures as data: URIs
-PICTURES_KEPT = 128  # the rest is drawn again when asked for: equal bytes
 
 # What a wrong path really gets: a web page with status 200, and nothing a JSON parser could use.
 PAGE = """<!doctype html>
@@ -51,13 +48,23 @@ def refusal(status: int, message: str, code: str, request_id: str) -> web.Respon
 class Server:
     """Answers requests out of a store, unless a fault gets in the way."""
 
-    def __init__(self, store: Store, faults: Faults, *, api_key: str, wire: Wire = "flat") -> None:
+    def __init__(
+        self,
+        store: Store,
+        faults: Faults,
+        *,
+        api_key: str,
+        wire: Wire = "flat",
+        creates_per_second: int | None = None,
+        file_bytes: int = 0,
+    ) -> None:
         self.store = store
         self.faults = faults
+        self.api_key = api_key
         self.wire = wire
-        self._authorization = f"Bearer {api_key}".encode()
+        self.creates_per_second = creates_per_second
         self._control = Control(store, faults)
-        self._pictures: OrderedDict[tuple[str, int], asyncio.Future[tuple[bytes, str]]] = OrderedDict()
+        self._deliveries = Deliveries(store, file_bytes=file_bytes)
         self.connections: WeakKeyDictionary[asyncio.WriteTransport, int] = WeakKeyDictionary()
         self._connections_seen = 0
 
@@ -93,12 +100,13 @@ class Server:
         return response
 
     async def _answer_or_fail(self, request: web.Request, path: str, request_id: str) -> web.Response | None:
+        fault = self.faults.take(request.method, path)
+
         async def carry_out() -> web.Response:
-            response = await self._answer(request, path, request_id)
+            response = await self._answer(request, path, request_id, fault or Damage())
             response.headers["x-cometapi-request-id"] = request_id
             return response
 
-        fault = self.faults.take(request.method, path)
         if fault is None:
             return await carry_out()
         await request.read()  # unread bytes would turn a plain close into a reset
@@ -112,11 +120,11 @@ class Server:
         body, headers = fault.answer(request_id)
         return web.Response(status=fault.status, body=body, headers=headers)
 
-    async def _answer(self, request: web.Request, path: str, request_id: str) -> web.Response:
+    async def _answer(self, request: web.Request, path: str, request_id: str, damage: Damage) -> web.Response:
         authorized = self._authorized(request)
         match (request.method, *path[1:].split("/")):
             case ("GET", "delivery", id, file):
-                return await self._deliver(request, id, file, path)
+                return await self._deliveries.answer(request, id, file, path, damage)
             case (_, "delivery", *_):
                 return web.Response(status=HTTPStatus.NOT_FOUND, text="not found")
             case (
@@ -135,9 +143,13 @@ class Server:
 
     def _authorized(self, request: web.Request) -> bool:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
-        return hmac.compare_digest(given, self._authorization)
+        return hmac.compare_digest(given, f"Bearer {self.api_key}".encode())
 
     async def _create(self, request: web.Request, name: str, request_id: str) -> web.Response:
+        if self.creates_per_second is not None and self.store.created_within(1.0) >= self.creates_per_second:
+            busy = refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", "", request_id)
+            busy.headers["Retry-After"] = "1"  # the window is a second long: by then there is room
+            return busy
         model = CATALOG.get(name)
         if model is None:
             message = f"no available channel for group default and model {name} (distributor)"
@@ -170,36 +182,6 @@ class Server:
         ]
         return web.json_response({"object": "list", "data": data})
 
-    async def _deliver(self, request: web.Request, id: str, file: str, path: str) -> web.Response:
-        if "Authorization" in request.headers:
-            return web.Response(status=HTTPStatus.BAD_REQUEST, text="do not send your key to a delivery host")
-        prediction = self.store.predictions.get(id)
-        number, _, extension = file.partition(".")
-        if (
-            prediction is None
-            or extension != prediction.extension
-            or number not in map(str, range(prediction.files))
-            or not prediction.delivers(self.store.clock(), self.store.retention)
-        ):
-            return web.Response(status=HTTPStatus.NOT_FOUND, text="not found, or removed")
-        try:
-            body, digest = await self._picture(prediction, int(number))
-        except RuntimeError as error:
-            logger.error("%s", error)
-            return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR, text=str(error))
-        self.store.served.append({"id": id, "path": path, "sha256": digest, "bytes": len(body)})
-        return web.Response(body=body, content_type=pictures.CONTENT_TYPES[extension])
-
-    async def _picture(self, prediction: Prediction, number: int) -> tuple[bytes, str]:
-        """Drawn once, off the event loop, however many ask at the same time."""
-        key = (prediction.id, number)
-        drawing = self._pictures.get(key)
-        if drawing is None:
-            drawing = self._pictures[key] = asyncio.ensure_future(asyncio.to_thread(_draw, prediction, number))
-            if len(self._pictures) > PICTURES_KEPT:
-                self._pictures.popitem(last=False)
-        return await asyncio.shield(drawing)
-
     def _connection(self, request: web.Request) -> int:
         """A small number per TCP connection, so that a test can tell reuse from reconnecting."""
         transport = request.transport
@@ -209,9 +191,3 @@ class Server:
             self._connections_seen += 1
             self.connections[transport] = self._connections_seen
         return self.connections[transport]
-
-
-def _draw(prediction: Prediction, number: int) -> tuple[bytes, str]:
-    seed = f"{prediction.seed}/{number}"
-    body = pictures.draw(prediction.prompt, seed, prediction.input.get("aspect_ratio"), prediction.extension)
-    return body, sha256(body).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -41,6 +42,11 @@ class Store:
         self.predictions[prediction.id] = prediction
         self.creates.append({"id": prediction.id, "model": model.name, "input": input, "at": now})
         return prediction
+
+    def created_within(self, seconds: float) -> int:
+        """How many creates were accepted in the last so many seconds."""
+        since = self.clock() - seconds
+        return sum(1 for _ in itertools.takewhile(lambda create: create["at"] > since, reversed(self.creates)))
 
     def expect(self, fields: Mapping[str, Any], count: int = 1) -> None:
         """Pin these fields of the next `count` predictions."""

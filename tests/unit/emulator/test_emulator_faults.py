@@ -43,10 +43,16 @@ def test_first_match_wins() -> None:
         ({"path": "/predictions/"}, "GET", "/replicate/v1/predictions/1", True),
         ({"path": "/predictions/"}, "POST", "/replicate/v1/models/a/b/predictions", False),
         ({"method": None, "path": None}, "GET", "/x", True),
+        ({"status": None, "cut": 0.5}, "GET", "/delivery/1/0.webp", True),
+        ({"status": None, "cut": 0.5}, "POST", "/delivery/1/0.webp", False),
+        ({"status": None, "slow": 10}, "GET", "/replicate/v1/predictions/1", False),
     ],
 )
 def test_matching(fields: dict[str, Any], method: str, path: str, hit: bool) -> None:
-    """Method (in any case) and a part of the path decide; what is missing or null matches everything."""
+    """Method (in any case) and a part of the path decide; what is missing or null matches everything.
+
+    Damage hits nothing but deliveries.
+    """
     assert Fault.from_fields({"status": 503, **fields}).matches(method, path) is hit
 
 
@@ -69,6 +75,16 @@ def test_matching(fields: dict[str, Any], method: str, path: str, hit: bool) -> 
         {"status": 503, "headers": 3},
         {"status": 503, "path": 3},
         {"status": 503, "methods": "GET"},
+        {"cut": 1},
+        {"cut": -0.1},
+        {"cut": "half"},
+        {"cut": 0.5, "status": 503},
+        {"cut": 0.5, "drop": "before"},
+        {"content_type": 3},
+        {"content_length": -1},
+        {"content_length": 1.5},
+        {"slow": 0},
+        {"slow": float("nan")},
     ],
 )
 def test_senseless_faults_are_refused(fields: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import requests
 from PIL import Image
 
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.emulator.catalog import CATALOG
+from airflow_provider_comet.emulator.store import Store
 
 if TYPE_CHECKING:
     from tests.unit.emulator.conftest import Api
@@ -209,6 +211,32 @@ def test_missing_pillow_answers_with_the_remedy(api: Api, monkeypatch: pytest.Mo
     response = api.fetch(url)
     assert response.status_code == 500
     assert "airflow-provider-comet[emulator]" in response.text
+
+
+def test_creates_above_the_limit() -> None:
+    """Creates above the limit are answered 429 with Retry-After and not accepted; queries are never limited."""
+    key = {"Authorization": "Bearer sk-emulator"}
+    with Emulator(duration=0, creates_per_second=2) as emulator:
+        answers = [
+            requests.post(emulator.base_url + CREATE, json={"input": {"prompt": "x"}}, headers=key, timeout=5)
+            for _ in range(3)
+        ]
+        assert [answer.status_code for answer in answers] == [201, 201, 429]
+        assert answers[2].headers["retry-after"] == "1"
+        assert answers[2].json()["error"]["type"] == "comet_api_error"
+        assert emulator.ledger()["accepted"] == 2
+        assert requests.get(emulator.base_url + "/v1/models", headers=key, timeout=5).ok
+
+
+def test_the_limit_looks_back_one_second() -> None:
+    """Accepted creates count for exactly as long as asked; there is room again afterwards."""
+    now = [100.0]
+    store = Store(clock=lambda: now[0])
+    seen = []
+    for now[0] in (100.0, 100.5, 101.0, 101.25, 103.0):
+        seen.append(store.created_within(1.0))
+        store.create(CATALOG["black-forest-labs/flux-schnell"], {"prompt": "x"})
+    assert seen == [0, 1, 1, 2, 0]
 
 
 def test_fault_with_status_answers_instead(api: Api) -> None:

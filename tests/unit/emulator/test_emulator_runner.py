@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -171,6 +172,23 @@ def test_reset() -> None:
         assert requests.get(query, headers=KEY, timeout=5).json()["status"] == "succeeded"
 
 
+def test_replaced_key() -> None:
+    """A key set while the emulator runs is the only one let in from then on, and the one in the connection."""
+    with Emulator() as emulator:
+        emulator.api_key = "sk-next"
+        new = {"Authorization": "Bearer sk-next"}
+        url = emulator.base_url + "/v1/models"
+        assert [requests.get(url, headers=key, timeout=5).status_code for key in (KEY, new)] == [401, 200]
+        assert json.loads(emulator.connection_json())["password"] == "sk-next"
+
+
+@pytest.mark.parametrize("option", [{"creates_per_second": 0}, {"file_bytes": -1}, {"wire": "round"}])
+def test_senseless_options_are_refused(option: dict[str, Any]) -> None:
+    """An option out of range is named in the error."""
+    with pytest.raises(ValueError, match=next(iter(option))):
+        Emulator(**option)
+
+
 def test_clear_faults() -> None:
     """Faults that wait for ever can be taken away."""
     with Emulator() as emulator:
@@ -224,7 +242,16 @@ def test_command_line_without_pillow(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.parametrize(
-    "option", [["--port", "70000"], ["--port", "x"], ["--duration", "-1"], ["--retention", "nan"], ["--wire", "round"]]
+    "option",
+    [
+        ["--port", "70000"],
+        ["--port", "x"],
+        ["--duration", "-1"],
+        ["--retention", "nan"],
+        ["--wire", "round"],
+        ["--creates-per-second", "0"],
+        ["--file-bytes", "1.5"],
+    ],
 )
 def test_command_line_refuses(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Options out of range are named in a usage error."""
