@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -27,7 +29,12 @@ Run = Callable[[str, Emulator], dict[str, list[Any]]]
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run a DAG in a private Airflow with a database made once; returns its XComs by task, in map order."""
     home = tmp_path_factory.mktemp("airflow")
-    env = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES)}
+    env = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
+        "COMET_PICTURES": f"file://{home}/pictures",
+    }
 
     def call(*arguments: str, **more: str) -> None:
         done = subprocess.run(
@@ -114,6 +121,22 @@ def test_example_many_predictions(airflow: Run) -> None:
         files = [file for result in results for file in result["files"]]
         assert xcoms["use"] == [files]
         check_served(comet, files)
+
+
+@pytest.mark.slow
+def test_example_prediction_to_storage(airflow: Run) -> None:
+    """The picture of each prompt is where the task says, as it was served, with a manifest beside it."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_prediction_to_storage", comet)
+        served = {one["id"]: one["sha256"] for one in comet.ledger()["served"]}
+        assert {one["prediction_id"]: one["files"][0]["sha256"] for one in xcoms["picture.store"]} == served
+        assert len(served) == 3
+        for one in xcoms["picture.store"]:
+            content = Path(urlsplit(one["files"][0]["uri"]).path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == served[one["prediction_id"]]
+            assert (
+                json.loads(Path(urlsplit(one["manifest"]).path).read_bytes())["prediction_id"] == one["prediction_id"]
+            )
 
 
 def test_every_example_has_a_test() -> None:

@@ -99,14 +99,15 @@ def test_form_for_older_airflow_is_the_same_form() -> None:
 
 def test_form_fields_are_the_extras_that_the_hook_reads() -> None:
     """Each field of the form has label and help, and its placeholder shows the default."""
-    from airflow_provider_comet.api.config import NUMBERS, Config
+    from airflow_provider_comet.api.config import EXTRAS, NUMBERS, Config
 
     defaults = Config(api_key="sk-form-field")
     shown = json.loads(CONNECTION_TYPE["ui-field-behaviour"]["placeholders"]["extra"])
     fields = CONNECTION_TYPE["conn-fields"]
-    assert set(fields) == set(shown) == set(NUMBERS)
-    for name, described in fields.items():
-        assert described["label"]
+    assert (set(fields), set(shown)) == (set(EXTRAS), set(NUMBERS))
+    assert all(described["label"] and described["description"] for described in fields.values())
+    for name in NUMBERS:
+        described = fields[name]
         assert f"{getattr(defaults, name):g}" in described["description"]
         assert shown[name] == getattr(defaults, name)
     assert {"password", "host"} <= set(CONNECTION_TYPE["ui-field-behaviour"]["relabeling"])
@@ -173,4 +174,5 @@ def test_airflow_shows_the_form(cli: Any) -> None:
         "extra__cometapi__connect_timeout": ["number", "null"],
         "extra__cometapi__read_timeout": ["number", "null"],
         "extra__cometapi__max_polls_per_second": ["number", "null"],
+        "extra__cometapi__output_hosts": ["string", "null"],
     }

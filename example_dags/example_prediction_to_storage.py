@@ -1,0 +1,48 @@
+"""Pictures into storage of your own, before their links expire; another DAG runs when there are new ones."""
+
+import os
+
+from airflow.sdk import Asset, dag, task, task_group
+
+from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep under a fern"]
+# Any URL that Airflow's ObjectStoragePath takes: s3://aws_default@bucket/pictures, gs://..., abfs://...
+FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
+PICTURES = Asset("comet-pictures", uri=FOLDER)
+
+
+@dag(schedule=None, tags=["example", "cometapi"])
+def example_prediction_to_storage():
+    # The links of a prediction last about an hour: in a mapped group each picture is stored as soon as it is there,
+    # however many prompts there are.
+    @task_group
+    def picture(prompt: str):
+        create = CreatePredictionOperator(
+            task_id="create", model="black-forest-labs/flux-schnell", input={"prompt": prompt}, pool="default_pool"
+        )
+        wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
+        # A retry fetches only what is not there yet.
+        DownloadPredictionOutputOperator(
+            task_id="store", prediction=wait.output, output_path=FOLDER, outlets=[PICTURES], retries=2, retry_delay=10
+        )
+
+    picture.expand(prompt=PROMPTS)
+
+
+@dag(schedule=[PICTURES], tags=["example", "cometapi"])
+def example_new_pictures():
+    @task
+    def show(triggering_asset_events=None):
+        events = [event for found in triggering_asset_events.values() for event in found]
+        files = [file for event in events for file in event.extra["files"]]
+        print(f"{len(files)} new pictures: {files}")
+        return files
+
+    show()
+
+
+example_prediction_to_storage()
+example_new_pictures()
