@@ -102,3 +102,6 @@ def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
         with contextlib.suppress(Exception):  # what went wrong before is what has to be said
             file.discard()
         raise
+    finally:
+        with contextlib.suppress(AttributeError, ValueError):  # fsspec keeps it there for a transaction of its own
+            path.fs.transaction.files.remove(file)

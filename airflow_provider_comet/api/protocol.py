@@ -40,7 +40,8 @@ _NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
 
 # Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
 # Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
-_REFUSALS = re.compile(
+# Text: `re` compiles and keeps it when it is first used. All DAG files that import an operator would pay 5 ms for it.
+_REFUSALS = (
     r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
     r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
     r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
@@ -121,7 +122,7 @@ def read_models(request: Request, response: Response) -> int:
 
 def blames_input(error: str) -> bool:
     """Whether the error of a failed prediction says that its input was refused, so that the same one fails again."""
-    return _REFUSALS.search(error) is not None
+    return re.search(_REFUSALS, error) is not None
 
 
 def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometError:

@@ -6,20 +6,21 @@ import re
 
 EXCERPT_CHARACTERS = 300
 
-# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy.
+# Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy. `re` compiles
+# them when they are first used, and not while DAG files are parsed.
 _SECRETS = (
-    (re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}"), "***"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
-    (re.compile(r"\bdata:[\w.+/;=-]{0,200},[^\s\"'<>]*"), "<data URI>"),
-    (re.compile(r"([A-Za-z0-9+.-]{1,20}://)[^/\s\"'<>]{0,2000}@"), r"\1***@"),
-    (re.compile(r"(https?://[^\s\"'<>?]{0,2000})\?[^\s\"'<>]*"), r"\1?..."),
+    (r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}", "***"),
+    (r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}", r"\1 ***"),
+    (r"\bdata:[\w.+/;=-]{0,200},[^\s\"'<>]*", "<data URI>"),
+    (r"([A-Za-z0-9+.-]{1,20}://)[^/\s\"'<>]{0,2000}@", r"\1***@"),
+    (r"(https?://[^\s\"'<>?]{0,2000})\?[^\s\"'<>]*", r"\1?..."),
 )
 
 
 def redact(text: str) -> str:
     """Remove what must not be shown: keys, data URIs, URL queries (they sign links) and URL passwords."""
     for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     return text
 
 

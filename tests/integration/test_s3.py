@@ -1,180 +1,143 @@
-"""What s3fs does with a file that is to be visible whole or not at all: the rules that our storing code rests on."""
+"""Object storage for real: the bytes go through s3fs and Airflow's AWS connection to an S3-compatible server."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+import gc
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.storage import BLOCK_BYTES
+from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3, s3_server
+from tests.support.task_runner import TaskRunner, dag
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-BLOCK = 8 * 2**20
-CHUNK = 2**20
-SMALL = os.urandom(1000)
-LARGE = os.urandom(20 * 2**20)  # two parts and a half
+ROOT = Path(__file__).parents[2]
+FILM = random.Random(3).randbytes(2 * BLOCK_BYTES + 12345)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3]:
-    """One server for the tests of this file."""
     with s3_server() as server:
         yield server
 
 
 @pytest.fixture
-def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """An empty bucket, and the connection `s3_here` that leads to it."""
-    server.clear()
-    monkeypatch.setenv("AIRFLOW_CONN_S3_HERE", server.connection_json())
-    yield server
-    server.clear()
+def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An empty bucket, and the connection `store` that leads to it."""
+    server.empty()
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", server.connection)
+    return server
 
 
 @pytest.fixture
-def path(s3: S3) -> ObjectStoragePath:
-    """A path in the bucket where there is nothing yet."""
+def runner() -> TaskRunner:
+    return TaskRunner()
+
+
+def path_to(key: str) -> ObjectStoragePath:
     from airflow.sdk import ObjectStoragePath
 
-    return ObjectStoragePath(f"s3://s3_here@{s3.bucket}/folder/x.webp")
+    return ObjectStoragePath(f"s3://store@bucket/{key}")
 
 
-def written(path: ObjectStoragePath, content: bytes) -> Any:
-    """An open file with the content written to it as it comes from a socket, in chunks."""
-    file = path.fs.open(path.path, "wb", autocommit=False, block_size=BLOCK)
-    for start in range(0, len(content), CHUNK):
-        file.write(content[start : start + CHUNK])
-    return file
+def write(key: str, content: bytes, error: BaseException | None = None) -> None:
+    from airflow_provider_comet.storage import whole_file
+
+    with whole_file(path_to(key)) as file:
+        for position in range(0, len(content), 1 << 20):
+            file.write(content[position : position + (1 << 20)])
+        if error is not None:
+            raise error
 
 
-def abandon(file: Any) -> None:
-    """Closed first, and by hand: a close() after discard(), also the one of the garbage collector, uploads again."""
-    file.closed = True
-    file.discard()
+@pytest.mark.parametrize("size", [0, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, len(FILM)])
+def test_an_object_appears_at_the_end(s3: S3, size: int) -> None:
+    """Whether it is sent at once or in parts: before the end nobody sees it, afterwards it is whole."""
+    from airflow_provider_comet.storage import whole_file
+
+    with whole_file(path_to("a/film.mp4")) as file:
+        for position in range(0, size, 1 << 20):
+            file.write(FILM[position : min(size, position + (1 << 20))])
+        assert s3.objects() == {}
+    assert s3.content("a/film.mp4") == FILM[:size]
+    assert s3.unfinished() == []
 
 
-@pytest.mark.parametrize(
-    "content", [LARGE, LARGE[: 2 * BLOCK], SMALL, b""], ids=["large", "two parts", "small", "empty"]
-)
-def test_nothing_is_visible_before_commit(s3: S3, path: ObjectStoragePath, content: bytes) -> None:
-    """Neither writing nor closing shows anything; close, then commit, shows the whole file and leaves no upload."""
-    file = written(path, content)
-    assert s3.objects() == {}
-    file.close()
-    assert s3.objects() == {}
-    assert [*s3.unfinished_uploads().values()] == ["folder/x.webp"]
-    file.commit()
-    assert s3.objects() == {"folder/x.webp": len(content)}
-    assert s3.read("folder/x.webp") == content
-    assert s3.unfinished_uploads() == {}
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("size", [1000, len(FILM)])
+def test_nothing_stays_of_a_failure(s3: S3, size: int, error: BaseException) -> None:
+    """The object that was there stays, the upload is aborted, and the garbage collector commits nothing."""
+    write("a/film.mp4", b"old")
+    with pytest.raises(type(error)):
+        write("a/film.mp4", FILM[:size], error)
+    gc.collect()
+    assert (s3.content("a/film.mp4"), s3.objects(), s3.unfinished()) == (b"old", {"a/film.mp4": 3}, [])
 
 
-def test_commit_before_close_would_lose_the_end(s3: S3, path: ObjectStoragePath) -> None:
-    """The wrong order: commit shows the parts sent so far as if they were the file. Only close sends the last one."""
-    file = written(path, LARGE)
-    file.commit()
-    file.closed = True
-    assert s3.objects() == {"folder/x.webp": 2 * BLOCK}
+def test_no_such_bucket(s3: S3) -> None:
+    """It is an error of the storage, which a retry may repeat."""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.api.output_errors import StorageError
+    from airflow_provider_comet.storage import whole_file
+
+    path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
+    with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
+        file.write(b"x")
 
 
-@pytest.mark.parametrize("content", [LARGE, SMALL, b""], ids=["large", "small", "empty"])
-@pytest.mark.parametrize("closed", [True, False], ids=["closed", "open"])
-def test_abandoned_file_leaves_nothing(s3: S3, path: ObjectStoragePath, content: bytes, closed: bool) -> None:
-    """A discarded file leaves neither an object nor an unfinished upload, wherever its writing stopped."""
-    file = written(path, content)
-    if closed:
-        file.close()
-    abandon(file)
-    file.close()
-    assert s3.objects() == s3.unfinished_uploads() == {}
+def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
+    """SIGKILL amid an upload: the object does not exist, and the next process writes it whole."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from airflow.sdk import ObjectStoragePath
+from airflow_provider_comet.storage import whole_file
+with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
+    file.write(b"x" * {2 * BLOCK_BYTES})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert (s3.objects(), s3.unfinished()) == ({}, ["film.mp4"])
+    write("film.mp4", b"whole")
+    assert s3.objects() == {"film.mp4": 5}
 
 
-def test_close_after_discard_would_begin_a_new_upload(s3: S3, path: ObjectStoragePath) -> None:
-    """Why `closed` is set by hand: for a small file s3fs begins its upload only when it is closed."""
-    file = written(path, SMALL)
-    file.discard()
-    with pytest.raises(AttributeError):
-        file.close()
-    assert [*s3.unfinished_uploads().values()] == ["folder/x.webp"]
+def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
+    """A film that is cut on its way arrives whole, with its manifest; a repeat fetches nothing."""
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("content", [LARGE, SMALL], ids=["large", "small"])
-def test_exception_never_commits(s3: S3, path: ObjectStoragePath, content: bytes, error: type[BaseException]) -> None:
-    """With commit as the last statement of the block, no exception on the way can show half a file."""
-    with pytest.raises(error):
-        _store(path, content, check=_raise(error))
-    assert s3.objects() == s3.unfinished_uploads() == {}
-
-
-def test_earlier_object_survives_an_exception(s3: S3, path: ObjectStoragePath) -> None:
-    """What was stored under the name before stays readable until the commit, and for good if there is none."""
-    _store(path, SMALL, check=lambda: None)
-    with pytest.raises(RuntimeError):
-        _store(path, LARGE, check=_raise(RuntimeError))
-    assert s3.read("folder/x.webp") == SMALL
-
-
-def test_with_alone_is_not_enough(s3: S3, path: ObjectStoragePath) -> None:
-    """`with` closes: by default that commits half a file although an exception passes, else it leaves the upload."""
-    for autocommit in (True, False):
-        s3.clear()
-        with pytest.raises(RuntimeError):
-            _write_and_fail(path, autocommit=autocommit)
-        assert bool(s3.objects()) is autocommit
-        assert bool(s3.unfinished_uploads()) is not autocommit
-
-
-def test_discard_after_commit_is_an_error_and_deletes_nothing(s3: S3, path: ObjectStoragePath) -> None:
-    """An exception that arrives after the commit meets an upload that is gone: the file stays."""
-    file = written(path, LARGE)
-    file.close()
-    file.commit()
-    with pytest.raises(FileNotFoundError):
-        abandon(file)
-    assert s3.read("folder/x.webp") == LARGE
-
-
-def test_file_is_kept_by_the_file_system_until_taken_from_it(s3: S3, path: ObjectStoragePath) -> None:
-    """fsspec queues each such file for a transaction nobody ends: a process that stores many takes them out itself."""
-    queue = path.fs.transaction.files
-    file = written(path, SMALL)
-    assert any(queued is file for queued in queue)
-    file.close()
-    file.commit()
-    assert any(queued is file for queued in queue)
-    queue.remove(file)
-    assert not any(queued is file for queued in queue)
-
-
-def _store(path: ObjectStoragePath, content: bytes, *, check: Callable[[], None]) -> None:
-    """The order of calls that is right."""
-    file = path.fs.open(path.path, "wb", autocommit=False, block_size=BLOCK)
-    try:
-        for start in range(0, len(content), CHUNK):
-            file.write(content[start : start + CHUNK])
-        check()
-        file.close()
-        file.commit()
-    except BaseException:
-        abandon(file)
-        raise
-    finally:
-        path.fs.transaction.files.remove(file)
-
-
-def _write_and_fail(path: ObjectStoragePath, *, autocommit: bool) -> None:
-    with path.fs.open(path.path, "wb", autocommit=autocommit, block_size=BLOCK) as file:
-        file.write(SMALL)
-        raise RuntimeError
-
-
-def _raise(error: type[BaseException]) -> Callable[[], None]:
-    def check() -> None:
-        raise error
-
-    return check
+    with FileServer(FILM) as host:
+        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, cut=BLOCK_BYTES + 5)]
+        comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film")
+        hook = CometReplicateHook()
+        prediction = hook.wait_for_prediction(
+            hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
+        )
+        with dag():
+            task = DownloadPredictionOutputOperator(
+                task_id="store", prediction=prediction.summary(), output_path="s3://store@bucket/films"
+            )
+        result: dict[str, Any] = runner.run(task).result
+        assert runner.run(task).result == result
+        assert len(host.asked) == 2
+    (file,) = result["files"]
+    assert file["uri"] == f"s3://store@bucket/films/{prediction.id}-0.mp4"
+    assert s3.content(f"films/{prediction.id}-0.mp4") == FILM
+    assert s3.objects().keys() == {f"films/{prediction.id}-0.mp4", f"films/{prediction.id}.manifest.json"}
+    text = s3.content(f"films/{prediction.id}.manifest.json").decode()
+    assert f'"s3://bucket/films/{prediction.id}-0.mp4"' in text
+    assert "store@" not in text

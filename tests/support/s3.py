@@ -1,117 +1,85 @@
-"""An S3 that runs here: moto's server in a process of its own, and the Airflow connection that leads to it."""
+"""An S3-compatible server on this machine (moto), for as long as a block lasts."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from botocore.client import BaseClient
+from tests.support.sockets import unused_port
 
-ROOT = Path(__file__).resolve().parents[2]
-REGION = "us-east-1"
-KEY_ID, SECRET = "test-key-id", "test-secret"  # moto asks for some, and checks none
+BUCKET = "bucket"
+START_SECONDS = 30.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class S3:
-    """A running server with one bucket, looked at past s3fs and its caches.
+    """A running server with one empty bucket.
 
-    :param url: where it answers, on loopback.
-    :param bucket: the name of the bucket.
+    :param client: boto3's, for looking at what is there.
+    :param connection: an Airflow connection of type ``aws`` that leads to it, as JSON.
     """
 
     url: str
-    bucket: str
-    _client: BaseClient = field(repr=False)
-
-    def connection_json(self) -> str:
-        """What to put in an AIRFLOW_CONN_... variable; `s3://CONNECTION@BUCKET/...` leads here then."""
-        extra = {
-            "endpoint_url": self.url,
-            "region_name": REGION,
-            # Buckets are no host names on loopback.
-            "config_kwargs": {"s3": {"addressing_style": "path"}},
-        }
-        return json.dumps({"conn_type": "aws", "login": KEY_ID, "password": SECRET, "extra": extra})
+    client: Any
+    connection: str
 
     def objects(self) -> dict[str, int]:
-        """What can be seen in the bucket: keys and their sizes in bytes."""
-        pages = self._pages("list_objects_v2", "Contents")
-        return {str(found["Key"]): int(found["Size"]) for found in pages}
+        """What everybody sees: sizes by key."""
+        found = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return {one["Key"]: one["Size"] for one in found}
 
-    def read(self, key: str) -> bytes:
-        """The content of an object."""
-        return bytes(self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+    def unfinished(self) -> list[str]:
+        """Uploads that were neither completed nor aborted: invisible, and billed by a real S3."""
+        return [one["Key"] for one in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
 
-    def unfinished_uploads(self) -> dict[str, str]:
-        """Multipart uploads that were begun and neither completed nor aborted: upload ids and their keys."""
-        pages = self._pages("list_multipart_uploads", "Uploads")
-        return {str(found["UploadId"]): str(found["Key"]) for found in pages}
+    def content(self, key: str) -> bytes:
+        """An object."""
+        content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
 
-    def clear(self) -> None:
-        """As freshly started: no object, no unfinished upload."""
-        for upload, key in self.unfinished_uploads().items():
-            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+    def empty(self) -> None:
+        """Forget everything."""
         for key in self.objects():
-            self._client.delete_object(Bucket=self.bucket, Key=key)
-
-    def _pages(self, operation: str, name: str) -> Iterator[dict[str, Any]]:
-        for page in self._client.get_paginator(operation).paginate(Bucket=self.bucket):
-            yield from page.get(name, [])
+            self.client.delete_object(Bucket=BUCKET, Key=key)
 
 
 @contextlib.contextmanager
-def s3_server(bucket: str = "pictures") -> Iterator[S3]:
-    """Run a server on a free port for as long as the block lasts, with an empty bucket.
-
-    A process, so that neither its memory nor its threads are taken for those of the code under test.
-    """
+def s3_server() -> Iterator[S3]:
+    """Run it in a process of its own."""
     import boto3
-    from botocore.config import Config
 
-    command = [sys.executable, "-m", "tests.support.s3"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url, "the S3 server ended before it answered: its reason is on stderr"
-            client = boto3.client(
-                "s3",
-                endpoint_url=url,
-                region_name=REGION,
-                aws_access_key_id=KEY_ID,
-                aws_secret_access_key=SECRET,
-                config=Config(s3={"addressing_style": "path"}, proxies={}),
-            )
-            try:
-                client.create_bucket(Bucket=bucket)
-                yield S3(url, bucket, client)
-            finally:
-                client.close()
-        finally:
-            process.kill()
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        key, region = "some-key-id", "us-east-1"
+        client = boto3.client(
+            "s3", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key="some-secret", region_name=region
+        )
+        client.create_bucket(Bucket=BUCKET)
+        extra = {"endpoint_url": url, "region_name": region}
+        connection = {"conn_type": "aws", "login": key, "password": "some-secret", "extra": extra}
+        yield S3(url, client, json.dumps(connection))
+        client.close()
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
-def serve() -> None:
-    """Serve until the starter closes our stdin, which it also does by dying: no server outlives a killed test run."""
-    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request, in the middle of pytest's
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    print(f"http://{host}:{port}", flush=True)
-    sys.stdin.read()
-    server.stop()
-
-
-if __name__ == "__main__":
-    serve()
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, "moto's server has ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"moto's server does not listen after {START_SECONDS:.0f} s")
