@@ -17,11 +17,11 @@ from airflow_provider_comet import __version__, metrics, outcome
 from airflow_provider_comet.api import manifest
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.manifest import StoredFile
-from airflow_provider_comet.api.output_errors import DeliveryError, OutputExpiredError
+from airflow_provider_comet.api.output_errors import OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.outputs import Output, check_media_type, clean_url, file_name, outputs_of
 from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction, is_marked
 from airflow_provider_comet.api.validation import check_prediction_id
-from airflow_provider_comet.storage import whole_file
+from airflow_provider_comet.storage import storage_errors, whole_file
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -63,7 +63,6 @@ class Archive:
         self._max_bytes = max_bytes
         self._write_input = write_input
         self._stored_by = stored_by
-        self._is_over = threading.Event()
         self._pool = ThreadPoolExecutor(FILES_AT_ONCE, "comet-file")
 
     def __enter__(self) -> Archive:
@@ -74,17 +73,18 @@ class Archive:
         self._pool.shutdown()
 
     def end(self) -> None:
-        """Give up what is on its way: nothing half-written stays. Callable from a signal handler."""
-        self._is_over.set()
+        """Give up what is on its way, at once: nothing half-written stays. Callable from a signal handler."""
+        self._delivery.end()
 
     def keep(self, given: str | Mapping[str, Any]) -> dict[str, Any]:
         """Store a prediction's files, then its manifest, and return the manifest's small form.
 
         :param given: its id, or what a wait has handed over. Links last about an hour.
-        :raises CometError: not all of it could be stored; files that could be stay, and a repeat goes on from there.
+        :raises CometError: not all of it could be stored; files that could be stay, and a repeat replaces them.
         """
         prediction_id = check_prediction_id(given.get("id") if isinstance(given, Mapping) else given)
         try:
+            self._delivery.check()
             mark = self._folder / f"{prediction_id}{manifest.SUFFIX}"
             files = self._kept(mark, prediction_id)
             if files is None:
@@ -94,21 +94,23 @@ class Archive:
             return manifest.small_form(prediction_id, str(mark), files)
         except CometError as error:
             metrics.count("comet.store_errors", error=type(error).__name__)
-            raise error.about(prediction_id) from error
+            error.about(prediction_id)
+            raise
 
     def _kept(self, mark: ObjectStoragePath, prediction_id: str) -> list[StoredFile] | None:
         """The files of a manifest, if they are all there."""
-        if not mark.exists():
-            return None
-        if (known := manifest.read(mark.read_bytes(), prediction_id)) is None:
-            return None
-        files = []
-        for file in known:
-            path = self._folder / file.uri.rpartition("/")[2]
-            if not path.exists() or path.stat().st_size != file.size:
+        with storage_errors(mark):
+            if not mark.exists():
                 return None
-            files.append(dataclasses.replace(file, uri=str(path)))
-        return files
+            if (known := manifest.read(mark.read_bytes(), prediction_id)) is None:
+                return None
+            files = []
+            for file in known:
+                path = self._folder / file.uri.rpartition("/")[2]
+                if not path.exists() or path.stat().st_size != file.size:
+                    return None
+                files.append(dataclasses.replace(file, uri=str(path)))
+            return files
 
     def _keep(self, given: str | Mapping[str, Any], prediction_id: str, mark: ObjectStoragePath) -> list[StoredFile]:
         prediction = self._read(given, prediction_id)
@@ -128,7 +130,7 @@ class Archive:
     def _read(self, given: str | Mapping[str, Any], prediction_id: str) -> Prediction:
         """The prediction with all of its output. The API is asked for what a summary lacks: the input, long text."""
         known: Prediction | None = None
-        if isinstance(given, Mapping):
+        if isinstance(given, Mapping) and given.keys() >= set(SUMMARY_KEYS):
             outcome.judge(given, allow_empty=True)
             if not is_marked(given["output"]):
                 known = Prediction(**{key: given[key] for key in SUMMARY_KEYS if key != "files"})
@@ -143,11 +145,13 @@ class Archive:
             return known
         if known is not None:  # its links may still be good when the API has removed them
             return dataclasses.replace(read, output=known.output)
-        outcome.judge(read, allow_empty=True)
+        outcome.judge(read, allow_empty=isinstance(given, Mapping))  # of an id nobody has said that nothing will do
         return read
 
     def _store(self, output: Output, prediction_id: str, links: _Links) -> StoredFile:
         if output.url is None:
+            if len(output.content) > self._max_bytes:
+                raise OutputRefusedError(f"output {output.index} has {len(output.content)} bytes; max_bytes is less")
             path = self._folder / file_name(prediction_id, output, output.media_type)
             self._write([output.content], path)
             digest = hashlib.sha256(output.content).hexdigest()
@@ -170,8 +174,7 @@ class Archive:
     def _write(self, chunks: Iterable[bytes], path: ObjectStoragePath) -> None:
         with whole_file(path) as file:
             for chunk in chunks:
-                if self._is_over.is_set():
-                    raise DeliveryError("the task was ended")
+                self._delivery.check()
                 file.write(chunk)
 
     def _stored(

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_comet.api import delivery, polling
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.output_errors import DeliveryError, OutputRefusedError
-from airflow_provider_comet.client import HEADERS, innermost
+from airflow_provider_comet.client import innermost
+from airflow_provider_comet.delivery_session import Lines, Session
 
 CHUNK_BYTES: Final = 1024 * 1024
-# "identity": a packed body would make its length and its ranges say nothing about the file.
-_FILE_HEADERS: Final = {**HEADERS, "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 class Delivery:
@@ -39,26 +33,31 @@ class Delivery:
         self,
         config: Config,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self.sleep = sleep
         self.clock = clock
-        self._session = requests.Session()
-        self._session.headers.clear()
-        self._session.headers.update(_FILE_HEADERS)
-        self._session.auth = _no_auth
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(config.is_local)
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, adapter)
+        self._lines = Lines()
+        self._session = Session(self._lines, is_local=config.is_local)
+        self.sleep = sleep or self._lines.pause
 
     def __enter__(self) -> Delivery:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
+
+    def end(self) -> None:
+        """Break off everything on its way, at once. Callable from a signal handler and from any thread."""
+        self._lines.cut()
+
+    def check(self) -> None:
+        """Refuse to go on after ``end``.
+
+        :raises DeliveryError: it was called.
+        """
+        self._lines.check()
 
     def open(self, url: str, max_bytes: int) -> Download:
         """Ask for a file; its body is still to be read.
@@ -74,21 +73,27 @@ class Delivery:
         """Send one request, and follow redirects: each of them is checked like the link itself."""
         outside = sys.exc_info()[1]
         for _ in range(delivery.MOST_HOPS + 1):
-            delivery.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
             try:
-                answer = self._session.get(
-                    url,
-                    headers=headers,
-                    stream=True,
-                    allow_redirects=False,
-                    timeout=(self._config.connect_timeout, self._config.read_timeout),
-                )
+                request = self._session.prepare_request(requests.Request("GET", url, headers))
+                settings = self._session.merge_environment_settings(url, {}, True, None, None)
+            except (requests.RequestException, ValueError):
+                raise OutputRefusedError("a link is no URL") from None
+            url = request.url or ""
+            delivery.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
+            self.check()
+            timeout = (self._config.connect_timeout, self._config.read_timeout)
+            try:
+                answer = self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
             except (requests.RequestException, OSError) as error:
+                self.check()
                 raise failure(url, error, outside) from None
             if not answer.is_redirect:
                 return answer
             answer.close()
-            url = urljoin(url, answer.headers["Location"])
+            try:
+                url = urljoin(url, answer.headers["Location"])
+            except ValueError:
+                raise OutputRefusedError("a redirect leads to what is no URL") from None
         raise OutputRefusedError(f"more than {delivery.MOST_HOPS} redirects")
 
 
@@ -161,7 +166,8 @@ class Download:
         except BaseException:
             answer.close()
             raise
-        self._head = self._head or head
+        if self._head is None or not self.received:  # the one before may have broken off amid its length
+            self._head = head
         self._skip = self.received - head.start
         return answer
 
@@ -194,7 +200,8 @@ class Download:
             began = clock()
             try:
                 chunk = self._answer.raw.read1(CHUNK_BYTES)
-            except (HTTPError, OSError) as error:
+            except (HTTPError, OSError, ValueError) as error:  # ValueError: it was cut while it was read
+                self._delivery.check()
                 raise failure(self._url, error, outside) from None
             if not chunk:
                 return
@@ -206,78 +213,39 @@ class Download:
             yield bytes(chunk)
 
     def _pause(self, error: DeliveryError) -> None:
-        self._delivery.sleep(self._retries.delay(error))
+        self._delivery.sleep(self._retries.delay(error, self._delivery.clock()))
 
 
 class _Retries:
-    """How often a file is asked for again: for ``polling.PATIENCE`` seconds, anew whenever it has grown."""
+    """How often a file is asked for again: for ``polling.PATIENCE`` seconds from the first failure, anew whenever it
+    has grown."""
 
     def __init__(self) -> None:
         self.are_over = False
         self._attempt = 0
-        self._slept = 0.0
+        self._failed_at = 0.0
         self._grown_to = 0
 
     def note(self, received: int) -> None:
         """Take note of bytes that were new."""
         if received - self._grown_to >= delivery.STRIDE:
-            self._attempt, self._slept, self._grown_to = 0, 0.0, received
+            self._attempt, self._grown_to = 0, received
 
-    def delay(self, error: DeliveryError) -> float:
-        """Seconds until the next attempt.
+    def delay(self, error: DeliveryError, now: float) -> float:
+        """Seconds until the next attempt. What the attempts take counts too: each of them may run into a timeout.
 
         :raises DeliveryError: there is none; this was it.
         """
         self._attempt += 1
-        delay = polling.retry_delay(error, attempt=self._attempt, elapsed=self._slept, chance=random.random())
+        if self._attempt == 1:
+            self._failed_at = now
+        elapsed = now - self._failed_at
+        delay = polling.retry_delay(error, attempt=self._attempt, elapsed=elapsed, chance=random.random())
         if delay is None or self.are_over:
             raise error
-        self._slept += delay
         return delay
 
 
 def failure(url: str, error: BaseException, outside: BaseException | None) -> DeliveryError:
     """The error for a connection that failed. It names the host: the rest of a link may be a signature."""
     return DeliveryError(f"{urlsplit(url).hostname}: {innermost(error, outside)}")
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Attach nothing. Being there at all, it keeps netrc out."""
-    return request
-
-
-class _Adapter(HTTPAdapter):
-    """Checks the address that each connection has really come to: a name may lead to another one each time it is looked
-    up. Connections to a proxy are not made here: behind one, the list of hosts decides alone.
-
-    :param is_local: this machine's own addresses are allowed.
-    """
-
-    def __init__(self, is_local: bool) -> None:
-        super().__init__()
-
-        class Checked(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), is_local)
-
-        class CheckedTLS(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), is_local)
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Checked
-
-        class TLSPool(HTTPSConnectionPool):
-            ConnectionCls = CheckedTLS
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
-
-
-def _checked(connection: socket.socket, is_local: bool) -> socket.socket:
-    """The connection, before anything is sent over it, if its other end may be spoken to."""
-    try:
-        delivery.check_address(connection.getpeername()[0], is_local=is_local)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Of a part of an upload; up to two are in memory. S3 takes 10,000 parts: files up to 80 GB."""
-ABANDONED_SECONDS = 3600.0
-"""An unfinished file that did not grow for so long is a killed process's: ``polling.PATIENCE`` is far less."""
 
 
 @contextlib.contextmanager
@@ -26,14 +24,23 @@ def whole_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears, under its name, only when the block has ended without an exception.
 
     What was there before stays until then. Of a process that is killed a hidden ``.<name>.<random>.part`` stays beside
-    the file, or an unfinished upload in an object store.
+    the file until it is written again, or an unfinished upload in an object store.
 
     :raises StorageError: it can't be written.
     """
+    with storage_errors(path), _local_file(path) if _is_local(path) else _object(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def storage_errors(path: ObjectStoragePath) -> Iterator[None]:
+    """Say which path could not be used. Object stores raise ``OSError`` as well: fsspec translates.
+
+    :raises StorageError: it could not.
+    """
     try:
-        with _local_file(path) if _is_local(path) else _object(path) as file:
-            yield file
-    except OSError as error:  # object stores raise them as well: fsspec translates
+        yield
+    except OSError as error:
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
@@ -50,26 +57,41 @@ def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with unfinished.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
+        _sync_folder(target.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
 
 
 def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes have left: a lock ends with the process that holds it."""
     for found in target.parent.glob(f".{target.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - found.stat().st_mtime > ABANDONED_SECONDS:
-                found.unlink()
+        with contextlib.suppress(OSError), found.open("rb") as file:  # a lock that is held is an OSError, too
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last: else a machine that loses power may know a manifest, and not the file it names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     """A plain ``with open(...)`` commits what is there when an exception passes: a truncated object."""
     file: Any = path.fs.open(path.path, "wb", block_size=BLOCK_BYTES, autocommit=False)
+    # fsspec keeps such a file, with what it holds in memory, for a transaction that nobody will end.
+    with contextlib.suppress(AttributeError, ValueError):
+        path.fs.transaction.files.remove(file)
     try:
         yield file
         file.close()

@@ -23,11 +23,15 @@ STRIDE = 64 * 1024
 """Bytes by which a file has to grow within ``polling.PATIENCE``, all retries included: a server that sends a byte a
 minute would hold a worker for ever otherwise."""
 
-_EXPIRED = frozenset({403, 404, 410})
-"""Object stores say 403 for a signature that is too old, and for an object that is gone."""
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+"""Object stores say 403 (Google's 400, others 401) for a signature that is too old, and for an object that is gone."""
 _PASSES = frozenset({408, 425, 429})
-_EMBEDDED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-"""NAT64: the last four bytes are an IPv4 address that is reached through it."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""The last four bytes are an IPv4 address that is reached through it."""
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given to anybody. ``is_global`` is true of much of the rest, such as ``::127.0.0.1``."""
+_PLATFORM = ipaddress.ip_address("168.63.129.16")
+"""Public by its registration, but a machine at Azure reaches services of its own host by it."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
 
@@ -36,13 +40,14 @@ def check_link(url: str, hosts: Sequence[str], *, is_local: bool) -> None:
 
     :param hosts: host names that are allowed, ``*.example.com`` for all below; empty: any that is public.
     :param is_local: the API is on this machine (the emulator), and so may its files be, over http.
+    :param url: as it is sent. Readers of URLs differ about ``https://one\\@two/``: that of the HTTP library decides.
     :raises OutputRefusedError: it leads where it must not.
     """
     try:
         parts = urlsplit(url)
         shown, host, _ = clean_url(url), (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
-        raise OutputRefusedError(f"{url.partition('?')[0]!r} is no URL") from None
+        raise OutputRefusedError("a link is no URL") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local and is_loopback(host)):
         raise OutputRefusedError(f"{shown} is not https")
     if hosts and not any(_is_below(host, allowed) for allowed in hosts):
@@ -63,23 +68,23 @@ def check_address(address: str, *, is_local: bool) -> None:
     given = ipaddress.ip_address(address.partition("%")[0].strip("[]"))
     if is_local and given.is_loopback:
         return
-    if not all(_is_public(one) for one in [given, *_inside(given)]):
+    if not _is_public(_inside(given) or given):
         raise OutputRefusedError(f"{address} is not a public address")
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # of old, and is_global
-    return address.is_global and not address.is_multicast and not is_site_local
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.is_global and address in _GLOBAL_UNICAST
+    return address.is_global and not address.is_multicast and address != _PLATFORM
 
 
-def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 one leads to."""
     if isinstance(address, ipaddress.IPv4Address):
-        return []
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if any(address in network for network in _EMBEDDED):
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    return [one for one in found if one is not None]
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _is_below(host: str, allowed: str) -> bool:
@@ -127,6 +132,9 @@ def read_head(status: int, headers: Mapping[str, str], *, asked_from: int) -> He
     if seen.get("content-encoding", "identity").lower() != "identity":
         raise OutputRefusedError("the delivery host packs the file although it was asked not to")
     start, size = 0, _whole(seen.get("content-length"))
+    # Also of a connection that was lost amid the headers: http.client takes those that came for all there are.
+    if status == 200 and size is None and "chunked" not in seen.get("transfer-encoding", "").lower():
+        raise DeliveryError("the delivery host does not say how long the file is: a part of it would look whole")
     if status == 206:
         found = _CONTENT_RANGE.match(seen.get("content-range", ""))
         if found is None or int(found[1]) != asked_from or int(found[2]) + 1 != int(found[3]):

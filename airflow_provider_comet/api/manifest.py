@@ -105,7 +105,7 @@ def make(
         "version": prediction.version,
         "files": [{**asdict(file), "uri": plain_uri(file.uri)} for file in files],
         **({"input": for_keeping(prediction.input)} if write_input else {}),
-        "metrics": prediction.metrics,
+        "metrics": for_keeping(prediction.metrics),
         "created_at": prediction.created_at,
         "started_at": prediction.started_at,
         "completed_at": prediction.completed_at,

@@ -9,10 +9,10 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from airflow_provider_comet.api.output_errors import OutputRefusedError
-from airflow_provider_comet.api.prediction import Prediction, is_data_uri, is_url
+from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
 
 # The names under which browsers and players know what models make. The first suffix of a type is the one we give.
 _SUFFIXES = {
@@ -46,6 +46,8 @@ ANY = "application/octet-stream"
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _KINDS = {"image": "picture", "video": "film or sound", "audio": "film or sound"}
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
+# Lengths are bounded: a text of a megabyte must not keep a regular expression busy.
+_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^/?#\s\"'<>]{0,2000}@)?([^?#\s\"'<>]*)(?:[?#][^\s\"'<>]*)?")
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,21 @@ def check_media_type(promised: str, given: str | None) -> str:
 
 def for_keeping(value: Any) -> Any:
     """The same JSON with each data URI replaced by its digest, and its URLs without user name and query: these sign
-    links, and links are not for keeping."""
+    links, and links are not for keeping. The same holds amid a text."""
     if isinstance(value, str):
-        if is_data_uri(value):
-            return f"<data URI, {len(value)} characters, sha256 {hashlib.sha256(value.encode()).hexdigest()}>"
-        return clean_url(value) if is_url(value) else value
+        return clean_url(DATA_URI.sub(_digest, value))
     if isinstance(value, dict):
         return {key: for_keeping(item) for key, item in value.items()}
     return [for_keeping(item) for item in value] if isinstance(value, list) else value
 
 
-def clean_url(url: str) -> str:
-    """A URL without user name, password, query and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def clean_url(text: str) -> str:
+    """A URL, or a text with some in it, without user names, passwords, queries and fragments."""
+    return _LINK.sub(r"\1\2", text)
+
+
+def _digest(uri: re.Match[str]) -> str:
+    return f"<data URI, {len(uri[0])} characters, sha256 {hashlib.sha256(uri[0].encode()).hexdigest()}>"
 
 
 def _from_link(index: int, text: str) -> Output:
@@ -146,7 +149,10 @@ def _holds_only_files(value: Any) -> bool:
 
 
 def _suffix(url: str | None) -> str:
-    found = _SUFFIX.search(urlsplit(url or "").path)
+    try:
+        found = _SUFFIX.search(urlsplit(url or "").path)
+    except ValueError:  # whoever follows the link will refuse it
+        return ""
     return found[0].lower() if found else ""
 
 

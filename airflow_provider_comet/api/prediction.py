@@ -25,7 +25,7 @@ _STATUSES = {
 _SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
 _URL = re.compile(r"https?://\S+")
 DATA_URI_START = re.compile(r"\bdata:[\w.+/;=-]{0,200},")
-_DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
+DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
 _MARK = "not in XCom:"
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 
@@ -233,7 +233,7 @@ def is_url(text: str) -> bool:
 
 def is_data_uri(text: str) -> bool:
     """Whether a text is a data URI and nothing else."""
-    return _DATA_URI.fullmatch(text) is not None
+    return DATA_URI.fullmatch(text) is not None
 
 
 def _seconds_between(moment: str | None, date: str | None) -> float | None:

@@ -137,6 +137,11 @@ class DownloadPredictionOutputOperator(BaseOperator):
         from airflow.sdk import ObjectStoragePath
 
         folder = ObjectStoragePath(self.output_path)
+        # A template that renders to nothing is the text "None", and a folder of that name on some worker is lost.
+        if not folder.protocol and not folder.path.startswith("/"):
+            raise InvalidInputError(
+                f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
+            )
         assert folder.fs is not None  # reads Airflow's connection: threads can't
         return folder
 

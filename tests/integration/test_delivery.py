@@ -108,6 +108,41 @@ def test_a_cut_connection(delivery: Delivery, clock: Clock, quarter: int, ranges
     assert len(clock.slept) == 3
 
 
+@pytest.mark.parametrize("cut", [0, 1, 65_536, 999_999])
+def test_a_cut_amid_chunks(delivery: Delivery, server: FileServer, clock: Clock, cut: int) -> None:
+    """Without a length the last chunk is the sign of the end."""
+    server.answers = [Answer(chunked=True, cut=cut)]
+    server.otherwise = Answer(chunked=True)
+    assert is_whole(fetch(delivery, server.url))
+    assert len(server.asked) == 2
+
+
+def test_a_file_without_an_end(delivery: Delivery, server: FileServer) -> None:
+    """If only the end of the connection ends it, a part of it would look whole."""
+    server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, cut=500_000)
+    with pytest.raises(DeliveryError, match="does not say how long"):
+        delivery.open(server.url, MOST)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nContent-Length: 12\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", range(0, len(HEAD) + 12, 3))
+def test_a_cut_amid_the_head(delivery: Delivery, clock: Clock, cut: int) -> None:
+    """Wherever it is, it is no file, and no shorter one: http.client takes headers that break off for all there are."""
+    tries: list[int] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(10_000)
+        tries.append(cut)
+        connection.sendall((HEAD + b"RIFF....WEBP")[: cut if len(tries) == 1 else None])
+        connection.shutdown(socket.SHUT_WR)
+
+    with raw_server(answer) as (port, _):
+        assert fetch(delivery, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
+    assert len(tries) == 2
+
+
 def test_a_server_that_always_cuts(delivery: Delivery, server: FileServer, clock: Clock) -> None:
     """After two minutes without a further byte it is given up, in a way that a retry may repeat."""
     server.ranges = False
@@ -162,7 +197,7 @@ def test_a_slow_reader_is_no_slow_server(delivery: Delivery, server: FileServer,
     assert received == len(CONTENT)
 
 
-@pytest.mark.parametrize("status", [403, 404, 410])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_an_expired_link(delivery: Delivery, server: FileServer, clock: Clock, status: int) -> None:
     """It is said at once, also amid a file."""
     server.answers = [Answer(status)]
@@ -182,10 +217,10 @@ def test_trouble_that_passes(delivery: Delivery, server: FileServer, clock: Cloc
     assert len(clock.slept) == 3
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": None, "Connection": "close"}], ids=["length", "no-length"])
-def test_too_large(delivery: Delivery, server: FileServer, headers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_too_large(delivery: Delivery, server: FileServer, chunked: bool) -> None:
     """By the size that the server says, or when so much has come."""
-    server.otherwise = Answer(headers=headers)
+    server.otherwise = Answer(chunked=chunked)
     with pytest.raises(OutputRefusedError, match="max_bytes"):
         fetch(delivery, server.url, max_bytes=999_999)
     assert is_whole(fetch(delivery, server.url, max_bytes=1_000_000))
@@ -219,6 +254,29 @@ def test_redirects(delivery: Delivery, server: FileServer) -> None:
     server.otherwise = Answer(307, {"Location": "/again"})
     with pytest.raises(OutputRefusedError, match="more than 5 redirects"):
         delivery.open(server.url, MOST)
+
+
+def test_the_body_of_a_redirect_is_not_read(server: FileServer) -> None:
+    """It may be without an end, and nobody needs it."""
+    server.answers = [Answer(302, {"Location": "elsewhere", "Content-Length": "1000000000"}, body=b"x" * 1000)]
+    with Delivery(Config(KEY, LOCAL, read_timeout=2), sleep=pytest.fail) as delivery:
+        assert is_whole(fetch(delivery, server.url))
+
+
+def test_a_redirect_to_what_is_no_url(delivery: Delivery, server: FileServer) -> None:
+    """It is refused in words."""
+    server.answers = [Answer(302, {"Location": "https://[x"})]
+    with pytest.raises(OutputRefusedError, match="no URL"):
+        delivery.open(server.url, MOST)
+
+
+@pytest.mark.parametrize("url", ["https://evil.example\\@replicate.delivery/x", "https://[x/y", "https://"])
+def test_the_host_that_counts_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Readers of URLs differ about some; a list of hosts must not believe another one than the HTTP library."""
+    monkeypatch.setattr(socket, "getaddrinfo", pytest.fail)
+    config = Config(KEY, output_hosts=("replicate.delivery",))
+    with Delivery(config, sleep=pytest.fail) as delivery, pytest.raises(OutputRefusedError):
+        delivery.open(url, MOST)
 
 
 def test_a_list_of_hosts_holds_for_redirects(server: FileServer) -> None:

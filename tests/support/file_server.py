@@ -20,6 +20,7 @@ class Answer:
     :param cut: close the connection after so many bytes of the file.
     :param body: instead of the file's bytes.
     :param piece: send so many bytes at a time.
+    :param chunked: send it in chunks, without its length.
     """
 
     status: int = 200
@@ -27,6 +28,7 @@ class Answer:
     cut: int | None = None
     body: bytes | None = None
     piece: int = 1 << 20
+    chunked: bool = False
 
 
 class FileServer:
@@ -82,6 +84,8 @@ class FileServer:
             headers |= {"ETag": tag, "Accept-Ranges": "bytes"}
         if status == 206:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if told.chunked:
+            headers |= {"Content-Length": None, "Transfer-Encoding": "chunked"}
         request.send_response(status)
         for name, value in (headers | told.headers).items():
             if value is not None:
@@ -89,7 +93,10 @@ class FileServer:
         request.end_headers()
         end = len(content) if told.cut is None else told.cut
         for position in range(start, end, told.piece):
-            request.wfile.write(content[position : min(end, position + told.piece)])
+            piece = content[position : min(end, position + told.piece)]
+            request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if told.chunked else piece)
+        if told.chunked and told.cut is None:
+            request.wfile.write(b"0\r\n\r\n")
         if told.cut is not None:
             request.close_connection = True
 

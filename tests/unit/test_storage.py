@@ -71,15 +71,19 @@ def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left(tmp_path: Path) -> None:
-    """It goes when the file is written again, unless somebody may still be writing it."""
-    old, young = tmp_path / ".picture.webp.0a.part", tmp_path / ".picture.webp.0b.part"
-    other = tmp_path / ".other.webp.0a.part"
-    for path in (old, young, other):
-        path.write_bytes(b"half")
-    for path in (old, other):
-        os.utime(path, (0, 0))
-    write(tmp_path / "picture.webp", b"whole")
-    assert names(tmp_path) == [".other.webp.0a.part", ".picture.webp.0b.part", "picture.webp"]
+    """It goes when the file is written again, however young; what another process is writing, and other files, stay."""
+    from airflow_provider_comet.storage import whole_file
+
+    for name in (".picture.webp.0a.part", ".other.webp.0a.part"):
+        (tmp_path / name).write_bytes(b"half")
+    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+        (alive,) = {*names(tmp_path)} - {".other.webp.0a.part"}
+        assert alive != ".picture.webp.0a.part"
+        write(tmp_path / "picture.webp", b"of another attempt")
+        assert alive in names(tmp_path)
+        file.write(b"whole")
+    assert names(tmp_path) == [".other.webp.0a.part", "picture.webp"]
+    assert (tmp_path / "picture.webp").read_bytes() == b"whole"
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
@@ -120,6 +124,7 @@ with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
     assert left.startswith(".film.mp4.")
     write(tmp_path / "film.mp4", b"whole")
     assert (tmp_path / "film.mp4").read_bytes() == b"whole"
+    assert names(tmp_path) == ["film.mp4"]
 
 
 class Upload:

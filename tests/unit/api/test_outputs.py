@@ -139,6 +139,30 @@ def test_manifest_keeps_no_secret() -> None:
     assert "input" not in made(write_input=False)
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("see https://u:p@a.example/i.png?sig=s#f, please", "see https://a.example/i.png please"),
+        ("s3://key:secret@bucket/x and http://b.example", "s3://bucket/x and http://b.example"),
+        ("http://[x", "http://[x"),
+        ("is 1 > 0? a@b.example: yes", "is 1 > 0? a@b.example: yes"),
+        (f"{{{PNG}}}", None),
+    ],
+)
+def test_secrets_amid_a_text(text: str, kept: str | None) -> None:
+    """Prompts hold links and data URIs, too; a link that can't be read does no harm."""
+    if kept is None:
+        assert PNG not in for_keeping([text])[0]
+        assert "sha256" in for_keeping({"a": text})["a"]
+    else:
+        assert for_keeping(text) == kept
+
+
+def test_a_link_that_is_none() -> None:
+    """It is an output like others, until somebody follows it."""
+    assert outputs("https://[x/y.png") == [Output(0, "application/octet-stream", url="https://[x/y.png")]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"manifest_version": 1}', "\xff"], ids=repr)
 def test_what_is_no_manifest(text: str) -> None:
     """It counts as none: all is stored anew, over it."""

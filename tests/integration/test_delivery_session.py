@@ -1,0 +1,109 @@
+"""Connections to delivery hosts that take for ever, and how a task that ends gets rid of them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.output_errors import DeliveryError
+from airflow_provider_comet.delivery import Delivery
+from airflow_provider_comet.delivery_session import Lines, Session
+from tests.support.file_server import Answer, FileServer
+from tests.support.private_ca import PrivateCA, private_ca
+from tests.support.sockets import raw_server
+
+KEY = "sk-delivery-0123456789"
+SOON = 20  # seconds: much less than the read timeout of the connection, which is 75
+
+
+@contextmanager
+def talking(
+    talk: Callable[[socket.socket], None], scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A server that lets ``talk`` answer each connection; yields its URL."""
+    ca: PrivateCA | None = None
+    if scheme == "https":
+        ca = private_ca(tmp_path)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.bundle))
+
+    def serve(connection: socket.socket) -> None:
+        with connection if ca is None else ca.server.wrap_socket(connection, server_side=True) as line:
+            line.recv(10_000)
+            talk(line)
+
+    with raw_server(serve) as (port, _):
+        yield f"{scheme}://127.0.0.1:{port}/a.webp"
+
+
+@pytest.fixture(params=["http", "https"])
+def scheme(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.param
+
+
+def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a byte of a header now and then is given up: the read timeout would start anew each time."""
+    is_over = threading.Event()
+
+    def trickle(line: socket.socket) -> None:
+        line.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not is_over.wait(0.02):
+            line.sendall(b"x")
+
+    with talking(trickle, scheme, tmp_path, monkeypatch) as url:
+        session = Session(Lines(0.3), is_local=True)
+        began = time.monotonic()
+        with pytest.raises(requests.RequestException):
+            session.get(url, stream=True, timeout=30)
+        assert time.monotonic() - began < SOON
+        is_over.set()
+        session.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], ids=["head", "body"])
+def test_an_end_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for a server is let go at once, whatever it waits for: Airflow kills after five seconds."""
+    is_asked, is_over = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def stall(line: socket.socket) -> None:
+        line.sendall(sent)
+        is_asked.set()
+        is_over.wait(60)
+
+    with talking(stall, scheme, tmp_path, monkeypatch) as url, Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
+
+        def fetch() -> None:
+            try:
+                list(delivery.open(url, 10_000))
+            except DeliveryError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        assert is_asked.wait(SOON)
+        delivery.end()
+        thread.join(SOON)
+        assert not thread.is_alive()
+        is_over.set()
+    assert ["the task was ended" in str(error) for error in errors] == [True]
+
+
+def test_an_end_ends_pauses() -> None:
+    """Nor does it wait for the next attempt."""
+    with FileServer(b"x") as server, Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
+        server.otherwise = Answer(503, {"Retry-After": "60"})
+        threading.Timer(0.2, delivery.end).start()
+        began = time.monotonic()
+        with pytest.raises(DeliveryError, match="the task was ended"):
+            delivery.open(server.url, 10)
+        assert time.monotonic() - began < SOON
+    with pytest.raises(DeliveryError, match="the task was ended"):
+        delivery.check()
