@@ -143,7 +143,8 @@ class _Adapter(HTTPAdapter):
 
 class _Line(HTTPConnection):
     lines: ClassVar[Lines]
-    check: ClassVar[Callable[[str], None]]
+    check: ClassVar[Any]
+    """Called with the address of the other end."""
 
     def _new_conn(self) -> socket.socket:
         """Connect, and check the other end before anything is sent, TLS's first words included."""
@@ -159,7 +160,7 @@ class _Line(HTTPConnection):
         super().connect()
         self.lines.add(self.sock)
 
-    def getresponse(self) -> HTTPResponse:
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
         with self.lines.head_of(self.sock):
             return super().getresponse()
 
