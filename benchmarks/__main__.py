@@ -73,7 +73,7 @@ ON_REQUEST: dict[str, Callable[[], Part]] = {
     "soak": _module("soak"),
     "outputs": _module("outputs"),
 }
-"""They run when they are named: long ones, whose verdict does not depend on the machine, and what is not about waits."""
+"""They run when they are named: long ones, whose verdict does not depend on the machine, and what is not a wait."""
 
 
 def main() -> None:
