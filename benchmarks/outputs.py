@@ -25,8 +25,8 @@ FILES_AT_ONCE = 4
 AIM_MB = 8 * 2  # of a file on its way
 NOTES = [
     f"A server in another process sends a file of {SPEED_BYTES / 1e9:g} GB by `sendfile` over loopback. `curl -o` and "
-    "a fresh task process store it in the same folder, in turn; medians. Ours also hashes the file, and waits until the "
-    "disk has it (`fsync`), which curl does not: in the second row it is followed by `sync` of that file.",
+    "a fresh task process store it in the same folder, in turn; medians. Ours also hashes the file, and waits until "
+    "the disk has it (`fsync`), which curl does not: in the second row it is followed by `sync` of that file.",
     f"Memory: `ru_maxrss` of a task process at its end, above what it was before the first byte (Airflow, requests and "
     f"the file system's library are loaded then), with one file of {MEMORY_BYTES / 1e9:g} GB, with {FILES_AT_ONCE} of "
     "them at once, and with S3 (moto).",
