@@ -29,7 +29,7 @@ KEEP_ALIVE_SECONDS: Final = 75.0
 class AsyncCometClient:
     """Client on ``aiohttp``, for triggers. It can only look: creating is the worker's business.
 
-    An async context manager; leaving it closes the connections.
+    An async context manager: ``open`` and ``close``.
 
     :param config: where the API is.
     """
@@ -40,8 +40,22 @@ class AsyncCometClient:
         self._authorization = {"Authorization": f"Bearer {config.api_key}"}
         # For the whole look. aiohttp's own read timeout would move a timer at each turn of it.
         self._overdue = Overdue(config.read_timeout)
+        self._is_retired = False
 
     async def __aenter__(self) -> AsyncCometClient:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Be ready to look.
+
+        :raises ConfigurationError: the CA bundle can't be read.
+        """
         # trust_env is off: it would replace our Authorization by a netrc entry. Proxy and CA bundle come from the same
         # environment variables that requests reads, by requests' own rules.
         self._proxy, context = await asyncio.to_thread(_environment, self.config.base_url)
@@ -55,11 +69,15 @@ class AsyncCometClient:
             headers=HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def retire(self) -> None:
+        """Close as soon as no look is on its way: another client has taken over."""
+        self._is_retired = True
+        if not self._overdue:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, whatever is on its way."""
         self._overdue.close()
         if self._session is not None:
             await self._session.close()
@@ -98,6 +116,8 @@ class AsyncCometClient:
             raise protocol.transport_error(request, detail, sent=True) from None
         finally:
             self._overdue.end(is_over)
+            if self._is_retired and not self._overdue:
+                await self.close()
         return protocol.read_prediction(request, response)
 
 

@@ -31,6 +31,10 @@ class Overdue:
         """It is over, or was called already."""
         self._begun.pop(act, None)
 
+    def __bool__(self) -> bool:
+        """Whether anything lasts that is not overdue."""
+        return bool(self._begun)
+
     def close(self) -> None:
         """Call nobody any more."""
         self._begun.clear()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -52,7 +52,6 @@ class SharedClient:
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
         self.users = 0
-        self._clients = AsyncExitStack()
         self._client: AsyncCometClient | None = None
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
@@ -78,9 +77,10 @@ class SharedClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        self._client = None
+        client, self._client = self._client, None
         self._slow.close()
-        await self._clients.aclose()
+        if client is not None:
+            await client.close()
 
     async def look(
         self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float = float("inf")
@@ -207,8 +207,11 @@ class SharedClient:
         if self._client is None or self._client.config != config:
             from airflow_provider_comet.async_client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
 
-            # The one before stays open for what is on its way, until the last wait is over.
-            self._client = await self._clients.enter_async_context(AsyncCometClient(config))
+            client = AsyncCometClient(config)
+            await client.open()
+            before, self._client = self._client, client
+            if before is not None:
+                await before.retire()
             self._pace.per_second = config.max_polls_per_second
 
 

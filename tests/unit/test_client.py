@@ -801,6 +801,37 @@ def test_the_async_client_works_inside_its_block_only() -> None:
         asyncio.run(AsyncCometClient(config_of(9)).look("abc"))
 
 
+def test_a_retired_client_closes_after_its_last_look(emulator: Emulator) -> None:
+    """Retired, the asynchronous client ends what is on its way, then its connections are closed."""
+    created = create(emulator)
+    emulator.fault(method="GET", delay=0.2)
+
+    async def main() -> None:
+        client = AsyncCometClient(config_of(emulator))
+        await client.open()
+        look = asyncio.create_task(client.look(created))
+        await asyncio.sleep(0.05)
+        await client.retire()
+        assert (await look).id == created
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.look(created)
+
+    asyncio.run(main())
+
+
+def test_a_retired_client_without_looks_closes_at_once(emulator: Emulator) -> None:
+    """Retired while nothing is on its way, its connections are closed."""
+
+    async def main() -> None:
+        client = AsyncCometClient(config_of(emulator))
+        await client.open()
+        await client.retire()
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.look("abc")
+
+    asyncio.run(main())
+
+
 def test_the_async_client_can_not_create() -> None:
     """What runs in a triggerer can't spend money: there is no create."""
     assert not hasattr(AsyncCometClient, "create_prediction")

@@ -54,7 +54,7 @@ class World:
         self.jump = 0.0
         self.logs: list[tuple[Any, int, str]] = []
         self.loop: VirtualLoop | None = None
-        look, enter, leave = AsyncCometClient.look, AsyncCometClient.__aenter__, AsyncCometClient.__aexit__
+        look, enter, leave = AsyncCometClient.look, AsyncCometClient.open, AsyncCometClient.close
         lookup = shared_client.aget_config
 
         async def counted_look(client: Any, prediction_id: str) -> Any:
@@ -86,8 +86,8 @@ class World:
                 return await lookup(conn_id)
 
         monkeypatch.setattr(AsyncCometClient, "look", counted_look)
-        monkeypatch.setattr(AsyncCometClient, "__aenter__", counted_enter)
-        monkeypatch.setattr(AsyncCometClient, "__aexit__", counted_leave)
+        monkeypatch.setattr(AsyncCometClient, "open", counted_enter)
+        monkeypatch.setattr(AsyncCometClient, "close", counted_leave)
         monkeypatch.setattr(shared_client, "aget_config", counted_lookup)
         monkeypatch.setattr(trigger, "time", types.SimpleNamespace(time=self.time))
         monkeypatch.setattr(trigger.PredictionTrigger, "log", property(self._log))
@@ -253,14 +253,14 @@ def test_whoever_comes_while_it_closes_opens_another(
     from airflow_provider_comet.async_client import AsyncCometClient
 
     one = create()
-    closing, leave = asyncio.Event(), AsyncCometClient.__aexit__
+    closing, leave = asyncio.Event(), AsyncCometClient.close
 
     async def slowly(client: Any, *args: Any) -> None:
         closing.set()
         await asyncio.sleep(0.5)
         await leave(client, *args)
 
-    monkeypatch.setattr(AsyncCometClient, "__aexit__", slowly)
+    monkeypatch.setattr(AsyncCometClient, "close", slowly)
 
     async def main() -> list[Any]:
         first = asyncio.create_task(event(trigger(one)))
@@ -289,7 +289,7 @@ def test_cancelled_while_it_opens(
 
     one = create()
     inside: list[str] = []
-    owner, name = (shared_client, "aget_config") if moment == "looking up" else (AsyncCometClient, "__aenter__")
+    owner, name = (shared_client, "aget_config") if moment == "looking up" else (AsyncCometClient, "open")
     original: Any = getattr(owner, name)
 
     async def hang_once(*args: Any) -> Any:
@@ -723,6 +723,7 @@ def test_a_thousand_waits_survive_a_replaced_key(
         await asyncio.sleep(240)
         connection(host=comet.base_url, password=NEW_KEY)
         await asyncio.sleep(200)
+        assert (world.opened, world.open) == (2, 1)
         for one in ids[:1]:  # they are copies of one
             comet.set_prediction(one, status="succeeded")
         return cast("list[Any]", await tasks)
@@ -814,6 +815,7 @@ def test_a_key_that_was_replaced_before_needs_no_pause(
         connection(host=comet.base_url, password=NEW_KEY)
         ended = await wait
         assert now() <= 23
+        assert world.opened == 2
         return ended
 
     assert world.run(main)["status"] == "succeeded"
