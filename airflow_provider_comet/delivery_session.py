@@ -7,6 +7,7 @@ import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, ClassVar, Final
 from weakref import ref
@@ -131,25 +132,32 @@ class _Adapter(HTTPAdapter):
         self._lines = lines
         super().__init__()
         check = functools.partial(delivery.check_address, is_local=is_local)
-        self.poolmanager.pool_classes_by_scheme = _pools(lines, check)
+        self.poolmanager.pool_classes_by_scheme = _pools(_Watch(check, lines))
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the pools of a proxy, whose connections can be cut as well."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):  # those have a class of their own
-            manager.pool_classes_by_scheme = _pools(self._lines, lambda address: None)
+            manager.pool_classes_by_scheme = _pools(_Watch(lambda address: None, self._lines))
         return manager
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """What happens to each connection: its address is checked, and it can be cut."""
+
+    check: Callable[[str], None]
+    lines: Lines
+
+
 class _Line(HTTPConnection):
-    lines: ClassVar[Lines]
-    check: ClassVar[Callable[[str], None]]
+    watch: ClassVar[_Watch]
 
     def _new_conn(self) -> socket.socket:
         """Connect, and check the other end before anything is sent, TLS's first words included."""
         connection = super()._new_conn()
         try:
-            self.check(connection.getpeername()[0])
+            self.watch.check(connection.getpeername()[0])
         except BaseException:
             connection.close()
             raise
@@ -157,10 +165,10 @@ class _Line(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.lines.add(self.sock)
+        self.watch.lines.add(self.sock)
 
-    def getresponse(self) -> HTTPResponse:
-        with self.lines.head_of(self.sock):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself does
+        with self.watch.lines.head_of(self.sock):
             return super().getresponse()
 
 
@@ -168,13 +176,11 @@ class _TLSLine(_Line, HTTPSConnection):
     pass
 
 
-def _pools(lines: Lines, check: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
-    watched = {"lines": lines, "check": staticmethod(check)}
-
+def _pools(watch: _Watch) -> dict[str, type[HTTPConnectionPool]]:
     class Pool(HTTPConnectionPool):
-        ConnectionCls = type("Line", (_Line,), watched)
+        ConnectionCls = type("Line", (_Line,), {"watch": watch})
 
     class TLSPool(HTTPSConnectionPool):
-        ConnectionCls = type("TLSLine", (_TLSLine,), watched)
+        ConnectionCls = type("TLSLine", (_TLSLine,), {"watch": watch})
 
     return {"http": Pool, "https": TLSPool}

@@ -44,8 +44,8 @@ def talking(
 
 
 @pytest.fixture(params=["http", "https"])
-def scheme(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
