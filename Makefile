@@ -105,7 +105,7 @@ $(READY_COMPAT): $(VENV_COMPAT)/bin/uv $(LOCK_COMPAT) $(INPUTS)
 	$(call install,$(VENV_COMPAT),$(LOCK_COMPAT),$(AIRFLOW_COMPAT),dev)
 
 $(READY_BENCH): $(VENV_BENCH)/bin/uv $(LOCK) $(LOCK_BENCH) $(INPUTS)
-	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),dev,--constraints $(LOCK_BENCH) $(PEERS))
+	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),dev-s3,--constraints $(LOCK_BENCH) $(PEERS))
 
 %/bin/uv:
 	$(check_python)

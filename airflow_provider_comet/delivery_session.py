@@ -7,7 +7,6 @@ import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, ClassVar, Final
 from weakref import ref
@@ -132,32 +131,26 @@ class _Adapter(HTTPAdapter):
         self._lines = lines
         super().__init__()
         check = functools.partial(delivery.check_address, is_local=is_local)
-        self.poolmanager.pool_classes_by_scheme = _pools(_Watch(check, lines))
+        self.poolmanager.pool_classes_by_scheme = _pools(lines, check)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the pools of a proxy, whose connections can be cut as well."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):  # those have a class of their own
-            manager.pool_classes_by_scheme = _pools(_Watch(lambda address: None, self._lines))
+            manager.pool_classes_by_scheme = _pools(self._lines, lambda address: None)
         return manager
 
 
-@dataclass(frozen=True)
-class _Watch:
-    """What happens to each connection: its address is checked, and it can be cut."""
-
-    check: Callable[[str], None]
-    lines: Lines
-
-
 class _Line(HTTPConnection):
-    watch: ClassVar[_Watch]
+    lines: ClassVar[Lines]
+    check: ClassVar[Any]
+    """Called with the address of the other end."""
 
     def _new_conn(self) -> socket.socket:
         """Connect, and check the other end before anything is sent, TLS's first words included."""
         connection = super()._new_conn()
         try:
-            self.watch.check(connection.getpeername()[0])
+            self.check(connection.getpeername()[0])
         except BaseException:
             connection.close()
             raise
@@ -165,10 +158,10 @@ class _Line(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.watch.lines.add(self.sock)
+        self.lines.add(self.sock)
 
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself does
-        with self.watch.lines.head_of(self.sock):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
+        with self.lines.head_of(self.sock):
             return super().getresponse()
 
 
@@ -176,11 +169,13 @@ class _TLSLine(_Line, HTTPSConnection):
     pass
 
 
-def _pools(watch: _Watch) -> dict[str, type[HTTPConnectionPool]]:
+def _pools(lines: Lines, check: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
+    watched = {"lines": lines, "check": staticmethod(check)}
+
     class Pool(HTTPConnectionPool):
-        ConnectionCls = type("Line", (_Line,), {"watch": watch})
+        ConnectionCls = type("Line", (_Line,), watched)
 
     class TLSPool(HTTPSConnectionPool):
-        ConnectionCls = type("TLSLine", (_TLSLine,), {"watch": watch})
+        ConnectionCls = type("TLSLine", (_TLSLine,), watched)
 
     return {"http": Pool, "https": TLSPool}

@@ -57,11 +57,12 @@ def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with unfinished.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(target)
+            unfinished.replace(target)  # still locked: nobody takes it for abandoned
         _sync_folder(target.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -68,8 +68,12 @@ PARTS: dict[str, Callable[[], Part]] = {
     "end_to_end": _module("end_to_end"),
 }
 """In the order in which they run."""
-ON_REQUEST: dict[str, Callable[[], Part]] = {"restart": _module("restart"), "soak": _module("soak")}
-"""Long ones, whose verdict does not depend on the machine: they run when they are named."""
+ON_REQUEST: dict[str, Callable[[], Part]] = {
+    "restart": _module("restart"),
+    "soak": _module("soak"),
+    "outputs": _module("outputs"),
+}
+"""They run when they are named: long ones, whose verdict does not depend on the machine, and what is not a wait."""
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
 PICTURES = Asset("comet-pictures", uri=FOLDER)
 
 
-@dag(schedule=None, tags=["example", "cometapi"])
+# The links of a prediction last about an hour. Airflow prefers tasks with many others behind them: of a thousand
+# prompts it would run all creates before it stores the first picture. "upstream" turns that around, and in a mapped
+# group each picture is stored as soon as it is there.
+@dag(schedule=None, tags=["example", "cometapi"], default_args={"weight_rule": "upstream"})
 def example_prediction_to_storage():
-    # The links of a prediction last about an hour: in a mapped group each picture is stored as soon as it is there,
-    # however many prompts there are.
     @task_group
     def picture(prompt: str):
         create = CreatePredictionOperator(

@@ -45,7 +45,7 @@ def talking(
 
 @pytest.fixture(params=["http", "https"])
 def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return request.param
 
 
 def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

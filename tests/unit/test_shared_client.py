@@ -165,7 +165,7 @@ def many(create: Callable[..., str], comet: Emulator, count: int, status: str = 
 
 def replace_key(comet: Emulator, key: str = NEW_KEY) -> None:
     """The API takes another key from now on."""
-    comet._server._authorization = f"Bearer {key}".encode()
+    comet.api_key = key
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,0 +1,120 @@
+"""How fast files are stored, beside ``curl -o``, and how much memory a task needs for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.processes import Process
+from benchmarks.report import Part, Table, Target, number
+from tests.support.s3 import s3_server
+
+SPEED_BYTES = 1_000_000_000
+MEMORY_BYTES = 2_000_000_000
+S3_BYTES = 500_000_000
+ROUNDS = 3
+FILES_AT_ONCE = 4
+AIM_MB = 8 * 2  # of a file on its way
+NOTES = [
+    f"A server in another process sends a file of {SPEED_BYTES / 1e9:g} GB by `sendfile` over loopback. `curl -o` and "
+    "a fresh task process store it in the same folder, in turn; medians. Ours also hashes the file, and waits until "
+    "the disk has it (`fsync`), which curl does not: in the second row it is followed by `sync` of that file.",
+    f"Memory: `ru_maxrss` of a task process at its end, above what it was before the first byte (Airflow, requests and "
+    f"the file system's library are loaded then), with one file of {MEMORY_BYTES / 1e9:g} GB, with {FILES_AT_ONCE} of "
+    "them at once, and with S3 (moto).",
+]
+
+
+def store(url: str, folder: str, count: int = 1, **env: str) -> dict[str, float]:
+    """Store a file so many times in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.store_files", url, folder, str(count)]
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def curl(url: str, folder: Path, *, sync: bool) -> float:
+    """Seconds that curl needs."""
+    path = folder / "curl.mp4"
+    began = time.perf_counter()
+    subprocess.run(["curl", "-sS", "-o", str(path), f"{url}/0.mp4"], check=True)
+    if sync:
+        subprocess.run(["sync", str(path)], check=True)
+    took = time.perf_counter() - began
+    path.unlink()
+    return took
+
+
+def made(path: Path, size: int) -> Path:
+    """A file of this size that no file system can store as a hole."""
+    block = os.urandom(1_000_000)
+    with path.open("wb") as file:
+        for _ in range(size // len(block)):
+            file.write(block)
+    return path
+
+
+def run(rounds: int = ROUNDS) -> Part:
+    """Measure speed, then memory."""
+    seen: dict[str, list[float]] = {"ours": [], "curl": [], "curl_sync": []}
+    peaks: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="comet-bench-") as home:
+        folder = Path(home) / "stored"
+        folder.mkdir()
+        with Process("file_host", str(made(Path(home) / "film.mp4", SPEED_BYTES))) as host:
+            url = host.hello["url"]
+            curl(url, folder, sync=True)  # the file is in the server's cache from here on
+            for _ in range(rounds):
+                seen["curl"].append(curl(url, folder, sync=False))
+                seen["curl_sync"].append(curl(url, folder, sync=True))
+                seen["ours"].append(store(url, f"file://{folder}")["seconds"])
+                shutil.rmtree(folder)
+                folder.mkdir()
+        with Process("file_host", str(made(Path(home) / "film.mp4", MEMORY_BYTES))) as host:
+            peaks["one"] = store(host.hello["url"], f"file://{folder}")
+            shutil.rmtree(folder)
+            folder.mkdir()
+            peaks["four"] = store(host.hello["url"], f"file://{folder}", FILES_AT_ONCE)
+            shutil.rmtree(folder)
+        with Process("file_host", str(made(Path(home) / "film.mp4", S3_BYTES))) as host, s3_server() as s3:
+            peaks["s3"] = store(host.hello["url"], "s3://store@bucket/films", STORE_CONNECTION=s3.connection)
+    figures = {f"{name}_seconds": median(times) for name, times in seen.items()}
+    figures |= {f"{name}_above_mb": one["peak_mb"] - one["before_mb"] for name, one in peaks.items()}
+    figures |= {f"{name}_before_mb": one["before_mb"] for name, one in peaks.items()}
+    figures["speed_against_curl"] = figures["curl_seconds"] / figures["ours_seconds"]
+    figures["speed_against_curl_sync"] = figures["curl_sync_seconds"] / figures["ours_seconds"]
+    titles = {"curl": "`curl -o`", "curl_sync": "`curl -o`, then `sync`", "ours": "the download task's own part"}
+    rows = [
+        [titles[name], number(figures[f"{name}_seconds"]), number(SPEED_BYTES / 1e6 / figures[f"{name}_seconds"])]
+        for name in titles
+    ]
+    files = {"one": "one file of 2 GB", "four": "four at once", "s3": "one of 0.5 GB to S3"}
+    memory = [
+        [files[name], number(figures[f"{name}_before_mb"]), number(figures[f"{name}_above_mb"])] for name in files
+    ]
+    return Part(
+        title="Storing outputs",
+        tables=[
+            Table(["a file of 1 GB", "s", "MB/s"], rows),
+            Table(["memory of the task process", "before, MB", "most above it, MB"], memory),
+        ],
+        figures=figures,
+        ratios=["speed_against_curl", "speed_against_curl_sync"],
+        targets=[
+            Target("speed_against_curl", "speed against `curl -o`", 0.8, is_most=False, unit="x"),
+            Target("one_above_mb", "memory for one file", AIM_MB, unit=" MB"),
+            Target("four_above_mb", "memory for four at once", AIM_MB * FILES_AT_ONCE, unit=" MB"),
+            Target("s3_above_mb", "memory for one file to S3", AIM_MB, unit=" MB"),
+        ],
+        notes=NOTES,
+    )
