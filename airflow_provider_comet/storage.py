@@ -90,9 +90,6 @@ def _sync_folder(folder: Path) -> None:
 def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     """A plain ``with open(...)`` commits what is there when an exception passes: a truncated object."""
     file: Any = path.fs.open(path.path, "wb", block_size=BLOCK_BYTES, autocommit=False)
-    # fsspec keeps such a file, with what it holds in memory, for a transaction that nobody will end.
-    with contextlib.suppress(AttributeError, ValueError):
-        path.fs.transaction.files.remove(file)
     try:
         yield file
         file.close()

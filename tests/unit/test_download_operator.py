@@ -403,6 +403,71 @@ def test_a_killed_task_leaves_nothing_half_written(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("output_path", ["None", "pictures", "", "./pictures"])
+def test_a_folder_on_some_worker(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], output_path: str
+) -> None:
+    """A path that is relative, as a template makes one that renders to nothing, is refused before anything is read."""
+    outcome = runner.run(store(create(), output_path))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {output_path!r}" in (
+        outcome.message
+    )
+    assert requests_for(comet, "/delivery/") == 0
+
+
+def test_an_input_with_what_is_no_url(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """A prompt may hold anything: the manifest of a paid result is written all the same."""
+    import requests
+
+    answer = requests.post(
+        f"{comet.base_url}/replicate/v1/models/black-forest-labs/flux-schnell/predictions",
+        json={"input": {"prompt": "http://[x"}},
+        headers={"Authorization": f"Bearer {KEY}"},
+        timeout=5,
+    )
+    prediction_id = answer.json()["id"]
+    outcome = runner.run(store(prediction_id, tmp_path))
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert manifest_of(tmp_path, prediction_id)["input"]["prompt"] == "http://[x"
+
+
+def test_errors_have_an_end(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
+    """Whoever walks the chain of causes comes to its end."""
+    outcome = runner.run(store(create(status="failed"), tmp_path))
+    assert [type(error).__name__ for error in outcome.chain] == ["AirflowFailException", "PredictionFailedError"]
+
+
+@pytest.mark.parametrize("kept", [("id",), ("id", "status", "output")], ids=str)
+def test_a_part_of_a_summary(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, kept: tuple[str, ...]
+) -> None:
+    """What it lacks is read from the API: the id is all that has to be there."""
+    given = summary(create())
+    outcome = runner.run(store({key: given[key] for key in kept}, tmp_path))
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert len(outcome.result["files"]) == 1
+
+
+def test_text_that_is_too_large(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """The limit holds for what comes with the prediction, too."""
+    outcome = runner.run(store(create(status="succeeded", output="word " * 100), tmp_path, max_bytes=499))
+    assert outcome.state == "failed"
+    assert "500 bytes; max_bytes is" in outcome.message
+
+
+def test_an_id_without_output(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
+    """A sensor may have accepted a success without output; of an id nobody has said that nothing will do."""
+    prediction_id = create(status="succeeded", output=[])
+    outcome = runner.run(store(prediction_id, tmp_path))
+    assert (outcome.state, [*outcome.chain][-1].__class__.__name__) == ("failed", "EmptyOutputError")
+    assert runner.run(store(summary(prediction_id), tmp_path)).result["files"] == []
+
+
 def test_each_file_is_a_line_in_the_log(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
