@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_comet import __version__, metrics, outcome
 from airflow_provider_comet.api import manifest
 from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.file_errors import OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.manifest import StoredFile
-from airflow_provider_comet.api.output_errors import OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.outputs import Output, check_media_type, clean_url, file_name, outputs_of
 from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction, is_marked
 from airflow_provider_comet.api.validation import check_prediction_id

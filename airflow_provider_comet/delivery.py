@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from airflow_provider_comet.api import delivery, polling
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.output_errors import DeliveryError, OutputRefusedError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.client import innermost
 from airflow_provider_comet.delivery_session import Lines, Session
 

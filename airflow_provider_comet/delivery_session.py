@@ -18,7 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
 from airflow_provider_comet.api import delivery, polling
-from airflow_provider_comet.api.output_errors import DeliveryError
+from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.client import HEADERS
 
 # "identity": a packed body would make its length and its ranges say nothing about the file.

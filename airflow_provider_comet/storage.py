@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_comet.api.output_errors import StorageError
+from airflow_provider_comet.api.file_errors import StorageError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

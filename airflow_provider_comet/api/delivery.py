@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from airflow_provider_comet.api.config import is_loopback
-from airflow_provider_comet.api.output_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.outputs import clean_url
 from airflow_provider_comet.api.response import seconds_to_wait
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and whether trying again helps (* in output_errors.py).
+"""Everything that can go wrong, and whether trying again helps (* in file_errors.py).
 
 CometError
 ├── ConfigurationError            the connection can't be used as it is
@@ -18,7 +18,7 @@ CometError
 ├── SubmissionRecordError         the record of a paid create can't be read or written
 ├── UnrecordedPredictionError     a prediction was paid for, but is not on record
 ├── PredictionListError           some predictions of a list have no result
-├── DeliveryError, StorageError   a file of an output can't be fetched or written (retry helps) *
+├── InputFileError, DeliveryError, StorageError   a file can't be read, fetched or written (retry helps) *
 └── PredictionError               a fact about a prediction
     ├── PredictionFailedError     it ended without a result
     │   ├── PredictionRefusedError    because of its input: the same input fails again

@@ -9,43 +9,14 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
-from airflow_provider_comet.api.output_errors import OutputRefusedError
+from airflow_provider_comet.api.file_errors import OutputRefusedError
+from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
 
-# The names under which browsers and players know what models make. The first suffix of a type is the one we give.
-_SUFFIXES = {
-    "image/webp": (".webp",),
-    "image/png": (".png",),
-    "image/jpeg": (".jpg", ".jpeg"),
-    "image/gif": (".gif",),
-    "image/avif": (".avif",),
-    "image/svg+xml": (".svg",),
-    "image/tiff": (".tiff", ".tif"),
-    "image/bmp": (".bmp",),
-    "video/mp4": (".mp4", ".m4v"),
-    "video/webm": (".webm",),
-    "video/quicktime": (".mov",),
-    "audio/mpeg": (".mp3",),
-    "audio/wav": (".wav",),
-    "audio/x-wav": (".wav",),
-    "audio/ogg": (".ogg", ".oga"),
-    "audio/flac": (".flac",),
-    "audio/mp4": (".m4a",),
-    "model/gltf-binary": (".glb",),
-    "application/zip": (".zip",),
-    "application/pdf": (".pdf",),
-    "application/json": (".json",),
-    "text/plain": (".txt",),
-    "text/html": (".html", ".htm"),
-}
-_TYPES = {suffix: media_type for media_type, suffixes in _SUFFIXES.items() for suffix in suffixes}
-ANY = "application/octet-stream"
-"""What a server says that does not know, or care."""
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _KINDS = {"image": "picture", "video": "film or sound", "audio": "film or sound"}
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 # Lengths are bounded: a text of a megabyte must not keep a regular expression busy.
 _LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^/?#\s\"'<>]{0,2000}@)?([^?#\s\"'<>]*)(?:[?#][^\s\"'<>]*)?")
 
@@ -91,7 +62,7 @@ def file_name(prediction_id: str, output: Output, media_type: str) -> str:
 
     :param media_type: what the server said it is.
     """
-    return f"{prediction_id}-{output.index}{_SUFFIXES.get(media_type, (_suffix(output.url) or '.bin',))[0]}"
+    return f"{prediction_id}-{output.index}{suffix_of(media_type) or url_suffix(output.url) or '.bin'}"
 
 
 def check_media_type(promised: str, given: str | None) -> str:
@@ -132,7 +103,7 @@ def _digest(uri: re.Match[str]) -> str:
 
 def _from_link(index: int, text: str) -> Output:
     if is_url(text):
-        return Output(index, _TYPES.get(_suffix(text), ANY), url=text)
+        return Output(index, media_type_of(url_suffix(text)), url=text)
     head, _, body = text.partition(",")
     media_type, *options = head.removeprefix("data:").split(";")
     try:
@@ -146,14 +117,6 @@ def _holds_only_files(value: Any) -> bool:
     if isinstance(value, (list, dict)):
         return all(_holds_only_files(item) for item in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and (is_url(value) or is_data_uri(value))
-
-
-def _suffix(url: str | None) -> str:
-    try:
-        found = _SUFFIX.search(urlsplit(url or "").path)
-    except ValueError:  # whoever follows the link will refuse it
-        return ""
-    return found[0].lower() if found else ""
 
 
 def _kind(media_type: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_comet.api import errors as e
@@ -61,7 +61,7 @@ class Request:
     method: str
     path: str
     not_found: type[e.APIError]
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)  # prompts and files
     prediction_id: str | None = None
 
     @property

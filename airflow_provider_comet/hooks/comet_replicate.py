@@ -92,14 +92,17 @@ class CometReplicateHook(BaseHook):
         """Submit a prediction, which costs money. Repeated only when it certainly was not accepted.
 
         :param model: ``owner/name``.
-        :param input: the model's parameters.
+        :param input: the model's parameters. What an ``ObjectStoragePath`` in it points to is sent along as a data
+            URI, up to 7.5 MB a file.
         :param journal: is told before and after each time it is sent (``CreatePredictionOperator`` keeps its record
             so); without one, nothing is remembered if the process dies.
         :returns: the prediction, usually ``starting``; its ``id`` is what to keep.
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        return self.client.create_prediction(model, input, journal=journal)
+        from airflow_provider_comet.input_files import embedded  # loads jsonschema: not while DAGs are parsed
+
+        return self.client.create_prediction(model, embedded(input), journal=journal)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Return a prediction as it is now, whatever its status. Trouble that may pass is waited out for two minutes.

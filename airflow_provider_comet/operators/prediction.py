@@ -40,7 +40,8 @@ class CreatePredictionOperator(BaseOperator):
 
     :param model: the model's id, ``owner/name``, for example ``black-forest-labs/flux-schnell``. (templated)
     :param input: all parameters of the model, a non-empty JSON object; what they are stands on the model's page.
-        Leave keys out rather than giving ``None``. (templated)
+        Leave keys out rather than giving ``None``. An ``ObjectStoragePath`` in it is a file that is sent along, up to
+        7.5 MB each; a text never is. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
     :param on_ambiguous_submit: what to do if nobody knows whether a create was accepted (its answer was lost, or the
         process died while it was sent). ``fail`` (default): fail for good and say how to go on, which never pays twice.

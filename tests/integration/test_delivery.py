@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_comet.api import polling
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.output_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.delivery import Delivery
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.output_errors import DeliveryError
+from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.delivery import Delivery
 from airflow_provider_comet.delivery_session import Lines, Session
 from tests.support.file_server import Answer, FileServer

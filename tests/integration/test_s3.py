@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import random
 import signal
@@ -85,11 +86,30 @@ def test_nothing_stays_of_a_failure(s3: S3, size: int, error: BaseException) -> 
     assert (s3.content("a/film.mp4"), s3.objects(), s3.unfinished()) == (b"old", {"a/film.mp4": 3}, [])
 
 
+def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object in the input is sent along; one that does not exist is said before anything is sent."""
+    from airflow_provider_comet.api.errors import InvalidInputError
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+
+    write("start.png", FILM[:1000])
+    with Emulator(duration=0) as comet:
+        monkeypatch.setenv("AIRFLOW_CONN_COMETAPI_DEFAULT", comet.connection_json())
+        hook = CometReplicateHook()
+        hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "by night", "image": path_to("start.png")})
+        (made,) = comet.ledger()["creates"]
+        assert made["input"]["image"] == f"data:image/png;base64,{base64.b64encode(FILM[:1000]).decode()}"
+        with pytest.raises(InvalidInputError, match=r"there is no file s3://.*/none\.png"):
+            hook.create_prediction(
+                "black-forest-labs/flux-schnell", {"prompt": "by night", "image": path_to("none.png")}
+            )
+        assert len(comet.ledger()["requests"]) == 1
+
+
 def test_no_such_bucket(s3: S3) -> None:
     """It is an error of the storage, which a retry may repeat."""
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_comet.api.output_errors import StorageError
+    from airflow_provider_comet.api.file_errors import StorageError
     from airflow_provider_comet.storage import whole_file
 
     path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")

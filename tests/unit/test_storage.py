@@ -88,7 +88,7 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """The error names path and reason, may be retried, and nothing half-written stays. (A limit on the size of files
     stands for the disk: it fails the same call in the same way.)"""
-    from airflow_provider_comet.api.output_errors import StorageError
+    from airflow_provider_comet.api.file_errors import StorageError
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api.delivery import Head, check_address, check_link, read_head, resume_headers
-from airflow_provider_comet.api.output_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = {

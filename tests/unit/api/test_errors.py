@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.output_errors import DeliveryError, StorageError
+from airflow_provider_comet.api.file_errors import DeliveryError, InputFileError, StorageError
 from airflow_provider_comet.api.redaction import excerpt, redact
 
 KEY = "sk-Abc123_def-456GHI789"
@@ -22,7 +22,7 @@ def tree(cls: type[e.CometError] = e.CometError) -> list[type[e.CometError]]:
     return [cls, *(found for sub in cls.__subclasses__() for found in tree(sub))]
 
 
-RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, DeliveryError, StorageError}
+RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, InputFileError, DeliveryError, StorageError}
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api import manifest
+from airflow_provider_comet.api.file_errors import OutputRefusedError
 from airflow_provider_comet.api.manifest import StoredFile
-from airflow_provider_comet.api.output_errors import OutputRefusedError
 from airflow_provider_comet.api.outputs import Output, check_media_type, file_name, for_keeping, outputs_of
 from airflow_provider_comet.api.prediction import Prediction, is_marked
 

@@ -1,8 +1,16 @@
-"""What can go wrong with the files of an output; the tree stands in ``errors.py``."""
+"""What can go wrong with the files of an input or output; the tree stands in ``errors.py``."""
 
 from __future__ import annotations
 
 from airflow_provider_comet.api.errors import CometError, PredictionError
+
+
+class InputFileError(CometError):
+    """A file that belongs to the input can't be read now. Nothing was sent, nothing was paid."""
+
+    retryable = True
+    summary = "Not sent, nothing was paid: a file of the input can't be read"
+    next_step = "Check its path, its connection and the permission to read it, then let the task retry."
 
 
 class DeliveryError(CometError):
