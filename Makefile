@@ -32,7 +32,7 @@ help:  ## this list
 setup: $(READY)  ## install Airflow $(AIRFLOW), this package and its tools into .venv (every target does it when needed)
 	@echo '$(VENV) is ready: Airflow $(AIRFLOW)'
 
-demo: $(READY)  ## a real Airflow creates a prediction, waits for it deferred and saves the picture
+demo: $(READY)  ## a real Airflow creates three predictions, waits for them deferred and stores the pictures
 	@$(VENV)/bin/python -m tests.e2e.demo
 
 up: $(READY)  ## the same, then Airflow stays up for exploring until Ctrl-C

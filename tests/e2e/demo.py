@@ -1,4 +1,4 @@
-"""`make demo`: a real Airflow creates a prediction, waits for it in its triggerer and hands over the picture.
+"""`make demo`: a real Airflow creates predictions, waits for them in its triggerer and stores the pictures.
 
 EMULATOR=0 with COMETAPI_KEY set (and COMETAPI_BASE_URL if wanted) runs the same against the real service.
 """
@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.processes import Interrupted, Program, free_ports, interruptible, tail
+from tests.e2e.rest import FINISHED
 from tests.e2e.standalone import Standalone, clean_env
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "demo-output"
-DAG = "example_prediction"
+DAG, FOLLOWING = "example_prediction_to_storage", "example_new_pictures"
 EMULATOR_KEY = "sk-emulator"
 # Long enough for the wait to be taken over by the triggerer: a finished prediction is never deferred.
 EMULATOR_SECONDS = 8
-LARGEST_FILE = 256 * 1024 * 1024
-EXTENSIONS = {"image/webp": "webp", "image/png": "png", "image/jpeg": "jpg"}
 
 
 class DemoError(Exception):
@@ -75,34 +74,12 @@ def emulator(home: Path) -> Iterator[str]:
 
 def ledger(url: str) -> dict[str, Any]:
     """What the emulator has accepted and served."""
-    content: dict[str, Any] = json.loads(fetch(f"{url}/_emulator/ledger")[0])
-    return content
-
-
-def fetch(url: str) -> tuple[bytes, str]:
-    """A file and its content type. No Authorization header: a delivery host gets no key."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in {"https", "http", "data"}:
-        raise DemoError(f"not a URL to fetch a file from: {url[:100]}")
-    # The emulator is on this machine, where no proxy can reach it.
-    proxies = urllib.request.ProxyHandler({} if parts.hostname == "127.0.0.1" else None)
-    with urllib.request.build_opener(proxies).open(url, timeout=60) as response:
-        content: bytes = response.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise DemoError(f"the file is larger than {LARGEST_FILE} bytes")
-        return content, response.headers.get_content_type()
-
-
-def save(prediction: dict[str, Any]) -> tuple[Path, str]:
-    """Store the prediction's first file under demo-output/; gives the path and the SHA-256 of its bytes."""
-    url = prediction["files"][0]
-    content, kind = fetch(url)
-    extension = EXTENSIONS.get(kind) or Path(urllib.parse.urlsplit(url).path).suffix.lstrip(".") or "bin"
-    OUTPUT.mkdir(exist_ok=True)
-    name = re.sub(r"[^\w-]", "_", str(prediction["id"]))
-    path = OUTPUT / f"{name}.{extension}"
-    path.write_bytes(content)
-    return path, hashlib.sha256(content).hexdigest()
+    # It is on this machine, where no proxy can reach it.
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        f"{url}/_emulator/ledger", timeout=60
+    ) as answer:
+        content: dict[str, Any] = json.load(answer)
+        return content
 
 
 def boot_progress() -> Callable[[float], None]:
@@ -119,45 +96,67 @@ def boot_progress() -> Callable[[float], None]:
 
 
 def run(airflow: Standalone, emulator_url: str | None) -> None:
-    """One run of the example, from the trigger to the verified picture."""
+    """One run of the example, from the trigger to the verified pictures, and the run of the DAG that they start."""
     rest = airflow.rest
-    rest.wait_for_dag(DAG)
+    for dag_id in (DAG, FOLLOWING):
+        rest.wait_for_dag(dag_id)
+        rest.unpause(dag_id)
     run_id = rest.trigger(DAG)
     say(f"\n{DAG} ({run_id})")
-    deferred = False
+    deferred: set[int] = set()
     for change in rest.changes(DAG, run_id, timeout=180 if emulator_url else 1800):
-        say(f"{change.seconds:6.1f} s  {change.task_id:<8} {change.state or 'none'}")
-        deferred = deferred or (change.task_id, change.state) == ("wait", "deferred")
-    failed = [one for one in rest.task_instances(DAG, run_id) if one["state"] == "failed"]
-    if failed:
-        one = failed[0]
-        log = rest.log(DAG, run_id, one["task_id"], try_number=one["try_number"])
-        raise DemoError(f"task {one['task_id']} failed; the end of its log:\n" + "\n".join(log.splitlines()[-30:]))
+        say(f"{change.seconds:6.1f} s  {change.task_id} {change.map_index:<3} {change.state or 'none'}")
+        if (change.task_id, change.state) == ("picture.wait", "deferred"):
+            deferred.add(change.map_index)
+    instances = rest.task_instances(DAG, run_id)
+    for one in instances:
+        if one["state"] == "failed":
+            log = rest.log(DAG, run_id, one["task_id"], try_number=one["try_number"], map_index=one["map_index"])
+            end = "\n".join(log.splitlines()[-30:])
+            raise DemoError(f"task {one['task_id']} {one['map_index']} failed; the end of its log:\n{end}")
     if rest.run_state(DAG, run_id) != "success":
         raise DemoError(f"the run ended as {rest.run_state(DAG, run_id)}")
 
-    prediction = rest.xcom(DAG, run_id, "wait")
-    path, sha256 = save(prediction)
     say()
-    say(f"prediction  {prediction['id']}  {prediction['status']}")
-    say(f"picture     {path.relative_to(ROOT)}  ({path.stat().st_size} bytes, sha256 {sha256[:16]}...)")
-    say(f"waited in   {holder(airflow, run_id, deferred, required=emulator_url is not None)}")
-    if emulator_url:
-        served = [entry["sha256"] for entry in ledger(emulator_url)["served"] if entry["id"] == prediction["id"]]
-        if sha256 not in served:
-            raise DemoError(f"the file is not what the emulator served for {prediction['id']}: {sha256}, {served}")
+    pictures: list[str] = []
+    served = {one["id"]: one["sha256"] for one in ledger(emulator_url)["served"]} if emulator_url else {}
+    for index in sorted(one["map_index"] for one in instances if one["task_id"] == "picture.store"):
+        stored = rest.xcom(DAG, run_id, "picture.store", map_index=index)
+        for file in stored["files"]:
+            path = Path(urllib.parse.urlsplit(file["uri"]).path)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            say(f"picture    {path.relative_to(ROOT)}  ({path.stat().st_size} bytes, sha256 {sha256[:16]}...)")
+            if sha256 != file["sha256"] or (emulator_url and sha256 != served.get(stored["prediction_id"])):
+                raise DemoError(f"the file is not what was served for {stored['prediction_id']}: {file['sha256']}")
+            pictures.append(file["uri"])
+    say(f"waited in  {holder(airflow, run_id, deferred, required=emulator_url is not None)}")
+    follow(airflow, set(pictures))
 
 
-def holder(airflow: Standalone, run_id: str, deferred: bool, *, required: bool) -> str:
-    """The triggerer that held `wait`, as Airflow's own records show it."""
+def follow(airflow: Standalone, pictures: set[str]) -> None:
+    """Wait for the DAG that the new pictures start."""
+    end = time.monotonic() + 60
+    while True:
+        ended = [one["dag_run_id"] for one in airflow.rest.runs(FOLLOWING) if one["state"] in FINISHED]
+        if pictures <= {uri for run_id in ended for uri in airflow.rest.xcom(FOLLOWING, run_id, "show")}:
+            break
+        if time.monotonic() > end:
+            raise DemoError(f"{FOLLOWING} did not run for all new pictures: {ended}")
+        time.sleep(0.5)
+    say(f"then ran   {FOLLOWING} for them, scheduled by the asset")
+
+
+def holder(airflow: Standalone, run_id: str, deferred: set[int], *, required: bool) -> str:
+    """The triggerer that held the waits, as Airflow's own records show it."""
     # Airflow writes what a trigger logs to a file named after the triggerer's job.
-    jobs = set(re.findall(r"\.log\.trigger\.(\d+)\.log", airflow.rest.log(DAG, run_id, "wait")))
+    logs = [airflow.rest.log(DAG, run_id, "picture.wait", map_index=index) for index in sorted(deferred)]
+    jobs = {job for log in logs for job in re.findall(r"\.log\.trigger\.(\d+)\.log", log)}
     known = {str(job["id"]) for job in airflow.rest.send("GET", "/api/v2/jobs?job_type=TriggererJob")["jobs"]}
-    if deferred and jobs and jobs <= known:
+    if jobs and jobs <= known:
         return f"the triggerer, a process of its own (job {', '.join(sorted(jobs))}, pid {airflow.triggerer_pid()})"
     if required:
-        raise DemoError(f"`wait` was not held by a triggerer: deferred={deferred}, jobs {jobs} of {known}")
-    return "no triggerer: the prediction had finished before the first look"
+        raise DemoError(f"no wait was held by a triggerer: deferred={deferred}, jobs {jobs} of {known}")
+    return "no triggerer: the predictions had finished before the first look"
 
 
 def real_service() -> dict[str, str]:
@@ -173,7 +172,7 @@ def demo(*, keep: bool, use_emulator: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="comet-demo-", ignore_cleanup_errors=True) as temporary:
         home = Path(temporary)
         if not use_emulator:
-            say("against the real service: the picture is billed to the account of COMETAPI_KEY")
+            say("against the real service: the pictures are billed to the account of COMETAPI_KEY")
             with_airflow(home, service, None, keep=keep)
             return
         with emulator(home) as url:
@@ -186,6 +185,7 @@ def with_airflow(home: Path, env: dict[str, str], emulator_url: str | None, *, k
     """The part of the demo that needs Airflow."""
     say("starting Airflow (scheduler, API server, DAG processor, triggerer) ...")
     start = time.monotonic()
+    env = {**env, "COMET_PICTURES": OUTPUT.as_uri()}
     with Standalone(
         dags_folder=ROOT / "example_dags", home=home / "airflow", env=env, progress=boot_progress()
     ) as airflow:

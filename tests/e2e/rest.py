@@ -78,15 +78,23 @@ class AirflowRest:
                 raise TimeoutError(f"Airflow has not found the DAG {dag_id} in {timeout:.0f} s")
             time.sleep(0.3)
 
+    def unpause(self, dag_id: str) -> None:
+        """Let its schedule start runs."""
+        self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run and return its id."""
-        self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
         return str(self.send("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """queued, running, success or failed."""
         return str(self.send("GET", _run(dag_id, run_id))["state"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """All runs of a DAG."""
+        return list(self.send("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones included."""

@@ -1,0 +1,204 @@
+"""Outputs stored by real Airflow processes: another DAG runs for them, and a killed worker leaves no visible half."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_comet.emulator import Emulator
+from tests.e2e.crash_run import until
+from tests.e2e.rest import FINISHED
+from tests.e2e.restart_run import created
+from tests.e2e.standalone import Standalone
+from tests.support.s3 import S3, s3_server
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "example_dags"
+FILM_BYTES = 40_000_000
+
+
+@contextlib.contextmanager
+def airflow_for(home: Path, dags: Path, emulator: Emulator, **env: str) -> Iterator[Standalone]:
+    """An Airflow that stores below its home unless told otherwise."""
+    (home / "notes").mkdir(parents=True)
+    settings = {
+        "AIRFLOW_CONN_COMETAPI_DEFAULT": emulator.connection_json(),
+        "OUTPUTS_FOLDER": f"file://{home}/pictures",
+        "OUTPUTS_LOCAL": f"file://{home}/local",
+        "OUTPUTS_S3": "s3://store@bucket/films",
+        "OUTPUTS_NOTES": str(home / "notes"),
+        "COMET_PICTURES": f"file://{home}/pictures",
+        **env,
+    }
+    with Standalone(dags_folder=dags, home=home / "airflow", env=settings) as airflow:
+        yield airflow
+
+
+def finish(airflow: Standalone, dag_id: str, run_id: str, timeout: float = 240.0) -> str:
+    until(f"{dag_id} has ended", lambda: airflow.rest.run_state(dag_id, run_id) in FINISHED, timeout)
+    return airflow.rest.run_state(dag_id, run_id)
+
+
+def content(uri: str) -> bytes:
+    return Path(urlsplit(uri).path).read_bytes()
+
+
+def test_new_pictures_start_another_dag(tmp_path: Path) -> None:
+    """The second DAG of the example runs because there are new pictures, and reads which from the event."""
+    with Emulator(duration=1) as emulator, airflow_for(tmp_path, EXAMPLES, emulator) as airflow:
+        rest = airflow.rest
+        rest.wait_for_dag("example_new_pictures")
+        rest.wait_for_dag("example_prediction_to_storage")
+        rest.unpause("example_new_pictures")
+        run = rest.trigger("example_prediction_to_storage")
+        assert finish(airflow, "example_prediction_to_storage", run) == "success"
+        stored = [
+            rest.xcom("example_prediction_to_storage", run, "picture.store", map_index=index) for index in range(3)
+        ]
+        files = {one["files"][0]["uri"] for one in stored}
+
+        def seen() -> set[str]:
+            runs = rest.runs("example_new_pictures")
+            ended = [one for one in runs if one["state"] == "success"]
+            assert all(one["run_type"] == "asset_triggered" for one in runs)
+            return {uri for one in ended for uri in rest.xcom("example_new_pictures", one["dag_run_id"], "show") or []}
+
+        until("the second DAG has seen all pictures", lambda: seen() == files, 180)
+        served = {one["id"]: one["sha256"] for one in emulator.ledger()["served"]}
+        for one in stored:
+            digest = hashlib.sha256(content(one["files"][0]["uri"])).hexdigest()
+            assert digest == one["files"][0]["sha256"] == served[one["prediction_id"]]
+
+
+def test_a_killed_worker_leaves_no_visible_half(tmp_path: Path) -> None:
+    """The process of the task is killed amid a film; nobody ever sees a part of it, and the next try stores it."""
+    with (
+        s3_server() as s3,
+        Emulator(duration=0, file_bytes=FILM_BYTES) as emulator,
+        airflow_for(tmp_path, HERE / "output_dags", emulator, AIRFLOW_CONN_STORE=s3.connection) as airflow,
+    ):
+        emulator.fault(path="/delivery/", slow=4_000_000, count=2)
+        prediction = created(emulator)
+        name = f"{prediction}-0.webp"
+        airflow.rest.wait_for_dag("killed")
+        run = airflow.rest.trigger("killed", {"id": prediction})
+        watch = Watch(tmp_path / "local", s3, name)
+        for task_id, is_amid in watch.amid.items():
+            until(f"{task_id} is amid the film", is_amid)
+            watch.look()
+            os.kill(int((tmp_path / "notes" / f"{task_id}.1.pid").read_text()), signal.SIGKILL)
+        until("the run has ended", lambda: watch.look() or airflow.rest.run_state("killed", run) in FINISHED)
+        tries = {one["task_id"]: one["try_number"] for one in airflow.rest.task_instances("killed", run)}
+        assert (airflow.rest.run_state("killed", run), tries) == ("success", {"local": 2, "s3": 2})
+        served = {one["sha256"] for one in emulator.ledger()["served"]}
+        assert served == {hashlib.sha256((tmp_path / "local" / name).read_bytes()).hexdigest()}
+        assert served == {hashlib.sha256(s3.content(f"films/{name}")).hexdigest()}
+        assert watch.sizes == {FILM_BYTES}
+        print(f"looked {watch.looks} times at folder and bucket: only whole files of {FILM_BYTES} bytes were seen")
+
+
+class Watch:
+    """Looks at what everybody could see, again and again.
+
+    :param folder: of the local files.
+    """
+
+    def __init__(self, folder: Path, s3: S3, name: str) -> None:
+        self.looks = 0
+        self.sizes: set[int] = set()
+        self.amid: dict[str, Callable[[], bool]] = {
+            "local": lambda: any(path.stat().st_size > 4_000_000 for path in folder.glob(f".{name}.*.part")),
+            "s3": lambda: bool(s3.unfinished()),
+        }
+        self._folder = folder
+        self._s3 = s3
+        self._name = name
+
+    def look(self) -> None:
+        """Note the sizes under the film's name."""
+        self.looks += 1
+        path = self._folder / self._name
+        if path.exists():
+            self.sizes.add(path.stat().st_size)
+        if (size := self._s3.objects().get(f"films/{self._name}")) is not None:
+            self.sizes.add(size)
+
+
+# The batch.
+
+PROMPTS = int(os.environ.get("OUTPUTS_PROMPTS", "500"))
+REJECTED, REFUSED = 5, 5
+CREATES_PER_SECOND = 5
+RETENTION_SECONDS = 120.0
+REJECTION = {"error": {"message": "this prompt is refused", "type": "comet_api_error", "code": "invalid_request"}}
+
+
+def failed(airflow: Standalone, run: str, task_id: str) -> list[int]:
+    """The map indexes that failed."""
+    path = f"/api/v2/dags/batch/dagRuns/{run}/taskInstances?task_id=picture.{task_id}&state=failed&limit=100"
+    return [one["map_index"] for one in airflow.rest.send("GET", path)["task_instances"]]
+
+
+def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
+    """Of 500 prompts 5 are rejected and 5 refused by the model: 490 pictures are stored, 10 reasons are told, and 495
+    creates were accepted. Links expire long before the last prompt is created, creates are limited to 5 a second."""
+    prompts = [f"nsfw {number}" if number < REFUSED else f"picture {number}" for number in range(PROMPTS)]
+    with (
+        Emulator(duration=0.5, retention=RETENTION_SECONDS, creates_per_second=CREATES_PER_SECOND) as emulator,
+        airflow_for(tmp_path, HERE / "output_dags", emulator) as airflow,
+    ):
+        emulator.fault(method="POST", path="/predictions", status=400, body=json.dumps(REJECTION), count=REJECTED)
+        airflow.rest.wait_for_dag("batch")
+        run = airflow.rest.trigger("batch", {"prompts": prompts})
+        assert finish(airflow, "batch", run, timeout=3600) == "failed"
+        ledger = emulator.ledger()
+        reasons = [
+            told(airflow, run, task_id, index)
+            for task_id in ("create", "wait", "store")
+            for index in failed(airflow, run, task_id)
+        ]
+    print("", *reasons, sep="\n")
+    made = {one["id"]: one["at"] for one in ledger["creates"]}
+    lasted = max(made.values()) - min(made.values())
+    print(f"{len(made)} creates in {lasted:.0f} s, {len(ledger['served'])} files; links last {RETENTION_SECONDS:.0f} s")
+    assert len(made) == PROMPTS - REJECTED
+    assert PROMPTS < 500 or lasted > 2 * RETENTION_SECONDS
+    assert len(reasons) == REJECTED + REFUSED
+    assert sum("this prompt is refused" in one for one in reasons) == REJECTED
+    assert sum("the model refused the input" in one for one in reasons) == REFUSED
+    served = {one["id"]: one["sha256"] for one in ledger["served"]}
+    stored = check_stored(tmp_path / "pictures")
+    assert stored == served
+    assert len(stored) == PROMPTS - REJECTED - REFUSED
+    assert not any(one["authorization"] for one in ledger["requests"] if "/delivery/" in one["path"])
+
+
+def told(airflow: Standalone, run: str, task_id: str, index: int) -> str:
+    """The reason in the log of a failed instance's last try."""
+    path = f"/api/v2/dags/batch/dagRuns/{run}/taskInstances/picture.{task_id}/{index}"
+    try_number = airflow.rest.send("GET", path)["try_number"]
+    text = airflow.rest.log("batch", run, f"picture.{task_id}", try_number=try_number, map_index=index)
+    lines = [line for line in text.splitlines() if "AirflowFailException" in line]
+    return f"{task_id} {index}: {lines[-1] if lines else text[-500:]}"
+
+
+def check_stored(folder: Path) -> dict[str, str]:
+    """Digests by prediction, as the manifests say and as the files are; nothing else lies there."""
+    found: dict[str, str] = {}
+    names = {path.name for path in folder.iterdir()}
+    for path in folder.glob("*.manifest.json"):
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        (file,) = kept["files"]
+        digest = hashlib.sha256(content(file["uri"])).hexdigest()
+        assert digest == file["sha256"]
+        found[kept["prediction_id"]] = digest
+        names -= {path.name, Path(file["uri"]).name}
+    assert names == set()
+    return found
