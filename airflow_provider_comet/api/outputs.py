@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from airflow_provider_comet.api.file_errors import OutputRefusedError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
 
@@ -68,8 +68,10 @@ def file_name(prediction_id: str, output: Output, media_type: str) -> str:
 def check_media_type(promised: str, given: str | None) -> str:
     """Return what a file is, by what its link promised and what the server says.
 
-    A page in the place of a picture is refused, another kind of picture is not.
+    Another kind of picture is a picture. A page or an error document in its place comes from something on the way,
+    which may be gone when a retry asks again; a film in its place does not.
 
+    :raises DeliveryError: a document came instead.
     :raises OutputRefusedError: it is not what was promised.
     """
     media_type = (given or "").partition(";")[0].strip().lower()
@@ -77,8 +79,9 @@ def check_media_type(promised: str, given: str | None) -> str:
         return promised
     is_known = promised != ANY
     if (media_type in _PAGES and promised not in _PAGES) or (is_known and _kind(promised) != _kind(media_type)):
+        refusal = DeliveryError if _kind(media_type) == "document" else OutputRefusedError
         what = promised if is_known else "a file"
-        raise OutputRefusedError(f"the link promises {what}, and the server sends {media_type}")
+        raise refusal(f"the link promises {what}, and the server sends {media_type}")
     return media_type
 
 

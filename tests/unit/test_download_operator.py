@@ -161,7 +161,7 @@ def test_several_files(
     server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"})]
     task = store(summary(prediction_id), tmp_path)
     outcome = runner.run(task)
-    assert outcome.state == "failed"
+    assert outcome.state == "up_for_retry"
     assert "the link promises image/webp, and the server sends text/html" in outcome.message
     assert f"{prediction_id}.manifest.json" not in names(tmp_path)
     assert not [name for name in names(tmp_path) if name.endswith(".part")]
