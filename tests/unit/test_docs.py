@@ -84,9 +84,7 @@ def test_json(code: str) -> None:
     json.loads(re.sub(r",?\s*\.\.\.(?=\s*[}\]])", "", code))
 
 
-@pytest.mark.parametrize(
-    "code", [one for one in blocks("bash") if EMULATOR_URL in one.values[0] and "curl" in one.values[0]]
-)
+@pytest.mark.parametrize("code", [one for one in blocks("bash") if f"{EMULATOR_URL}/_emulator" in one.values[0]])
 def test_what_is_asked_of_the_emulator(code: str) -> None:
     """Each ``curl`` is a request that the emulator takes."""
     with Emulator() as emulator:
@@ -100,7 +98,7 @@ def test_commands(code: str) -> None:
     """Make targets, extras and modules that are named exist."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {name for name in re.findall(r"\bmake ([a-z0-9-]+)", code)} <= targets
+    assert set(re.findall(r"\bmake ([a-z0-9-]+)", code)) <= targets
     assert set(re.findall(r"airflow-provider-comet\[([\w-]+)\]", code)) <= set(extras)
     for module in re.findall(rf"python -m ({PACKAGE}[\w.]*)", code):
         assert (ROOT / module.replace(".", "/") / "__main__.py").exists()
@@ -118,9 +116,8 @@ def test_links(page: Path) -> None:
         assert found.exists(), target
         if heading:
             headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in [re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings], (
-                target
-            )
+            anchors = [re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings]
+            assert heading in anchors, target
 
 
 def test_every_page_can_be_found() -> None:
@@ -132,7 +129,6 @@ def test_every_page_can_be_found() -> None:
         if page in seen or page.suffix != ".md":
             continue
         seen.add(page)
-        for target in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                todo.append((page.parent / target).resolve())
+        targets = re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8"))
+        todo += [(page.parent / target).resolve() for target in targets if "://" not in target]
     assert set(PAGES) <= seen
