@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from airflow_provider_comet.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 EMULATOR_URL = "http://127.0.0.1:8765"
 PACKAGE = "airflow_provider_comet"
 # What pages use without saying where it comes from: their first lines, or the README's tables, do.
@@ -35,9 +37,9 @@ def blocks(*languages: str) -> list[Any]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for block in FENCE.finditer(text):
-            if block[1] in languages:
+            if block[2] in languages:
                 line = text[: block.start()].count("\n") + 1
-                found.append(pytest.param(block[2], id=f"{page.relative_to(ROOT)}:{line}"))
+                found.append(pytest.param(textwrap.dedent(block[3]), id=f"{page.relative_to(ROOT)}:{line}"))
     return found
 
 
@@ -62,19 +64,15 @@ def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def test_tests(code: str, tmp_path: Path) -> None:
     """A test that is shown is one that passes."""
     (tmp_path / "test_shown.py").write_text(code)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
-    assert done.returncode == 0, done.stdout
+    dags = str(ROOT / "example_dags")
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW__CORE__DAGS_FOLDER": dags}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [dags, env.get("PYTHONPATH")]))
+    airflow = [sys.executable, "-m", "airflow", "db", "migrate"]
+    commands = [airflow] if ".test()" in code else []
+    commands.append([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", *2 * [str(tmp_path)]])
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout)
 
 
