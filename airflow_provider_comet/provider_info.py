@@ -67,4 +67,19 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [{"integration-name": name, "python-modules": ["airflow_provider_comet.triggers.prediction"]}],
         "extra-links": ["airflow_provider_comet.links.prediction.ModelLink"],
         "connection-types": [CONNECTION_TYPE],
+        "config": {
+            "comet": {
+                "description": "Settings of the CometAPI provider.",
+                "options": {
+                    "input_schemas": {
+                        "description": "A folder (a path, or a URL that ObjectStoragePath takes) with a schema for "
+                        "each model whose inputs are to be checked before they are paid for: <owner>/<name>.json.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/opt/airflow/schemas",
+                        "default": "",
+                    }
+                },
+            }
+        },
     }

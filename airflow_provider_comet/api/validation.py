@@ -34,6 +34,11 @@ _HINTS = {
 }
 
 
+def is_model(model: object) -> bool:
+    """Whether this can be a model's id, ``owner/name``."""
+    return isinstance(model, str) and re.match(MODEL_PATTERN, model) is not None
+
+
 def check_create(model: object, input: object) -> None:
     """Refuse a create that can only fail, before it is paid for.
 

@@ -23,6 +23,8 @@ from airflow_provider_comet.triggers.deferral import defer, resumed
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_comet.input_schemas import GivenSchema
+
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
 RETURN_VALUE_XCOM_KEY = "return_value"
@@ -43,6 +45,10 @@ class CreatePredictionOperator(BaseOperator):
         Leave keys out rather than giving ``None``. An ``ObjectStoragePath`` in it is a file that is sent along, up to
         7.5 MB each; a text never is. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
+    :param input_schema: what the model takes; an input that does not fit is refused before it is paid for. A JSON
+        Schema, Replicate's description of the model, or where one is: an absolute path, an ``ObjectStoragePath`` or its
+        URL. By default ``<owner>/<name>.json`` in the folder that Airflow's setting ``[comet] input_schemas`` names.
+    :param strict: refuse input keys that the schema does not know; by default the log has a warning for each.
     :param on_ambiguous_submit: what to do if nobody knows whether a create was accepted (its answer was lost, or the
         process died while it was sent). ``fail`` (default): fail for good and say how to go on, which never pays twice.
         ``retry``: let Airflow's next try submit again, which may; ``retries`` bounds how often.
@@ -66,6 +72,8 @@ class CreatePredictionOperator(BaseOperator):
         model: str,
         input: Mapping[str, Any],
         conn_id: str = DEFAULT_CONN_ID,
+        input_schema: GivenSchema | None = None,
+        strict: bool = False,
         on_ambiguous_submit: Literal["fail", "retry"] = "fail",
         wait_for_completion: bool = False,
         deferrable: bool = True,
@@ -79,6 +87,8 @@ class CreatePredictionOperator(BaseOperator):
         self.model = model
         self.input = input
         self.conn_id = conn_id
+        self.input_schema = input_schema
+        self.strict = strict
         self.on_ambiguous_submit = on_ambiguous_submit
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
@@ -107,7 +117,7 @@ class CreatePredictionOperator(BaseOperator):
             prediction_id = known = self._paid_id = submission.recorded_id()
             if prediction_id is None:
                 prediction_id = self._paid_id = self.hook.create_prediction(
-                    self.model, self.input, journal=submission
+                    self.model, self._checked_input(), journal=submission
                 ).id
                 submission.accepted(prediction_id)
         with self._errors_of_paid(submission):
@@ -146,6 +156,11 @@ class CreatePredictionOperator(BaseOperator):
             self.log.warning(outcome.GOES_ON, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
             self.log.warning(outcome.UNDER_WAY)
+
+    def _checked_input(self) -> dict[str, Any]:
+        from airflow_provider_comet.input_schemas import find_schema, prepared  # loads jsonschema
+
+        return prepared(self.model, self.input, find_schema(self.model, self.input_schema), strict=self.strict)
 
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)

@@ -139,6 +139,16 @@ def test_example_prediction_to_storage(airflow: Run) -> None:
             )
 
 
+@pytest.mark.slow
+def test_example_input_schema(airflow: Run) -> None:
+    """The rendered input fits its schema: a number stays one, and braces that are no template stay braces."""
+    with Emulator(duration=0.5) as comet:
+        xcoms = airflow("example_input_schema", comet)
+        (made,) = comet.ledger()["creates"]
+        assert made["input"] == {"prompt": "a poster that says {{ hello }}", "num_outputs": 2, "output_format": "png"}
+        assert xcoms["wait"][0]["id"] == made["id"]
+
+
 def test_every_example_has_a_test() -> None:
     """An example that nobody runs is soon one that does not work."""
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_example")}

@@ -1,0 +1,91 @@
+"""Where the schema of a model's input comes from: a parameter of the task, or a folder that Airflow's settings name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_comet.api.errors import InvalidInputError
+from airflow_provider_comet.api.file_errors import InputFileError
+from airflow_provider_comet.api.input_schema import InputSchema
+from airflow_provider_comet.api.validation import check_create, is_model
+from airflow_provider_comet.input_files import embedded
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+    GivenSchema: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | ObjectStoragePath
+
+log = logging.getLogger(__name__)
+
+SECTION, OPTION = "comet", "input_schemas"
+
+
+def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
+    """Return the schema for a model, or ``None`` if there is none: then its input is not checked.
+
+    :param given: of the task: a document, or where one is. By default ``<owner>/<name>.json`` in the folder that
+        ``[comet] input_schemas`` names, if it is there.
+    :raises InvalidInputError: what was given can't be used.
+    :raises InputFileError: it can't be read now.
+    """
+    if isinstance(given, Mapping):
+        return InputSchema(given, "input_schema")
+    if given is not None:
+        text = str(given)
+        if "://" not in text and not os.path.isabs(text):
+            raise InvalidInputError(
+                f"input_schema must be a document, a URL that ObjectStoragePath takes, or an absolute path; got "
+                f"{text!r} (Path(__file__).parent makes one beside the DAG file)"
+            )
+        return _read(text)
+    folder = conf.get(SECTION, OPTION, fallback="")
+    if not folder or not is_model(model):  # it becomes a part of a path
+        return None
+    return _read(f"{folder.rstrip('/')}/{model}.json", optional=True)
+
+
+def prepared(model: str, input: Mapping[str, Any], schema: InputSchema | None, *, strict: bool) -> dict[str, Any]:
+    """Return what is to be sent of an input: with its files, and checked, before anything is paid.
+
+    :param strict: refuse keys that the schema does not know. Otherwise the log says which.
+    :raises InvalidInputError: it can only fail, or does not fit its schema.
+    :raises InputFileError: a file of it can't be read now.
+    """
+    complete: dict[str, Any] = embedded(input)
+    check_create(model, complete)  # first: of what is no object a schema says less
+    if schema is not None:
+        schema.check(complete, strict=strict)
+        for words in schema.unknown(complete):
+            log.warning("%s; it is sent all the same (strict=True refuses it)", words)
+    return complete
+
+
+def _read(path: str, *, optional: bool = False) -> InputSchema | None:
+    try:
+        text = _text(path)
+    except FileNotFoundError:
+        if optional:
+            return None
+        raise InvalidInputError(f"input_schema: there is no file {path}") from None
+    except OSError as error:
+        raise InputFileError(f"input_schema {path}: {type(error).__name__}: {error}") from error
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{path} is not JSON: {error}") from None
+    return InputSchema(document, path)
+
+
+def _text(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    from airflow.sdk import ObjectStoragePath  # loads fsspec: only where it is needed
+
+    return ObjectStoragePath(path).read_text(encoding="utf-8")

@@ -1,0 +1,32 @@
+"""An input that is checked before it is paid for; a prompt with braces that is no template; a start image."""
+
+from pathlib import Path
+
+from airflow.sdk import dag
+from airflow.sdk.definitions.template import literal  # from 3.1 on also airflow.sdk.literal
+
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+SCHEMAS = Path(__file__).parent / "schemas"
+MODEL = "black-forest-labs/flux-schnell"
+
+
+# Templates make text of everything; with native objects "{{ params.number }}" stays the number that the schema wants.
+@dag(schedule=None, params={"number": 2}, render_template_as_native_obj=True, tags=["example", "cometapi"])
+def example_input_schema():
+    create = CreatePredictionOperator(
+        task_id="create",
+        model=MODEL,
+        input={
+            "prompt": literal("a poster that says {{ hello }}"),
+            "num_outputs": "{{ params.number }}",
+            "output_format": "png",
+        },
+        input_schema=SCHEMAS / f"{MODEL}.json",
+        strict=True,
+    )
+    PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
+
+
+example_input_schema()
