@@ -65,6 +65,9 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": name, "python-modules": ["airflow_provider_comet.sensors.prediction"]}],
         "triggers": [{"integration-name": name, "python-modules": ["airflow_provider_comet.triggers.prediction"]}],
+        "task-decorators": [
+            {"name": "comet_prediction", "class-name": "airflow_provider_comet.decorators.prediction.comet_prediction"}
+        ],
         "extra-links": ["airflow_provider_comet.links.prediction.ModelLink"],
         "connection-types": [CONNECTION_TYPE],
         "config": {

@@ -47,7 +47,7 @@ class Submission:
 
     :param context: Airflow's context of the attempt.
     :param model: the rendered model.
-    :param input: the rendered input.
+    :param input: the rendered input; ``None`` until it is known.
     :param on_ambiguous_submit: ``fail`` or ``retry``.
     """
 
@@ -57,7 +57,7 @@ class Submission:
         self._ti = context["ti"]
         self._store: Any = context.get("task_state_store")
         self._model = model
-        self._input = input
+        self.input = input
         self._on_ambiguous_submit = on_ambiguous_submit
         self._reason = "first"
 
@@ -114,7 +114,7 @@ class Submission:
             "sending",
             reason=self._reason,
             model=self._model,
-            input=digest(self._input),
+            input=digest(self.input),
             max_tries=self._ti.max_tries,
             at=_now(),
             earlier=() if before is None else (*before.earlier, *([before.id] if before.id else ())),
@@ -208,7 +208,7 @@ class Submission:
             once_more,
             KEY,
         )
-        if changed := record.changes(self._model, self._input):
+        if changed := record.changes(self._model, self.input):
             log.warning(
                 "The task renders differently now than when prediction %s was created; changed: %s. "
                 "The prediction is used all the same.",

@@ -21,9 +21,9 @@ def example_prediction_mapped():
             task_id="create",
             model="black-forest-labs/flux-schnell",
             input={"prompt": prompt, "aspect_ratio": "1:1"},
-            # How many creates may run at once. Name a smaller pool of your own here (Admin > Pools) to stay within the
-            # API's rate limit; waiting needs none, because a deferred task holds no slot.
-            pool="default_pool",
+            # So many creates at a time as the pool has slots, to stay within the API's rate limit:
+            # airflow pools set cometapi 4 "CometAPI creates". Waiting needs none: a deferred task holds no slot.
+            pool="cometapi",
         )
         wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
         return wait.output

@@ -2,6 +2,7 @@
 
 import os
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import Asset, dag, task, task_group
 
 from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
@@ -21,16 +22,27 @@ PICTURES = Asset("comet-pictures", uri=FOLDER)
 def example_prediction_to_storage():
     @task_group
     def picture(prompt: str):
+        # So many creates at a time as the pool has slots: airflow pools set cometapi 4 "CometAPI creates"
         create = CreatePredictionOperator(
-            task_id="create", model="black-forest-labs/flux-schnell", input={"prompt": prompt}, pool="default_pool"
+            task_id="create", model="black-forest-labs/flux-schnell", input={"prompt": prompt}, pool="cometapi"
         )
         wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
         # A retry fetches only what is not there yet.
-        DownloadPredictionOutputOperator(
-            task_id="store", prediction=wait.output, output_path=FOLDER, outlets=[PICTURES], retries=2, retry_delay=10
+        store = DownloadPredictionOutputOperator(
+            task_id="store", prediction=wait.output, output_path=FOLDER, retries=2, retry_delay=10
         )
+        return store.output
 
-    picture.expand(prompt=PROMPTS)
+    # One event for all, also if some have failed. (As an outlet of `store` there would be one for each picture, and of
+    # two that come within moments Airflow may keep the second one back until there is another.)
+    @task(outlets=[PICTURES], trigger_rule="all_done")
+    def announce(stored, outlet_events=None):
+        files = [file["uri"] for one in stored[:] for file in one["files"]]
+        if not files:
+            raise AirflowSkipException("no picture was stored")
+        outlet_events[PICTURES].extra = {"files": files}
+
+    announce(picture.expand(prompt=PROMPTS))
 
 
 @dag(schedule=[PICTURES], tags=["example", "cometapi"])

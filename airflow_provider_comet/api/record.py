@@ -71,10 +71,10 @@ class Record:
     earlier: tuple[str, ...] = ()
 
     def changes(self, model: str, input: object) -> list[str]:
-        """What is different now: names only, never values."""
+        """What is different now: names only, never values. An input of ``None`` is not known."""
         now = digest(input)
         changed = ["model"] if self.model not in (None, model) else []
-        if self.input:
+        if self.input and input is not None:
             keys = sorted(now.keys() | self.input.keys())
             changed += [f"input.{key}" for key in keys if now.get(key) != self.input.get(key)]
         return changed

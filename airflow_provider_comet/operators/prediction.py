@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
 RETURN_VALUE_XCOM_KEY = "return_value"
+DEFAULT_POOL = "default_pool"
 
 
 class CreatePredictionOperator(BaseOperator):
@@ -104,6 +105,7 @@ class CreatePredictionOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
+        self._warn_of_no_limit(context)
         # Before the create: if this fails, nothing was paid.
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = self._new_submission(context)
@@ -116,8 +118,9 @@ class CreatePredictionOperator(BaseOperator):
         ):
             prediction_id = known = self._paid_id = submission.recorded_id()
             if prediction_id is None:
+                submission.input = self._make_input(context)
                 prediction_id = self._paid_id = self.hook.create_prediction(
-                    self.model, self._checked_input(), journal=submission
+                    self.model, self._checked(submission.input), journal=submission
                 ).id
                 submission.accepted(prediction_id)
         with self._errors_of_paid(submission):
@@ -157,10 +160,24 @@ class CreatePredictionOperator(BaseOperator):
         elif self._submission is not None and self._submission.is_under_way:
             self.log.warning(outcome.UNDER_WAY)
 
-    def _checked_input(self) -> dict[str, Any]:
+    def _warn_of_no_limit(self, context: Context) -> None:
+        limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun
+        # The first of the mapped ones says it for all.
+        if context["ti"].map_index == 0 and self.pool == DEFAULT_POOL and limits == (None, None):
+            self.log.warning(
+                "This create is mapped, and neither a pool of its own nor max_active_tis_per_dag(run) says how many "
+                "run at a time, while CometAPI limits the rate of requests. Make a pool, `airflow pools set cometapi 4 "
+                "creates`, and give the task pool='cometapi'."
+            )
+
+    def _make_input(self, context: Context) -> Any:
+        """Return the input; called only by an attempt that submits."""
+        return self.input
+
+    def _checked(self, input: Any) -> dict[str, Any]:
         from airflow_provider_comet.input_schemas import find_schema, prepared  # loads jsonschema
 
-        return prepared(self.model, self.input, find_schema(self.model, self.input_schema), strict=self.strict)
+        return prepared(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
 
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)

@@ -98,16 +98,14 @@ def boot_progress() -> Callable[[float], None]:
 def run(airflow: Standalone, emulator_url: str | None) -> None:
     """One run of the example, from the trigger to the verified pictures, and the run of the DAG that they start."""
     rest = airflow.rest
+    rest.make_pool("cometapi", 2)
     for dag_id in (DAG, FOLLOWING):
         rest.wait_for_dag(dag_id)
         rest.unpause(dag_id)
     run_id = rest.trigger(DAG)
     say(f"\n{DAG} ({run_id})")
-    deferred: set[int] = set()
     for change in rest.changes(DAG, run_id, timeout=180 if emulator_url else 1800):
         say(f"{change.seconds:6.1f} s  {change.task_id} {change.map_index:<3} {change.state or 'none'}")
-        if (change.task_id, change.state) == ("picture.wait", "deferred"):
-            deferred.add(change.map_index)
     instances = rest.task_instances(DAG, run_id)
     for one in instances:
         if one["state"] == "failed":
@@ -129,7 +127,7 @@ def run(airflow: Standalone, emulator_url: str | None) -> None:
             if sha256 != file["sha256"] or (emulator_url and sha256 != served.get(stored["prediction_id"])):
                 raise DemoError(f"the file is not what was served for {stored['prediction_id']}: {file['sha256']}")
             pictures.append(file["uri"])
-    say(f"waited in  {holder(airflow, run_id, deferred, required=emulator_url is not None)}")
+    say(f"waited in  {holder(airflow, run_id, required=emulator_url is not None)}")
     follow(airflow, set(pictures))
 
 
@@ -146,16 +144,20 @@ def follow(airflow: Standalone, pictures: set[str]) -> None:
     say(f"then ran   {FOLLOWING} for them, scheduled by the asset")
 
 
-def holder(airflow: Standalone, run_id: str, deferred: set[int], *, required: bool) -> str:
+def holder(airflow: Standalone, run_id: str, *, required: bool) -> str:
     """The triggerer that held the waits, as Airflow's own records show it."""
     # Airflow writes what a trigger logs to a file named after the triggerer's job.
-    logs = [airflow.rest.log(DAG, run_id, "picture.wait", map_index=index) for index in sorted(deferred)]
+    waits = [one for one in airflow.rest.task_instances(DAG, run_id) if one["task_id"] == "picture.wait"]
+    logs = [
+        airflow.rest.log(DAG, run_id, one["task_id"], try_number=one["try_number"], map_index=one["map_index"])
+        for one in waits
+    ]
     jobs = {job for log in logs for job in re.findall(r"\.log\.trigger\.(\d+)\.log", log)}
     known = {str(job["id"]) for job in airflow.rest.send("GET", "/api/v2/jobs?job_type=TriggererJob")["jobs"]}
     if jobs and jobs <= known:
         return f"the triggerer, a process of its own (job {', '.join(sorted(jobs))}, pid {airflow.triggerer_pid()})"
     if required:
-        raise DemoError(f"no wait was held by a triggerer: deferred={deferred}, jobs {jobs} of {known}")
+        raise DemoError(f"no wait was held by a triggerer: jobs {jobs} of {known}")
     return "no triggerer: the predictions had finished before the first look"
 
 

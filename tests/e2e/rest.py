@@ -82,6 +82,10 @@ class AirflowRest:
         """Let its schedule start runs."""
         self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
+    def make_pool(self, name: str, slots: int) -> None:
+        """A pool: Airflow starts no task whose pool does not exist."""
+        self.send("POST", "/api/v2/pools", {"name": name, "slots": slots, "include_deferred": False})
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run and return its id."""
         self.unpause(dag_id)

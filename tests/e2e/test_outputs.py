@@ -54,6 +54,7 @@ def test_new_pictures_start_another_dag(tmp_path: Path) -> None:
     """The second DAG of the example runs because there are new pictures, and reads which from the event."""
     with Emulator(duration=1) as emulator, airflow_for(tmp_path, EXAMPLES, emulator) as airflow:
         rest = airflow.rest
+        rest.make_pool("cometapi", 2)
         rest.wait_for_dag("example_new_pictures")
         rest.wait_for_dag("example_prediction_to_storage")
         rest.unpause("example_new_pictures")

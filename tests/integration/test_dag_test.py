@@ -149,6 +149,16 @@ def test_example_input_schema(airflow: Run) -> None:
         assert xcoms["wait"][0]["id"] == made["id"]
 
 
+@pytest.mark.slow
+def test_example_taskflow(airflow: Run) -> None:
+    """A mapped function makes the inputs, and one sensor gets all results, in order."""
+    with Emulator(duration=0.5) as comet:
+        xcoms = airflow("example_taskflow", comet)
+        made = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
+        assert [made[one].partition(" on ")[0] for one in xcoms["picture"]] == ["a harbour", "a lighthouse"]
+        assert [one["id"] for one in xcoms["wait"][0]] == xcoms["picture"]
+
+
 def test_every_example_has_a_test() -> None:
     """An example that nobody runs is soon one that does not work."""
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_example")}

@@ -206,3 +206,27 @@ def test_mapped(comet: Emulator, runner: TaskRunner, create: Callable[..., str])
     assert outcome.state == "success"
     assert outcome.xcoms["_link_ModelLink"] == f"https://replicate.com/{SCHNELL}"
     assert comet.ledger()["creates"][0]["input"] == {"prompt": "two"}
+
+
+@pytest.mark.parametrize(
+    ("map_index", "options", "warns"),
+    [
+        (0, {}, True),
+        (1, {}, False),
+        (-1, {}, False),
+        (0, {"pool": "cometapi"}, False),
+        (0, {"max_active_tis_per_dag": 4}, False),
+        (0, {"max_active_tis_per_dagrun": 4}, False),
+    ],
+)
+def test_many_creates_without_a_limit(
+    comet: Emulator,
+    runner: TaskRunner,
+    capfd: pytest.CaptureFixture[str],
+    map_index: int,
+    options: dict[str, Any],
+    warns: bool,
+) -> None:
+    """A mapped create without pool or limit gets one warning, in the log of its first instance."""
+    assert runner.run(operator(**options), map_index=map_index).state == "success"
+    assert ("airflow pools set cometapi" in capfd.readouterr().out) is warns

@@ -1,0 +1,100 @@
+"""``@task.comet_prediction``: a function makes the input, the task submits it and returns the prediction's id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_comet.api.errors import InvalidInputError
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Literal, ParamSpec
+
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk.bases.decorator import Task
+
+    from airflow_provider_comet.input_schemas import GivenSchema
+
+
+class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):
+    """Submit what a function returns to CometAPI, exactly once paid for, and return the prediction's id.
+
+    The function runs only in an attempt that submits: a retry that goes on with a paid prediction does not call it.
+
+    :param python_callable: returns the input: a dict, sent as it is. Braces in it are no templates, so that a text from
+        somewhere else can't read Airflow's variables.
+    :param op_args: its positional arguments. (templated)
+    :param op_kwargs: its keyword arguments. (templated)
+    """
+
+    template_fields: Sequence[str] = ("op_args", "op_kwargs", "model", "conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
+    shallow_copy_attrs: Sequence[str] = DecoratedOperator.shallow_copy_attrs
+    custom_operator_name = "@task.comet_prediction"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Mapping[str, Any]],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Airflow takes a function that is annotated to return a dict for one whose task returns one.
+        kwargs["multiple_outputs"] = False
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, input=None, **kwargs)
+
+    def _make_input(self, context: Context) -> Any:
+        context_merge(context, self.op_kwargs)
+        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        made = self.python_callable(*self.op_args, **arguments)
+        if not isinstance(made, Mapping):
+            name = getattr(self.python_callable, "__name__", "the function")
+            raise InvalidInputError(
+                f"{name} must return the model's input as a dict; it returned a value of type {type(made).__name__}"
+            )
+        return dict(made)
+
+
+if TYPE_CHECKING:
+    Arguments = ParamSpec("Arguments")
+
+    # For editors and type checkers: Airflow's own stub of ``task`` can't be extended by a package, so that
+    # ``@comet_prediction(...)`` is the typed spelling of ``@task.comet_prediction(...)``.
+    def comet_prediction(
+        *,
+        model: str,
+        conn_id: str = ...,
+        input_schema: GivenSchema | None = ...,
+        strict: bool = ...,
+        on_ambiguous_submit: Literal["fail", "retry"] = ...,
+        wait_for_completion: bool = ...,
+        deferrable: bool = ...,
+        poll_interval: timedelta | float | None = ...,
+        timeout: timedelta | float = ...,
+        **kwargs: Any,
+    ) -> Callable[[Callable[Arguments, Mapping[str, Any]]], Task[Arguments, str]]:
+        """Make a task of a function that returns a prediction's input; the task returns the prediction's id.
+
+        Takes what ``CreatePredictionOperator`` takes, but for ``input``.
+        """
+
+else:
+
+    def comet_prediction(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
+        """Make a task of a function that returns a prediction's input; the task returns the prediction's id.
+
+        Takes what ``CreatePredictionOperator`` takes, but for ``input``.
+        """
+        return task_decorator_factory(
+            python_callable, decorated_operator_class=CometPredictionDecoratedOperator, multiple_outputs=False, **kwargs
+        )

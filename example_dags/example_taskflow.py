@@ -1,0 +1,32 @@
+"""TaskFlow: a function makes the input, its task submits it and returns the id; retried as CometAPI says."""
+
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+from airflow.sdk import dag, task
+
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+try:
+    from airflow_provider_comet.retry_policy import CometRetryPolicy
+except AirflowOptionalProviderFeatureException:  # Airflow before 3.3
+    POLICY = {}
+else:
+    POLICY = {"retry_policy": CometRetryPolicy()}
+
+
+@dag(schedule=None, tags=["example", "cometapi"])
+def example_taskflow():
+    @task
+    def places():
+        return ["a harbour", "a lighthouse"]
+
+    # Two at a time. `from airflow_provider_comet.decorators.prediction import comet_prediction` is the same for editors
+    # and type checkers: they know its parameters.
+    @task.comet_prediction(model="black-forest-labs/flux-schnell", max_active_tis_per_dag=2, retries=3, **POLICY)
+    def picture(place, ds=None):
+        return {"prompt": f"{place} on {ds}, watercolour", "aspect_ratio": "16:9"}
+
+    created = picture.expand(place=places())
+    PredictionSensor(task_id="wait", prediction_id=created, retries=2, retry_delay=10)
+
+
+example_taskflow()
