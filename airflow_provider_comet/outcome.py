@@ -10,8 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api import protocol
-from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction, blames_input
 from airflow_provider_comet.api.record import FORCE, PUT_ON_RECORD
 
 EVENT_LIMIT_BYTES = 8_000
@@ -55,7 +54,7 @@ def judge(ended: Prediction | e.CometError | Mapping[str, Any], *, allow_empty: 
         raise ended
     summary = ended.summary() if isinstance(ended, Prediction) else ended
     identity, status, error = str(summary["id"]), summary["status"], str(summary["error"] or "")
-    if status == "failed" and protocol.blames_input(error):
+    if status == "failed" and blames_input(error):
         raise e.PredictionRefusedError(error, prediction_id=identity)
     if status in _ENDED_BADLY:
         raise _ENDED_BADLY[status](error, prediction_id=identity)

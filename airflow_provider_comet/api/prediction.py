@@ -28,6 +28,14 @@ DATA_URI_START = re.compile(r"\bdata:[\w.+/;=-]{0,200},")
 DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
 _MARK = "not in XCom:"
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
+# Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
+# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
+# Text: `re` compiles and keeps it when it is first used. All DAG files that import an operator would pay 5 ms for it.
+_REFUSALS = (
+    r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
+    r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
+    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
+)
 
 
 def normalise_status(raw: object) -> str:
@@ -217,6 +225,11 @@ def _files(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _files(item)
+
+
+def blames_input(error: str) -> bool:
+    """Whether the error of a failed prediction says that its input was refused, so that the same one fails again."""
+    return re.search(_REFUSALS, error) is not None
 
 
 def is_marked(value: Any) -> bool:

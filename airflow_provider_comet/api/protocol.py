@@ -38,15 +38,6 @@ _BY_STATUS: dict[int, type[e.APIError]] = {
 # Cloudflare could not connect to the API's server: with its "cf-ray" header these prove that nothing was accepted.
 _NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
 
-# Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
-# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
-# Text: `re` compiles and keeps it when it is first used. All DAG files that import an operator would pay 5 ms for it.
-_REFUSALS = (
-    r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
-    r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
-    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
-)
-
 _REQUEST_ID = re.compile(r"\s*\(request id: ([^)]+)\)")
 _TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
 
@@ -118,11 +109,6 @@ def read_models(request: Request, response: Response) -> int:
     if 200 <= response.status < 300 and isinstance(body, Mapping) and isinstance(body.get("data"), list):
         return len(body["data"])
     raise _error(request, response)
-
-
-def blames_input(error: str) -> bool:
-    """Whether the error of a failed prediction says that its input was refused, so that the same one fails again."""
-    return re.search(_REFUSALS, error) is not None
 
 
 def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometError:
