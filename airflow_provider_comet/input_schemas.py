@@ -32,7 +32,7 @@ def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
 
     :param given: of the task: a document, or where one is. By default ``<owner>/<name>.json`` in the folder that
         ``[comet] input_schemas`` names, if it is there.
-    :raises InvalidInputError: what was given can't be used.
+    :raises InvalidInputError: what was given, or the setting, can't be used.
     :raises InputFileError: it can't be read now.
     """
     if isinstance(given, Mapping):
@@ -48,7 +48,12 @@ def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
     folder = conf.get(SECTION, OPTION, fallback="")
     if not folder or not is_model(model):  # it becomes a part of a path
         return None
-    return _read(f"{folder.rstrip('/')}/{model}.json", optional=True)
+    path = f"{folder.rstrip('/')}/{model}.json"
+    if not _location(path).exists():
+        if _location(folder).exists():
+            return None
+        raise InvalidInputError(f"there is no folder {folder}, which Airflow's setting [{SECTION}] {OPTION} names")
+    return _read(path)
 
 
 def prepared(model: str, input: Mapping[str, Any], schema: InputSchema | None, *, strict: bool) -> dict[str, Any]:
@@ -67,25 +72,24 @@ def prepared(model: str, input: Mapping[str, Any], schema: InputSchema | None, *
     return complete
 
 
-def _read(path: str, *, optional: bool = False) -> InputSchema | None:
+def _read(path: str) -> InputSchema:
     try:
-        text = _text(path)
+        document = json.loads(_location(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if optional:
-            return None
         raise InvalidInputError(f"input_schema: there is no file {path}") from None
     except OSError as error:
         raise InputFileError(f"input_schema {path}: {type(error).__name__}: {error}") from error
-    try:
-        document = json.loads(text)
-    except ValueError as error:
+    except ValueError as error:  # neither UTF-8 nor JSON
         raise InvalidInputError(f"{path} is not JSON: {error}") from None
     return InputSchema(document, path)
 
 
-def _text(path: str) -> str:
+def _location(path: str) -> Path | ObjectStoragePath:
     if "://" not in path:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path)
     from airflow.sdk import ObjectStoragePath  # loads fsspec: only where it is needed
 
-    return ObjectStoragePath(path).read_text(encoding="utf-8")
+    try:
+        return ObjectStoragePath(path)
+    except (ValueError, ImportError) as error:  # a protocol that nobody knows, or whose package is not there
+        raise InvalidInputError(f"{path} can't be read: {error}") from error

@@ -6,14 +6,17 @@ It can be a JSON Schema, or one of the documents that Replicate publishes of its
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import Draft202012Validator, validator_for
+from referencing import Registry
 
 from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.redaction import redact
@@ -42,7 +45,9 @@ _LENGTHS = {
 _KEYWORDS = {"$schema", "$ref", "type", "properties", "required", "allOf", "anyOf", "oneOf", "additionalProperties"}
 # jsonschema checks "uri" only where another package is installed, which nobody would notice is missing.
 _FORMATS = FormatChecker(formats=())
-_FORMATS.checks("uri")(lambda value: not isinstance(value, str) or value.startswith(("https://", "http://", "data:")))
+_FORMATS.checks("uri")(
+    lambda value: not isinstance(value, str) or re.match(r"(https?://[^/\s]|data:)", value) is not None
+)
 
 
 class InputSchemaError(InvalidInputError):
@@ -82,7 +87,8 @@ class InputSchema:
         except SchemaError as error:
             where = "/".join(str(part) for part in error.absolute_path)
             raise InvalidInputError(f"{source} is no JSON Schema, at {where or 'its top'}: {error.message}") from None
-        self._validator = cls(schema, format_checker=_FORMATS)
+        # An empty registry: references lead nowhere but into the document. jsonschema would fetch others by HTTP.
+        self._validator = cls(schema, format_checker=_FORMATS, registry=Registry())
         self._known = _properties(schema)
 
     def unknown(self, input: Mapping[str, Any]) -> list[str]:
@@ -124,7 +130,7 @@ def _schema_in(document: object, source: str) -> dict[str, Any]:
     if isinstance(components, Mapping) and "Input" in (components.get("schemas") or {}):
         # Input refers to its neighbours, so it can't be taken out. OpenAPI's "nullable" may stay unknown: None is never
         # sent, because leaving the key out means the same to every model.
-        return {"$ref": "#/components/schemas/Input", "components": components}
+        return {"$ref": "#/components/schemas/Input", "components": _with_numeric_limits(components)}
     if openapi is not document or "openapi" in document:
         raise InvalidInputError(f"{source} is an OpenAPI document without components.schemas.Input")
     if not document.keys() & _KEYWORDS:
@@ -133,6 +139,19 @@ def _schema_in(document: object, source: str) -> dict[str, Any]:
             f"{source} is neither a JSON Schema nor a model's description by Replicate; its keys are: {found}"
         )
     return dict(document)
+
+
+def _with_numeric_limits(value: Any) -> Any:
+    """The same with OpenAPI 3.0's ``exclusiveMinimum: true`` beside ``minimum: 0`` written as JSON Schema has it since."""
+    if isinstance(value, list):
+        return [_with_numeric_limits(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _with_numeric_limits(item) for key, item in value.items()}
+    for name, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(made.get(exclusive), bool) and made.pop(exclusive) and name in made:
+            made[exclusive] = made.pop(name)
+    return made
 
 
 def _properties(schema: Mapping[str, Any]) -> frozenset[str] | None:
@@ -164,7 +183,7 @@ def _words(error: ValidationError) -> str:
     if rule in {"enum", "const"}:
         allowed = limit if rule == "enum" else [limit]
         hint = _NATIVE if isinstance(value, str) and any(str(one) == value for one in allowed) else ""
-        listed = ", ".join(_shown(one) for one in allowed)
+        listed = ", ".join(json.dumps(one, ensure_ascii=False) for one in allowed)
         return f"{path} must be one of {listed}; got {_shown(value)}{_nearest(value, allowed)}{hint}"
     if rule in _LIMITS:
         return f"{path} must be {_LIMITS[rule]} {limit}; got {_shown(value)}"
@@ -174,7 +193,9 @@ def _words(error: ValidationError) -> str:
         what = "a URL (https://, http:// or data:)" if limit == "uri" else f"of the format {limit!r}"
         return f"{path} must be {what}; got {_shown(value)}"
     if rule == "additionalProperties" and limit is False:
-        return f"{path} has keys that are not allowed"
+        known = error.schema.get("properties", {})
+        others = [key for key in value if key not in known]
+        return f"{path} has keys that are not allowed: {', '.join(key + _nearest(key, known) for key in others)}"
     return f"{path} does not fit {rule} {json.dumps(limit, default=str)[:200]}"
 
 
@@ -183,11 +204,9 @@ def _reads_as(text: str, kinds: list[str]) -> bool:
     if "boolean" in kinds and text.strip().lower() in {"true", "false"}:
         return True
     if {"integer", "number"} & {*kinds}:
-        try:
-            float(text)
-        except ValueError:
-            return False
-        return True
+        with contextlib.suppress(ValueError):
+            return "number" in kinds or float(text).is_integer()
+        return False
     return bool({"array", "object"} & {*kinds}) and text.strip()[:1] in {"[", "{"}
 
 

@@ -75,6 +75,33 @@ def test_a_folder_of_schemas(comet: Emulator, runner: TaskRunner, monkeypatch: p
         assert runner.run(task).state == state
 
 
+@pytest.mark.parametrize("folder", ["{}/none", "file://{}/none"])
+def test_a_folder_that_is_not_there(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    """A setting that names no folder would check nothing without a word: the task fails instead."""
+    monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", folder.format(tmp_path))
+    outcome = runner.run(operator({"prompt": "x"}))
+    assert outcome.state == "failed"
+    assert "[comet] input_schemas names" in outcome.message
+    assert comet.ledger()["requests"] == []
+
+
+@pytest.mark.parametrize("given", ["gopher://x/a.json", "nothing://x/a.json"])
+def test_a_place_that_nobody_knows(comet: Emulator, runner: TaskRunner, given: str) -> None:
+    """A URL that can't be read is an error in words, which a retry would not cure."""
+    outcome = runner.run(operator({"prompt": "x"}, input_schema=given))
+    assert outcome.state == "failed"
+    assert f"{given} can't be read" in outcome.message
+
+
+def test_a_file_of_other_bytes(comet: Emulator, runner: TaskRunner, tmp_path: Path) -> None:
+    """A file that is no text is no JSON."""
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
+    outcome = runner.run(operator({"prompt": "x"}, input_schema=tmp_path / "a.json"))
+    assert (outcome.state, "is not JSON" in outcome.message) == ("failed", True)
+
+
 def test_a_task_s_own_schema_comes_first(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the task names is used in place of the folder's."""
     monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", str(SCHEMAS))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,37 @@ def test_a_reference_that_leads_nowhere() -> None:
     assert "the schema can't be used: " in refusal({"prompt": "x"}, document)
 
 
+def test_nothing_is_fetched() -> None:
+    """A reference out of the document is not followed: no schema makes a worker ask other hosts."""
+    asked: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/schema.json"
+        said = refusal({"prompt": "x"}, {"type": "object", "properties": {"prompt": {"$ref": url}}})
+        with contextlib.suppress(TimeoutError):
+            asked.append(str(server.accept()))
+    assert asked == []
+    assert "the schema can't be used: " in said
+
+
+@pytest.mark.parametrize(("value", "fits"), [(0.5, True), (0, False), (10, True), (10.5, False)])
+def test_limits_as_openapi_has_them(value: float, fits: bool) -> None:
+    """OpenAPI 3.0 says with a boolean whether a limit itself is allowed."""
+    document = copy.deepcopy(OPENAPI)
+    guidance = document["components"]["schemas"]["Input"]["properties"]["guidance"]
+    guidance |= {"minimum": 0, "exclusiveMinimum": True, "maximum": 10, "exclusiveMaximum": False}
+    if fits:
+        InputSchema(document, "the schema").check({"prompt": "x", "guidance": value})
+    else:
+        assert "input.guidance must be" in refusal({"prompt": "x", "guidance": value}, document)
+
+
+def test_long_values_that_are_allowed_are_shown() -> None:
+    """What is allowed comes from the schema, and is shown whole."""
+    document = {"type": "object", "properties": {"style": {"enum": ["a very long name of a style, in so many words"]}}}
+    assert '"a very long name of a style, in so many words"' in refusal({"style": "x"}, document)
+
+
 def test_references_are_followed() -> None:
     """Pitfall 1: `Input` refers to enums beside it, in `allOf`."""
     said = refusal({"prompt": "x", "aspect_ratio": "216:9"})
@@ -118,7 +151,7 @@ def test_urls(value: str) -> None:
     InputSchema(OPENAPI, "the schema").check({"prompt": "x", "image": value, "frames": [value]})
 
 
-@pytest.mark.parametrize("value", ["a.png", "/tmp/a.png", "s3://bucket/a.png", "", "file:///tmp/a.png"])
+@pytest.mark.parametrize("value", ["a.png", "/tmp/a.png", "s3://bucket/a.png", "", "file:///tmp/a.png", "https://"])
 def test_what_is_no_url(value: str) -> None:
     """A path is not a URL that a model can read."""
     assert "input.image must be a URL (https://, http:// or data:)" in refusal({"prompt": "x", "image": value})
@@ -152,7 +185,8 @@ def test_a_schema_that_does_not_name_all_keys(more: dict[str, Any]) -> None:
 
 def test_a_schema_that_allows_no_other_keys() -> None:
     """`additionalProperties: false` refuses them without being asked."""
-    assert "has keys that are not allowed" in refusal({"prompt": "x", "z": 1}, {**PLAIN, "additionalProperties": False})
+    said = refusal({"prompt": "x", "num_output": 1}, {**PLAIN, "additionalProperties": False})
+    assert 'input has keys that are not allowed: num_output (did you mean "num_outputs"?)' in said
 
 
 @pytest.mark.parametrize(
@@ -174,7 +208,8 @@ def test_what_a_template_has_made_text_of(given: dict[str, Any], words: str) -> 
 
 def test_other_text_gets_no_such_hint() -> None:
     """Text that is no number does not come from a template that rendered one."""
-    assert "render_template_as_native_obj" not in refusal({"prompt": "x", "num_outputs": "four"})
+    for text in ("four", "4.5", ""):
+        assert "render_template_as_native_obj" not in refusal({"prompt": "x", "num_outputs": text})
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1.0, True), (4, True), (1.5, False), (True, False), (5, False)])
