@@ -142,7 +142,7 @@ def _schema_in(document: object, source: str) -> dict[str, Any]:
 
 
 def _with_numeric_limits(value: Any) -> Any:
-    """The same with OpenAPI 3.0's ``exclusiveMinimum: true`` beside ``minimum: 0`` written as JSON Schema has it since."""
+    """The same, with OpenAPI 3.0's ``minimum: 0, exclusiveMinimum: true`` as JSON Schema has it since."""
     if isinstance(value, list):
         return [_with_numeric_limits(item) for item in value]
     if not isinstance(value, Mapping):
@@ -193,7 +193,7 @@ def _words(error: ValidationError) -> str:
         what = "a URL (https://, http:// or data:)" if limit == "uri" else f"of the format {limit!r}"
         return f"{path} must be {what}; got {_shown(value)}"
     if rule == "additionalProperties" and limit is False:
-        known = error.schema.get("properties", {})
+        known = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
         others = [key for key in value if key not in known]
         return f"{path} has keys that are not allowed: {', '.join(key + _nearest(key, known) for key in others)}"
     return f"{path} does not fit {rule} {json.dumps(limit, default=str)[:200]}"
