@@ -87,12 +87,12 @@ UNLOGGED = 4
 """Processes that died between the create and its log line: after_bytes and after_answer."""
 
 
-def until(what: str, check: Callable[[], _Value | None], timeout: float = 240.0) -> _Value:
-    """Wait until there is a value."""
+def until(what: str, check: Callable[[], _Value | None], timeout: float = 240.0, pause: float = 0.2) -> _Value:
+    """Wait until there is a value; look each ``pause`` seconds."""
     end = time.monotonic() + timeout
     while (value := check()) is None or value is False:
         assert time.monotonic() < end, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.2)
+        time.sleep(pause)
     return value
 
 
