@@ -97,7 +97,8 @@ class SharedClient:
             try:
                 return await self._ask(prediction_id, tell, give_up_at)
             except (AuthenticationError, PermissionDeniedError) as error:
-                refusal = error
+                # Without its frames: thousands of waits would keep theirs for as long as the key is refused.
+                refusal = error.with_traceback(None)
             now = _now()
             refused_at = now if refused_at is None else refused_at
             self._refused_since = min(now, self._refused_since)

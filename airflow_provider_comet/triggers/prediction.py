@@ -146,6 +146,7 @@ class PredictionTrigger(BaseTrigger):
                 return CometError(f"{type(error).__name__}: {error}")
             tell(look)
             ended = wait.after(look, now=loop.time() + offset, chance=random.random())
+            del look  # it would be kept while this sleeps, an error with all its frames
         return ended
 
     def _event(self, ended: Prediction | CometError) -> dict[str, Any]:
