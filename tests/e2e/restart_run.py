@@ -147,7 +147,14 @@ class Restarts:
         for one in self.ids:
             self.emulator.set_prediction(one, status="succeeded")
         rest = self.airflow.rest
-        self._until("the run has ended", lambda: rest.run_state(DAG, self.run_id) in FINISHED)
+        # Counted first: to say a run's state, Airflow reads all of its task instances.
+        self._until(
+            "the run has ended",
+            lambda: (
+                self.count("success") + self.count("failed") == len(self.ids)
+                and rest.run_state(DAG, self.run_id) in FINISHED
+            ),
+        )
         tries: dict[int, int] = {}
         wrong: list[str] = []
         for one in self._task_instances():

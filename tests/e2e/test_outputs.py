@@ -152,7 +152,8 @@ def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
     """Of many prompts 5 are rejected and 5 refused by the model: all other pictures are stored, 10 reasons are told,
     and all creates but 5 were accepted, once. Creates are limited to 5 a second; of 500 prompts the first links expire
     long before the last prompt is created."""
-    prompts = [f"nsfw {number}" if number < REFUSED else f"picture {number}" for number in range(PROMPTS)]
+    # The last ones are refused by the model: the first creates are those that are rejected.
+    prompts = [f"{'picture' if number < PROMPTS - REFUSED else 'nsfw'} {number}" for number in range(PROMPTS)]
     with (
         Emulator(duration=0.5, retention=RETENTION_SECONDS, creates_per_second=CREATES_PER_SECOND) as emulator,
         airflow_for(tmp_path, HERE / "output_dags", emulator) as airflow,
