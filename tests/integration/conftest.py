@@ -1,4 +1,4 @@
-"""An emulator for all of these tests, and the connection that leads to it."""
+"""An emulator and an S3 for all of these tests, and the connections that lead to them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_comet.emulator import Emulator
+    from tests.support.s3 import S3
 
 KEY = "sk-integration-0123456789"
 
@@ -41,3 +42,20 @@ def comet(shared_comet: Emulator, point_to: Callable[..., None]) -> Iterator[Emu
     point_to(shared_comet.base_url)
     yield shared_comet
     shared_comet.reset()
+
+
+@pytest.fixture(scope="session")
+def s3_of_all() -> Iterator[S3]:
+    """One S3 for all tests of the process: Airflow keeps the client of a connection, whatever becomes of its server."""
+    from tests.support.s3 import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_of_all: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An empty bucket, and the connection `store` that leads to it."""
+    s3_of_all.empty()
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", s3_of_all.connection)
+    return s3_of_all

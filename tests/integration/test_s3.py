@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import pytest
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.storage import BLOCK_BYTES
 from tests.support.file_server import Answer, FileServer
-from tests.support.s3 import S3, s3_server
+from tests.support.s3 import S3
 from tests.support.task_runner import TaskRunner, dag
 
 if TYPE_CHECKING:
@@ -25,20 +24,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 FILM = random.Random(3).randbytes(2 * BLOCK_BYTES + 12345)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """An empty bucket, and the connection `store` that leads to it."""
-    server.empty()
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", server.connection)
-    return server
 
 
 @pytest.fixture

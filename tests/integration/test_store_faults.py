@@ -7,7 +7,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from airflow_provider_comet.delivery import Delivery
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.storage import BLOCK_BYTES
 from tests.support.file_server import Answer, FileServer
-from tests.support.s3 import S3, s3_server
+from tests.support.s3 import S3
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -46,14 +46,8 @@ class Store:
     left: Callable[[], list[str]]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as server:
-        yield server
-
-
 @pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     from airflow.sdk import ObjectStoragePath
 
     if request.param == "local":
@@ -62,9 +56,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             lambda: {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")},
             lambda: [path.name for path in tmp_path.iterdir() if path.name.startswith(".")],
         )
-    s3: S3 = request.getfixturevalue("server")
-    s3.empty()
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", s3.connection)
+    s3: S3 = request.getfixturevalue("s3")
     return Store(
         ObjectStoragePath("s3://store@bucket"),
         lambda: {key: s3.content(key) for key in s3.objects()},

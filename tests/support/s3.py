@@ -48,6 +48,8 @@ class S3:
         """Forget everything."""
         for key in self.objects():
             self.client.delete_object(Bucket=BUCKET, Key=key)
+        for one in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
+            self.client.abort_multipart_upload(Bucket=BUCKET, Key=one["Key"], UploadId=one["UploadId"])
 
 
 @contextlib.contextmanager
