@@ -53,6 +53,12 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
         kwargs["multiple_outputs"] = False
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, input=None, **kwargs)
 
+    def execute(self, context: Context) -> str:
+        """Submit what the function returns."""
+        # DecoratedOperator's own execute would add nothing, and in Airflow 3.0 fails once the prediction has been paid
+        # for: it calls a method that operators have no more there.
+        return CreatePredictionOperator.execute(self, context)
+
     def _make_input(self, context: Context) -> Any:
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
