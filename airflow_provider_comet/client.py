@@ -22,7 +22,7 @@ from airflow_provider_comet.api.errors import (
     CometError,
     RateLimitedError,
 )
-from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE, Pace
+from airflow_provider_comet.api.pacing import CREATES_PER_SECOND, LOOKS_AT_ONCE, Pace
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.record import Journal
 from airflow_provider_comet.api.response import Response
@@ -48,18 +48,32 @@ class CometClient:
         self.session = _Session(config)
         self._sleep = sleep
         self._clock = clock
-        self._pace = Pace(config.max_polls_per_second)
+        self._looks = Pace(config.max_polls_per_second)
+        self._creates = Pace(CREATES_PER_SECOND)
         self._pacing = threading.Lock()
 
     def create_prediction(self, model: object, input: object, *, journal: Journal | None = None) -> Prediction:
         """Submit a prediction, once; it is repeated only when it certainly was not accepted.
+
+        Several threads may create at once: a 429 for one of them slows all of them down.
 
         :param journal: is told before and after each time it is sent.
         :raises AmbiguousSubmissionError: it may have been accepted.
         :raises CometError: it was not.
         """
         request = protocol.create_prediction(model, input)
-        return self._patiently(lambda: self._create(request, journal))
+        sent = 0.0
+
+        def create() -> Prediction:
+            nonlocal sent
+            sent = self._turn(self._creates)
+            return self._create(request, journal)
+
+        def limited(delay: float) -> None:
+            with self._pacing:
+                self._creates.limited(sent=sent, now=self._clock(), retry_after=delay, chance=0.0)
+
+        return self._patiently(create, limited)
 
     def get_prediction(self, prediction_id: object) -> Prediction:
         """Return the prediction as it is now; trouble that may pass is waited out for up to two minutes.
@@ -74,16 +88,13 @@ class CometClient:
         :raises CometError: no prediction came back.
         """
         request = protocol.get_prediction(prediction_id)
-        with self._pacing:
-            sent = self._pace.turn(self._clock())
-        if (delay := sent - self._clock()) > 0:
-            self._sleep(delay)
+        sent = self._turn(self._looks)
         try:
             return protocol.read_prediction(request, self._exchange(request))
         except RateLimitedError:
             with self._pacing:
                 # No pause here: whoever called waits for as long as the error says, and knows a deadline.
-                self._pace.limited(sent=sent, now=self._clock(), retry_after=0.0, chance=0.0)
+                self._looks.limited(sent=sent, now=self._clock(), retry_after=0.0, chance=0.0)
             raise
 
     def count_models(self) -> int:
@@ -98,7 +109,19 @@ class CometClient:
         """Close the connections."""
         self.session.close()
 
-    def _patiently(self, call: Callable[[], Prediction]) -> Prediction:
+    def _turn(self, pace: Pace) -> float:
+        """Wait for a turn: when it was."""
+        while True:
+            with self._pacing:
+                at, pauses = pace.turn(self._clock()), pace.pauses
+            if (delay := at - self._clock()) > 0:
+                self._sleep(delay)
+            if pace.pauses == pauses:  # otherwise a pause has begun meanwhile
+                return at
+
+    def _patiently(
+        self, call: Callable[[], Prediction], limited: Callable[[float], None] = lambda delay: None
+    ) -> Prediction:
         started, attempt = self._clock(), 0
         while True:
             try:
@@ -110,6 +133,8 @@ class CometClient:
                 )
                 if delay is None:
                     raise
+                if isinstance(error, RateLimitedError):
+                    limited(delay)
             self._sleep(delay)
 
     def _create(self, request: protocol.Request, journal: Journal | None) -> Prediction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
     GivenSchema: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | ObjectStoragePath
-
-log = logging.getLogger(__name__)
 
 SECTION, OPTION = "comet", "input_schemas"
 
@@ -56,20 +53,24 @@ def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
     return _read(path)
 
 
-def prepared(model: str, input: Mapping[str, Any], schema: InputSchema | None, *, strict: bool) -> dict[str, Any]:
-    """Return what is to be sent of an input: with its files, and checked, before anything is paid.
+def prepare(
+    model: str, input: Mapping[str, Any], schema: InputSchema | None, *, strict: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what is to be sent of an input, with its files and checked before anything is paid, and what to say of
+    keys that the schema does not know.
 
-    :param strict: refuse keys that the schema does not know. Otherwise the log says which.
+    :param strict: refuse such keys.
     :raises InvalidInputError: it can only fail, or does not fit its schema.
     :raises InputFileError: a file of it can't be read now.
     """
     complete: dict[str, Any] = embedded(input)
     check_create(model, complete)  # first: of what is no object a schema says less
-    if schema is not None:
-        schema.check(complete, strict=strict)
-        for words in schema.unknown(complete):
-            log.warning("%s; it is sent all the same (strict=True refuses it)", words)
-    return complete
+    if schema is None:
+        return complete, []
+    schema.check(complete, strict=strict)
+    return complete, [
+        f"{words}; it is sent all the same (strict=True refuses it)" for words in schema.unknown(complete)
+    ]
 
 
 def _read(path: str) -> InputSchema:

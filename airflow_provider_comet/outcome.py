@@ -27,6 +27,14 @@ UNDER_WAY = (
 )
 """What a task says that is killed while it submits."""
 
+CLEAR_BATCH = (
+    "Correct what is wrong and clear the task: what was accepted is on record and not bought again. An input without a "
+    "clear answer is submitted again then, and paid twice if it was accepted after all; if you know its prediction's "
+    'id, set the record that is named with it to {"version": 1, "state": "accepted", "id": "<the id>"} before, in the '
+    "task's state store."
+)
+"""How to go on with a batch that failed."""
+
 
 def going_on(prediction_id: object) -> str:
     """``GOES_ON`` for an id, or for a list of them."""
@@ -151,6 +159,28 @@ def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_r
     if isinstance(error, e.PredictionError):  # it was paid before
         return airflow_error_of_paid(error, has_record=has_record)
     return AirflowFailException(str(error))
+
+
+def airflow_batch_error(
+    error: e.PredictionListError, *, on_ambiguous_submit: str, has_record: bool, is_paid: bool
+) -> BaseException:
+    """Return what a batch raises: what a retry may still submit decides, because it submits nothing else.
+
+    :param on_ambiguous_submit: as for a create.
+    :param has_record: a retry knows what was paid.
+    :param is_paid: whether anything was.
+    """
+    may_retry = any(
+        airflow_create_error(one, on_ambiguous_submit=on_ambiguous_submit, has_record=has_record) is one
+        for one in error.errors
+    )
+    if may_retry and (has_record or not is_paid):
+        return error
+    if not has_record:
+        return AirflowFailException(
+            f"{error}\nThis Airflow keeps no record: a cleared task submits, and pays, all of them again."
+        )
+    return AirflowFailException(f"{error}\n{CLEAR_BATCH}")
 
 
 @contextlib.contextmanager

@@ -59,6 +59,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": name,
                 "python-modules": [
                     "airflow_provider_comet.operators.prediction",
+                    "airflow_provider_comet.operators.batch",
                     "airflow_provider_comet.operators.download",
                 ],
             }

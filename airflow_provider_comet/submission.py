@@ -49,11 +49,13 @@ class Submission:
     :param model: the rendered model.
     :param input: the rendered input; ``None`` until it is known.
     :param on_ambiguous_submit: ``fail`` or ``retry``.
+    :param key: under which it is on record.
     """
 
-    def __init__(self, context: Context, model: str, input: object, on_ambiguous_submit: str) -> None:
+    def __init__(self, context: Context, model: str, input: object, on_ambiguous_submit: str, key: str = KEY) -> None:
         self.record: Record | None = None
         self.killed = False
+        self._key = key
         self._ti = context["ti"]
         self._store: Any = context.get("task_state_store")
         self._model = model
@@ -84,14 +86,11 @@ class Submission:
         self._reason = reason or "first"
         if self.record is not None and self.record.id:
             known = self.record.ended or self.record.state
-            log.warning("Prediction %s came before (%s); buying a new one: %s", self.record.id, known, reason)
+            self._tell("Prediction %s came before (%s); buying a new one: %s", self.record.id, known, reason)
         if reason == "retry_ambiguous":
-            log.warning("The fate of the last create is unknown; on_ambiguous_submit='retry' submits again")
-        if not self.is_kept and self._ti.try_number > 1:
-            log.warning(
-                "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
-                "killed after it had submitted, a prediction may be paid twice."
-            )
+            self._tell("The fate of the last create is unknown; on_ambiguous_submit='retry' submits again")
+        if not self.is_kept:
+            warn_without_record(self._ti)
         return None
 
     def read(self) -> None:
@@ -99,7 +98,7 @@ class Submission:
 
         :raises SubmissionRecordError: it can't be read.
         """
-        value = self._patiently(lambda: self._store.get(KEY)) if self.is_kept else None
+        value = patiently(lambda: self._store.get(self._key)) if self.is_kept else None
         self.record = None if value is None else Record.from_json(value)
 
     def sending(self) -> None:
@@ -199,14 +198,15 @@ class Submission:
 
     def _reattach(self, record: Record) -> None:
         once_more = "clear the task once more; if that does not help, " if record.state == "delivered" else ""
-        log.info(
+        self._tell(
             "Going on with prediction %s, which an earlier attempt paid for (%s at %s): nothing is sent. "
             "To buy a new one all the same, %sdelete %s from the task's state store and clear the task.",
             record.id,
             record.state,
             record.at,
             once_more,
-            KEY,
+            self._key,
+            level=logging.INFO,
         )
         if changed := record.changes(self._model, self.input):
             log.warning(
@@ -227,23 +227,48 @@ class Submission:
         if not self.is_kept:
             self.record = record
             return
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
-
-        # The default retention of 30 days would make an old task forget what it paid; the row goes with its DAG run.
-        value = record.to_json()
-        self._patiently(lambda: self._store.set(KEY, value, retention=NEVER_EXPIRE), patience)
+        keep(self._store, self._key, record.to_json(), patience)
         self.record = record
 
-    def _patiently(self, call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -> _Result:
-        started = time.monotonic()
-        while True:
-            try:
-                return call()
-            except Exception as error:  # whatever it is: an unreadable record must never look like no record
-                if time.monotonic() - started >= patience:
-                    raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error
-                log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
-            time.sleep(PAUSE_SECONDS)
+    def _tell(self, message: str, *args: object, level: int = logging.WARNING) -> None:
+        log.log(level, message, *args)
+
+
+def warn_without_record(ti: Any) -> None:
+    """Say what a retry risks where nothing is kept."""
+    if ti.try_number > 1:
+        log.warning(
+            "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
+            "killed after it had submitted, a prediction may be paid twice."
+        )
+
+
+def keep(store: Any, key: str, value: dict[str, Any], patience: float = PATIENCE_SECONDS) -> None:
+    """Write a value into Airflow's task state store.
+
+    :raises SubmissionRecordError: it can't be written.
+    """
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
+
+    # The default retention of 30 days would make an old task forget what it paid; the row goes with its DAG run.
+    patiently(lambda: store.set(key, value, retention=NEVER_EXPIRE), patience)
+
+
+def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -> _Result:
+    """Repeat a call of the store until it answers.
+
+    :param patience: seconds.
+    :raises SubmissionRecordError: it does not.
+    """
+    started = time.monotonic()
+    while True:
+        try:
+            return call()
+        except Exception as error:  # whatever it is: an unreadable record must never look like no record
+            if time.monotonic() - started >= patience:
+                raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error
+            log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
+        time.sleep(PAUSE_SECONDS)
 
 
 def _now() -> str:

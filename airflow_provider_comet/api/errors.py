@@ -34,7 +34,7 @@ CometError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from airflow_provider_comet.api.redaction import excerpt
 
@@ -232,18 +232,21 @@ class PredictionListError(CometError):
 
     summary = "Some predictions have no result"
     errors: Sequence[CometError] = ()
+    reasons: Sequence[str] = ()
+    """What the message says of each."""
 
     @classmethod
-    def of(cls, errors: Sequence[CometError], total: int) -> PredictionListError:
+    def of(cls, errors: Sequence[CometError], total: int) -> Self:
         """Return the error for these of so many predictions."""
-        error = cls(f"{len(errors)} of {total}")
-        error.errors = errors
+        longest = max((one.retry_after or 0.0 for one in errors), default=0.0)
+        error = cls(f"{len(errors)} of {total}", retry_after=longest or None)
+        error.errors, error.reasons = errors, [str(one) for one in errors]
         return error
 
     def __str__(self) -> str:
-        shown = [str(error) for error in self.errors[:SHOWN_ERRORS]]
-        if len(shown) < len(self.errors):
-            shown.append(f"... and {len(self.errors) - len(shown)} more: all of them are in the log.")
+        shown = [*self.reasons[:SHOWN_ERRORS]]
+        if len(shown) < len(self.reasons):
+            shown.append(f"... and {len(self.reasons) - len(shown)} more: all of them are in the log.")
         return "\n".join([super().__str__(), *shown])
 
 

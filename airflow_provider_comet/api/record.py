@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from airflow_provider_comet.api import errors as e
 
 KEY = "comet_submission"
+BATCH_KEY = "comet_batch"
 VERSION = 1
 PUT_ON_RECORD = (
     f"set {KEY} in the task's state store to "
@@ -98,6 +99,41 @@ class Record:
         if known["state"] in ("accepted", "delivered") and not known.get("id"):
             raise e.SubmissionRecordError(f"{KEY!r} says {known['state']!r} without an id")
         return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """Which inputs of a batch may have a record of their own, and when they were handed over all together.
+
+    :param items: the keys of all inputs that were ever about to be sent.
+    :param delivered: ``ti.max_tries`` of the cycle in which the list of ids was handed over.
+    """
+
+    items: frozenset[str] = frozenset()
+    delivered: int | None = None
+
+    def of(self, record: Record) -> Record:
+        """Return the record of an input as it is by what is known of all: handed over, if the list was."""
+        is_delivered = record.state == "accepted" and self.delivered is not None and record.max_tries == self.delivered
+        return dataclasses.replace(record, state="delivered") if is_delivered else record
+
+    def to_json(self) -> dict[str, Any]:
+        """The value in the store."""
+        return {"version": VERSION, "items": sorted(self.items), "delivered": self.delivered}
+
+    @classmethod
+    def from_json(cls, value: object) -> BatchRecord:
+        """Read the value in the store.
+
+        :raises SubmissionRecordError: it can't be understood.
+        """
+        if (
+            not isinstance(value, Mapping)
+            or value.get("version") != VERSION
+            or not isinstance(value.get("items"), list)
+        ):
+            raise e.SubmissionRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
+        return cls(frozenset(map(str, value["items"])), value.get("delivered"))
 
 
 def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) -> str | None:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from airflow_provider_comet.api.errors import InvalidInputError
 
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
@@ -18,20 +16,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 # "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
 # a model takes is the model's business, so nothing is said about them here.
 DEEPEST = 100
-_CREATE = Draft202012Validator({
-    "type": "object",
-    "properties": {
-        "model": {"type": "string", "pattern": MODEL_PATTERN},
-        "input": {"type": "object", "minProperties": 1},
-    },
-    "required": ["model", "input"],
-})
-
-_HINTS = {
-    "model": "must be 'owner/name', for example 'black-forest-labs/flux-schnell', without version or URL",
-    "input": "must be a non-empty JSON object (a dict) with all parameters of the model; if a template rendered it to "
-    "text, set render_template_as_native_obj=True on the DAG",
-}
 
 
 def is_model(model: object) -> bool:
@@ -39,23 +23,30 @@ def is_model(model: object) -> bool:
     return isinstance(model, str) and re.match(MODEL_PATTERN, model) is not None
 
 
+def check_model(model: object) -> None:
+    """Refuse what can't be a model's id.
+
+    :raises InvalidInputError: names the type of the value, or the text.
+    """
+    if not is_model(model):
+        raise InvalidInputError(
+            "model must be 'owner/name', for example 'black-forest-labs/flux-schnell', without version or URL; got "
+            + (repr(model) if isinstance(model, str) else _type(model))
+        )
+
+
 def check_create(model: object, input: object) -> None:
     """Refuse a create that can only fail, before it is paid for.
 
     :raises InvalidInputError: names the parameter and the type of its value, never the value.
     """
-    problem = next(_CREATE.iter_errors({"model": model, "input": input}), None)
-    if problem is not None:
-        name = str(problem.path[0])
-        value = {"model": model, "input": input}[name]
-        got = (
-            "an empty dict"
-            if value == {}
-            else f"{value!r}"
-            if name == "model" and isinstance(value, str)
-            else _type(value)
+    check_model(model)
+    if not isinstance(input, dict) or not input:
+        raise InvalidInputError(
+            "input must be a non-empty JSON object (a dict) with all parameters of the model; if a template rendered "
+            "it to text, set render_template_as_native_obj=True on the DAG; got "
+            + ("an empty dict" if input == {} else _type(input))
         )
-        raise InvalidInputError(f"{name} {_HINTS[name]}; got {got}")
     for path, fault in _faults(input, "input", ()):
         raise InvalidInputError(f"{path} {fault}")
 

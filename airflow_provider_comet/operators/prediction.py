@@ -175,9 +175,12 @@ class CreatePredictionOperator(BaseOperator):
         return self.input
 
     def _checked(self, input: Any) -> dict[str, Any]:
-        from airflow_provider_comet.input_schemas import find_schema, prepared  # loads jsonschema
+        from airflow_provider_comet.input_schemas import find_schema, prepare  # loads jsonschema
 
-        return prepared(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
+        complete, unknown = prepare(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
+        for words in unknown:
+            self.log.warning("%s", words)
+        return complete
 
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
