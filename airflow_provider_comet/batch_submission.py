@@ -43,6 +43,11 @@ class BatchSubmission:
         """Whether there is a store: Airflow 3.3 and later."""
         return self._store is not None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a create may have been sent whose answer is not there."""
+        return any(create.is_under_way for create in self._creates.values())
+
     def of(self, item: Item) -> Submission:
         """The create of an input."""
         return self._creates[item.key]

@@ -114,7 +114,7 @@ class CometClient:
         while True:
             with self._pacing:
                 at, pauses = pace.turn(self._clock()), pace.pauses
-            if (delay := at - self._clock()) > 0:
+            if (delay := at - self._clock()) > 0.001:  # less is a rounding of the clock
                 self._sleep(delay)
             if pace.pauses == pauses:  # otherwise a pause has begun meanwhile
                 return at

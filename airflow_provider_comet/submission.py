@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,9 @@ PAUSE_SECONDS = 5.0
 
 # From 3.4 on a clear of the task empties the store unless the user asks to keep it: a record that is there is meant.
 CLEAR_EMPTIES_STORE = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 4)
+
+_STORE = threading.Lock()
+"""Airflow's channel for such requests is used by one thread at a time; that of ``dag.test()`` does not see to it."""
 
 _Result = TypeVar("_Result")
 
@@ -263,7 +267,8 @@ def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -
     started = time.monotonic()
     while True:
         try:
-            return call()
+            with _STORE:
+                return call()
         except Exception as error:  # whatever it is: an unreadable record must never look like no record
             if time.monotonic() - started >= patience:
                 raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LOOKS_AT_ONCE = 16
 """Requests that one task on a worker has on their way, at most."""
-CREATES_PER_SECOND = 20.0
+CREATES_PER_SECOND = 50.0
 """Creates that one task sends at most: CometAPI tells no limit. After a 429 it finds one by itself."""
 SLOWEST = 0.5
 """Looks a second that no number of 429s undercuts: a cap that halves for ever would end in silence."""

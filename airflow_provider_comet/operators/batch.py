@@ -129,6 +129,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         """Buy nothing from now on. A signal handler: no request to Airflow may be made here."""
         if self._submission is not None:
             self._submission.kill()
+        if self._submission is not None and self._submission.is_under_way:
             self.log.warning(outcome.UNDER_WAY)
 
     def _given(self, context: Context) -> list[Any]:
