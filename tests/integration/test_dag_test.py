@@ -140,6 +140,17 @@ def test_example_prediction_to_storage(airflow: Run) -> None:
 
 
 @pytest.mark.slow
+def test_example_batch(airflow: Run) -> None:
+    """One task submits all prompts, one waits for them and one stores them; all three keep the order."""
+    with Emulator(duration=1.5) as comet:
+        xcoms = airflow("example_batch", comet)
+        made = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
+        ((created,), (results,), (stored,)) = (xcoms[name] for name in ("create", "wait", "store"))
+        assert [made[one].partition(" in ")[0] for one in created] == ["a fox", "a hare", "an owl"]
+        assert [one["id"] for one in results] == [one["prediction_id"] for one in stored] == created
+
+
+@pytest.mark.slow
 def test_example_input_schema(airflow: Run) -> None:
     """The rendered input fits its schema: a number stays one, and braces that are no template stay braces."""
     with Emulator(duration=0.5) as comet:
