@@ -72,6 +72,7 @@ ON_REQUEST: dict[str, Callable[[], Part]] = {
     "restart": _module("restart"),
     "soak": _module("soak"),
     "outputs": _module("outputs"),
+    "prompts": _module("prompts"),
 }
 """They run when they are named: long ones, whose verdict does not depend on the machine, and what is not a wait."""
 

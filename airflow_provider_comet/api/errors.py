@@ -38,8 +38,7 @@ from typing import Any, ClassVar, Self
 
 from airflow_provider_comet.api.redaction import excerpt
 
-WORD_CHARACTERS = 80
-SHOWN_ERRORS = 50
+WORD_CHARACTERS, SHOWN_ERRORS = 80, 50
 
 
 class CometError(Exception):
@@ -228,26 +227,24 @@ class UnrecordedPredictionError(CometError):
 
 
 class PredictionListError(CometError):
-    """Some predictions of a list have no result. Whether a retry helps depends on the errors of each, ``errors``."""
+    """Some predictions of a list have no result: ``errors``, ``reasons``. Whether a retry helps depends on each."""
 
     summary = "Some predictions have no result"
     errors: Sequence[CometError] = ()
     reasons: Sequence[str] = ()
-    """What the message says of each."""
 
     @classmethod
     def of(cls, errors: Sequence[CometError], total: int) -> Self:
         """Return the error for these of so many predictions."""
-        longest = max((one.retry_after or 0.0 for one in errors), default=0.0)
-        error = cls(f"{len(errors)} of {total}", retry_after=longest or None)
+        pauses = [one.retry_after for one in errors if one.retry_after]
+        error = cls(f"{len(errors)} of {total}", retry_after=max(pauses, default=None))
         error.errors, error.reasons = errors, [str(one) for one in errors]
         return error
 
     def __str__(self) -> str:
-        shown = [*self.reasons[:SHOWN_ERRORS]]
-        if len(shown) < len(self.reasons):
-            shown.append(f"... and {len(self.reasons) - len(shown)} more: all of them are in the log.")
-        return "\n".join([super().__str__(), *shown])
+        shown = [super().__str__(), *self.reasons[:SHOWN_ERRORS]]
+        more = len(self.reasons) - SHOWN_ERRORS
+        return "\n".join([*shown, f"... and {more} more: all of them are in the log."] if more > 0 else shown)
 
 
 class PredictionError(CometError):

@@ -25,6 +25,7 @@ PACKAGE = "airflow_provider_comet"
 IMPORTS = f"""
 from airflow.sdk import DAG, Asset, ObjectStoragePath, dag, task, task_group
 from {PACKAGE}.hooks.comet_replicate import CometReplicateHook
+from {PACKAGE}.operators.batch import CreatePredictionBatchOperator
 from {PACKAGE}.operators.download import DownloadPredictionOutputOperator
 from {PACKAGE}.operators.prediction import CreatePredictionOperator
 from {PACKAGE}.sensors.prediction import PredictionSensor
