@@ -252,6 +252,15 @@ def test_neither_key_nor_prompt_in_the_log(
     assert "nobody has to know" not in caplog.text
 
 
+def test_a_key_that_the_server_echoes_stays_out(comet: Emulator, runner: TaskRunner) -> None:
+    """Not in XCom, not on record, not in the error."""
+    said = f"refused: Authorization: Bearer {KEY}"
+    comet.fault(method="POST", status=400, body=json.dumps({"error": {"message": said, "code": KEY}}), count=1)
+    outcome = runner.run(operator(inputs("a", "b")))
+    assert "refused" in outcome.xcoms["rejected"][0]["error"]
+    assert KEY not in json.dumps([outcome.xcoms, runner.store, outcome.message])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The next attempt
 
