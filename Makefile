@@ -14,6 +14,7 @@ VENV_BENCH := .venv-bench
 READY := $(VENV)/.ready
 READY_COMPAT := $(VENV_COMPAT)/.ready
 READY_BENCH := $(VENV_BENCH)/.ready
+READY_SHOTS := $(VENV)/.ready-screenshots
 # What decides about an installation: a change here makes the next call install again.
 INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 
@@ -21,7 +22,7 @@ INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-compat e2e bench lock
+.PHONY: help setup demo up test test-compat e2e bench screenshots lock
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -53,6 +54,9 @@ e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, t
 
 bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (half an hour; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)
 	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)
+
+screenshots: $(READY_SHOTS)  ## the pictures in docs/images, by a real browser (needs chromium, or CHROMIUM=/path/to/one)
+	@$(VENV)/bin/python -m tests.e2e.screenshots
 
 # Names and versions only: no index, no path, no hash, so that a lock says the same on every machine.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config pyproject.toml --python-version $(LOCK_PYTHON) --upgrade \
@@ -106,6 +110,10 @@ $(READY_COMPAT): $(VENV_COMPAT)/bin/uv $(LOCK_COMPAT) $(INPUTS)
 
 $(READY_BENCH): $(VENV_BENCH)/bin/uv $(LOCK) $(LOCK_BENCH) $(INPUTS)
 	$(call install,$(VENV_BENCH),$(LOCK),$(AIRFLOW),dev-s3,--constraints $(LOCK_BENCH) $(PEERS))
+
+$(READY_SHOTS): $(READY)
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints $(LOCK) -e '.[screenshots]'
+	@touch $@
 
 %/bin/uv:
 	$(check_python)

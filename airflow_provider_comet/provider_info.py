@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# The form heeds "minimum" only: its arrows stop there, and what is below becomes 0.
+_ABOVE_0 = {"type": ["number", "null"], "exclusiveMinimum": 0, "minimum": 0}
+
 CONNECTION_TYPE: dict[str, Any] = {
     "connection-type": "cometapi",
     "hook-class-name": "airflow_provider_comet.hooks.comet_replicate.CometReplicateHook",
@@ -14,29 +17,28 @@ CONNECTION_TYPE: dict[str, Any] = {
         "placeholders": {
             "host": "https://api.cometapi.com",
             "password": "sk-...",
-            "extra": '{"connect_timeout": 10, "read_timeout": 75, "max_polls_per_second": 50}',
         },
     },
     "conn-fields": {
         "connect_timeout": {
             "label": "Connect timeout (s)",
-            "description": "Seconds for a connection to be made. Default: 10.",
-            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "description": "How long it may take to connect. Default: 10.",
+            "schema": _ABOVE_0,
         },
         "read_timeout": {
             "label": "Read timeout (s)",
-            "description": "Seconds without a byte of the answer. Default: 75 (the API may need over 45).",
-            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "description": "How long the API may stay silent before it is given up; it may need over 45. Default: 75.",
+            "schema": _ABOVE_0,
         },
         "max_polls_per_second": {
             "label": "Looks per second",
-            "description": "How often one process looks at waiting predictions, at most, all together. Default: 50.",
-            "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "description": "How often one process may look at waiting predictions, all of them together. Default: 50.",
+            "schema": _ABOVE_0,
         },
         "output_hosts": {
             "label": "Output hosts",
-            "description": "Hosts that files may be fetched from, with commas between them; *.example.com: all below. "
-            "Default: any public host.",
+            "description": "Where files may be fetched from: hosts with commas between them, *.example.com for all "
+            "below example.com. Default: any public host.",
             "schema": {"type": ["string", "null"]},
         },
     },

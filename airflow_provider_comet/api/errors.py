@@ -134,14 +134,14 @@ class AuthenticationError(APIError):
     """The API refused the key (401). A retry helps only after the key was replaced."""
 
     summary = "CometAPI refused the API key"
-    next_step = "Put a valid key into the password of the Airflow connection, then clear the task."
+    next_step = "Put a valid key into the Airflow connection (its password), then clear what has failed."
 
 
 class PermissionDeniedError(APIError):
     """The key may not do this (403). A retry helps only after access was granted."""
 
     summary = "CometAPI denied access"
-    next_step = "Check that the key may use this model and route, then clear the task."
+    next_step = "Check that the key may use this model and route, then clear what has failed."
 
 
 class BalanceExhaustedError(APIError):
@@ -176,10 +176,7 @@ class WrongURLError(APIError):
     """A redirect or a web page came back: this is not the API. A retry does not help until the URL is corrected."""
 
     summary = "The answer is not from the CometAPI API: the base URL is wrong"
-    next_step = (
-        "Set the host of the Airflow connection to the API's base URL without a path (https://api.cometapi.com), "
-        "then clear the task."
-    )
+    next_step = "Set the Airflow connection's host to https://api.cometapi.com, no path, then clear what has failed."
 
 
 class RateLimitedError(APIError):
