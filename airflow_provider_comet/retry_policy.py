@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException, AirflowTaskTimeout
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api import errors as e
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # The same request fails again, or is paid again.
 _NO_USE = (e.BadRequestError, e.ModelNotFoundError, e.UnrecordedPredictionError)
+# A create that was refused for them is refused again. A look is repeated: a paid result must not be lost to them.
+_NO_USE_TO_CREATE = (e.AuthenticationError, e.PermissionDeniedError, e.BalanceExhaustedError, e.WrongURLError)
 
 
 class CometRetryPolicy(RetryPolicy):
@@ -31,31 +33,49 @@ class CometRetryPolicy(RetryPolicy):
     ``retry_policy=CometRetryPolicy()`` works for the operators and sensors of this package, which stop by themselves
     where they must, and for tasks that use ``CometReplicateHook`` or one of its results themselves, which do not.
     Anything else follows the task's ``retries`` and ``retry_delay``; no policy can raise the number of ``retries``.
+
+    :param creates: whether a task that uses the hook also creates predictions (default). Then an error about one of
+        them stops it, because a retry would not wait for it again, but buy another one. ``False``: it only looks, and
+        is retried.
     """
+
+    def __init__(self, *, creates: bool = True) -> None:
+        self.creates = creates
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """Decide about a failure: the first ``CometError`` among the exception and its causes counts."""
         error = _comet_error(exception)
-        if error is None:
+        if error is None or isinstance(exception, AirflowTaskTimeout):  # Airflow retries those, whatever their cause
             return RetryDecision.default()
-        if _is_no_use(error, context):
+        task: Any = context.get("task") if context else None
+        if self._is_no_use(error, task):
             return RetryDecision.fail(f"a retry is no use: {error}")
-        if error.retry_after:
-            return RetryDecision.retry(
-                timedelta(seconds=error.retry_after), f"CometAPI asked for a pause of {error.retry_after:g} s"
-            )
+        pause = timedelta(seconds=_pause(error))
+        if pause > getattr(task, "retry_delay", timedelta()):
+            return RetryDecision.retry(pause, f"CometAPI asked for a pause of {pause.total_seconds():g} s")
         return RetryDecision.default()
 
+    def _is_no_use(self, error: e.CometError, task: Any) -> bool:
+        if isinstance(error, e.AmbiguousSubmissionError):  # unless the task was told to take the risk
+            return getattr(task, "on_ambiguous_submit", "fail") != "retry"
+        if error.buys_again:  # who raises it as it is wants another one
+            return False
+        if isinstance(error, _NO_USE) or outcome.airflow_error(error) is not error:
+            return True
+        if _is_ours(task):  # it knows what it has paid for, and has judged already
+            return False
+        return self.creates if error.prediction_id else isinstance(error, _NO_USE_TO_CREATE)
+
     def serialize(self) -> dict[str, Any]:
-        """There is nothing to keep."""
-        return {}
+        """Return what makes an equal one."""
+        return {"creates": self.creates}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> CometRetryPolicy:
-        """Make another one."""
-        return cls()
+        """Make an equal one."""
+        return cls(creates=data.get("creates", True))
 
 
 def _comet_error(exception: BaseException | None) -> e.CometError | None:
@@ -64,9 +84,12 @@ def _comet_error(exception: BaseException | None) -> e.CometError | None:
     return exception
 
 
-def _is_no_use(error: e.CometError, context: Context | None) -> bool:
-    if isinstance(error, e.AmbiguousSubmissionError):  # unless the task was told to take the risk
-        return getattr(context and context.get("task"), "on_ambiguous_submit", "fail") != "retry"
-    if error.buys_again:  # who raises it as it is wants another one
-        return False
-    return isinstance(error, _NO_USE) or outcome.airflow_error(error) is not error
+def _is_ours(task: object) -> bool:
+    return any(cls.__module__.startswith("airflow_provider_comet.") for cls in type(task).__mro__)
+
+
+def _pause(error: e.CometError) -> float:
+    """The seconds that the server asked for, of an error that passes."""
+    if isinstance(error, e.PredictionListError):
+        return max(map(_pause, error.errors), default=0.0)
+    return error.retry_after or 0.0 if error.retryable else 0.0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    DecoratedOperator,
-    context_merge,
-    determine_kwargs,
-    task_decorator_factory,
-)
+from airflow.providers.common.compat.sdk import Asset, DecoratedOperator, determine_kwargs, task_decorator_factory
 
 from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
@@ -28,10 +24,11 @@ if TYPE_CHECKING:
 class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):
     """Submit what a function returns to CometAPI, exactly once paid for, and return the prediction's id.
 
-    The function runs only in an attempt that submits: a retry that goes on with a paid prediction does not call it.
+    The function runs only in an attempt that submits: a retry that goes on with a paid prediction does not call it. Its
+    own errors are raised as they are, whatever their kind: what Airflow does about them is the DAG author's business.
 
     :param python_callable: returns the input: a dict, sent as it is. Braces in it are no templates, so that a text from
-        somewhere else can't read Airflow's variables.
+        somewhere else can't read Airflow's variables. No ``async def``.
     :param op_args: its positional arguments. (templated)
     :param op_kwargs: its keyword arguments. (templated)
     """
@@ -49,33 +46,42 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if inspect.iscoroutinefunction(python_callable):
+            raise TypeError(
+                f"{python_callable.__name__} is an async function, which @task.comet_prediction does not call; make it "
+                "a plain one, or give it a @task of its own and its result to this one"
+            )
         # Airflow takes a function that is annotated to return a dict for one whose task returns one.
         kwargs["multiple_outputs"] = False
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, input=None, **kwargs)
 
     def execute(self, context: Context) -> str:
         """Submit what the function returns."""
-        # DecoratedOperator's own execute would add nothing, and in Airflow 3.0 fails once the prediction has been paid
-        # for: it calls a method that operators have no more there.
+        # What DecoratedOperator.execute adds for a task that returns a text. That one fails in Airflow 3.0 once the
+        # prediction has been paid for: it calls a method that operators have no more there.
+        self.inlets.extend(one for one in (*self.op_args, *self.op_kwargs.values()) if isinstance(one, Asset))
         return CreatePredictionOperator.execute(self, context)
 
     def _make_input(self, context: Context) -> Any:
-        context_merge(context, self.op_kwargs)
-        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        names = {**context, **self.op_kwargs}
+        arguments = determine_kwargs(self.python_callable, self.op_args, names)
         made = self.python_callable(*self.op_args, **arguments)
-        if not isinstance(made, Mapping):
+        return dict(made) if isinstance(made, Mapping) else made
+
+    def _checked(self, input: Any) -> dict[str, Any]:
+        if not isinstance(input, dict):
             name = getattr(self.python_callable, "__name__", "the function")
             raise InvalidInputError(
-                f"{name} must return the model's input as a dict; it returned a value of type {type(made).__name__}"
+                f"{name} must return the model's input as a dict; it returned a value of type {type(input).__name__}"
             )
-        return dict(made)
+        return super()._checked(input)
 
 
 if TYPE_CHECKING:
     Arguments = ParamSpec("Arguments")
 
-    # For editors and type checkers: Airflow's own stub of ``task`` can't be extended by a package, so that
-    # ``@comet_prediction(...)`` is the typed spelling of ``@task.comet_prediction(...)``.
+    # Airflow's own stub of ``task`` takes any decorator that it does not know, parameters unseen, and can't be extended
+    # by a package: ``@comet_prediction(...)`` is the spelling of ``@task.comet_prediction(...)`` that is checked.
     def comet_prediction(
         *,
         model: str,

@@ -109,16 +109,16 @@ class CreatePredictionOperator(BaseOperator):
         # Before the create: if this fails, nothing was paid.
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = self._new_submission(context)
-        with outcome.raised_as(
-            functools.partial(
-                outcome.airflow_create_error,
-                on_ambiguous_submit=self.on_ambiguous_submit,
-                has_record=submission.is_kept,
-            )
-        ):
+        judged = functools.partial(
+            outcome.airflow_create_error,
+            on_ambiguous_submit=self.on_ambiguous_submit,
+            has_record=submission.is_kept,
+        )
+        with outcome.raised_as(judged):
             prediction_id = known = self._paid_id = submission.recorded_id()
-            if prediction_id is None:
-                submission.input = self._make_input(context)
+        if prediction_id is None:
+            submission.input = self._make_input(context)  # may call a function, whose errors stay its own
+            with outcome.raised_as(judged):
                 prediction_id = self._paid_id = self.hook.create_prediction(
                     self.model, self._checked(submission.input), journal=submission
                 ).id
@@ -171,7 +171,7 @@ class CreatePredictionOperator(BaseOperator):
             )
 
     def _make_input(self, context: Context) -> Any:
-        """Return the input; called only by an attempt that submits."""
+        """Return the input; called only by an attempt that submits. What it raises stays as it is."""
         return self.input
 
     def _checked(self, input: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, Outcome, TaskRunner, dag, event_of
 
@@ -27,7 +28,7 @@ def decorated(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """The operator of a decorated function that was called in a DAG."""
     from airflow_provider_comet.decorators.prediction import comet_prediction
 
-    call = {name: options.pop(name) for name in ("name", "place") if name in options}
+    call = {name: options.pop(name) for name in ("name", "place", "source") if name in options}
     with dag():
         return comet_prediction(**{"model": SCHNELL, "retries": 2, **options})(function)(*args, **call).operator
 
@@ -100,17 +101,93 @@ def test_a_function_that_returns_no_dict(comet: Emulator, runner: TaskRunner, re
     assert comet.ledger()["requests"] == []
 
 
-def test_a_function_that_fails(comet: Emulator, runner: TaskRunner) -> None:
-    """Its own errors are Airflow's to retry; nothing was sent, nothing is on record."""
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("not yet"), e.BadRequestError("no"), e.PredictionFailedError("no")],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_function_that_fails(comet: Emulator, runner: TaskRunner, error: Exception) -> None:
+    """Its own errors are Airflow's to retry, also those that a hook raised in it: nothing was sent, or is on record."""
 
     def picture() -> dict[str, Any]:
-        raise ValueError("not yet")
+        raise error
 
     outcome = runner.run(decorated(picture, task_id="create"))
-    assert outcome.state == "up_for_retry"
-    assert isinstance(outcome.error, ValueError)
+    assert (outcome.state, outcome.error) == ("up_for_retry", error)
     assert comet.ledger()["requests"] == []
     assert runner.record() is None
+
+
+def test_an_async_function() -> None:
+    """It would not be called: that is said when the DAG file is parsed, or where a mapped one is run."""
+    from airflow_provider_comet.decorators.prediction import comet_prediction
+
+    async def picture(name: str = "x") -> dict[str, Any]:
+        return {"prompt": name}
+
+    with pytest.raises(TypeError, match="picture is an async function"):
+        decorated(picture)
+    with dag() as made:
+        comet_prediction(model=SCHNELL)(picture).expand(name=["x"])  # type: ignore[arg-type]
+    mapped: Any = made.get_task("picture")
+    with pytest.raises(TypeError, match="picture is an async function"):
+        mapped.unmap({"op_kwargs": {"name": "x"}})
+
+
+def test_a_retry_after_a_failed_prediction_calls_it_again(comet: Emulator, runner: TaskRunner) -> None:
+    """What is bought anew has a new input."""
+    calls: list[int] = []
+
+    def picture() -> dict[str, Any]:
+        calls.append(1)
+        return {"prompt": f"number {len(calls)}"}
+
+    task = decorated(picture, task_id="create", wait_for_completion=True, deferrable=False)
+    comet.next_outcome(status="failed", error="out of memory")
+    assert runner.run(task).state == "up_for_retry"
+    assert runner.run(task, try_number=2).state == "success"
+    assert [one["input"]["prompt"] for one in comet.ledger()["creates"]] == ["number 1", "number 2"]
+    assert runner.record()["reason"] == "retry_failed"
+
+
+def test_templates_of_its_options(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model and connection are templates, as of the operator."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", comet.connection_json())
+    monkeypatch.delenv("AIRFLOW_CONN_COMETAPI_DEFAULT")
+
+    def picture() -> dict[str, Any]:
+        return {"prompt": "x"}
+
+    outcome = runner.run(decorated(picture, model="meta/{{ 'meta-llama' }}-3-8b-instruct", conn_id="{{ 'other' }}"))
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert outcome.rendered["conn_id"] == "other"
+    assert comet.ledger()["creates"][0]["model"] == outcome.rendered["model"] == "meta/meta-llama-3-8b-instruct"
+
+
+def test_airflows_context_stays_as_it_is(comet: Emulator, runner: TaskRunner) -> None:
+    """An argument that is called as something of Airflow's context hides it from the function alone."""
+    from airflow.sdk import get_current_context
+
+    seen: list[Any] = []
+
+    def picture(source: str) -> dict[str, Any]:
+        seen.append(get_current_context().get("source"))
+        return {"prompt": source}
+
+    assert runner.run(decorated(picture, source="a lighthouse")).state == "success"
+    assert seen == [None]
+
+
+def test_an_asset_as_argument(comet: Emulator, runner: TaskRunner) -> None:
+    """It becomes an inlet of the task, as of any decorated one."""
+    from airflow.sdk import Asset
+
+    def picture(source: Any) -> dict[str, Any]:
+        return {"prompt": source.name}
+
+    assert runner.run(decorated(picture, source=Asset("sketches"))).state == "success"
+    assert [one.name for one in runner.running.inlets] == ["sketches"]
+    assert comet.ledger()["creates"][0]["input"] == {"prompt": "sketches"}
 
 
 def test_mapped_and_overridden(comet: Emulator, runner: TaskRunner) -> None:
@@ -137,6 +214,25 @@ def test_mapped_and_overridden(comet: Emulator, runner: TaskRunner) -> None:
     ]
 
 
+def test_mapped_over_all_arguments_together(comet: Emulator, runner: TaskRunner) -> None:
+    """`expand_kwargs` gives each instance its own set."""
+    from airflow_provider_comet.decorators.prediction import comet_prediction
+
+    with dag() as made:
+
+        @comet_prediction(model=SCHNELL)
+        def picture(name: str, place: str = "sea") -> dict[str, Any]:
+            return {"prompt": f"{name} at the {place}"}
+
+        given = [{"name": "a boat"}, {"name": "a fox", "place": "lake"}]
+        picture.expand_kwargs(given)
+    mapped: Any = made.get_task("picture")
+    for index, one in enumerate(given):
+        assert runner.run(mapped.unmap({"op_kwargs": one}), map_index=index).state == "success"
+    prompts = [one["input"]["prompt"] for one in comet.ledger()["creates"]]
+    assert prompts == ["a boat at the sea", "a fox at the lake"]
+
+
 def test_without_a_model() -> None:
     """What is missing is said when the DAG is parsed."""
     from airflow_provider_comet.decorators.prediction import comet_prediction
@@ -146,6 +242,7 @@ def test_without_a_model() -> None:
 
 
 TYPED = """
+from airflow.sdk import task
 from airflow_provider_comet.decorators.prediction import comet_prediction
 
 @comet_prediction(model="a/b", wait_for_completion=True, pool="cometapi")
@@ -167,13 +264,17 @@ def wrong_choice() -> dict[str, str]:
 @comet_prediction(model="a/b")  # returns no dict
 def wrong_result() -> str:
     return ""
+
+@task.comet_prediction(no_such_option=1)
+def unseen(name: str) -> dict[str, str]:
+    return {"prompt": name}
 """
 
 
 @pytest.mark.slow
 def test_editors_know_it(tmp_path: Path) -> None:
     """A type checker knows the decorator's options, keeps the function's own parameters, and wants it to return a
-    dict."""
+    dict. It takes `@task.comet_prediction` as well, and checks nothing of it: docs/create.md says so."""
     (tmp_path / "typed.py").write_text(TYPED)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "typed.py")],
