@@ -36,21 +36,28 @@ def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
         return InputSchema(given, "input_schema")
     if given is not None:
         text = str(given)
-        if "://" not in text and not os.path.isabs(text):
+        if not _is_absolute(text):
             raise InvalidInputError(
                 f"input_schema must be a document, a URL that ObjectStoragePath takes, or an absolute path; got "
                 f"{text!r} (Path(__file__).parent makes one beside the DAG file)"
             )
-        return _read(text)
-    folder = conf.get(SECTION, OPTION, fallback="")
+        try:
+            return _schema(text)
+        except FileNotFoundError:
+            raise InvalidInputError(f"input_schema: there is no file {text}") from None
+    folder = conf.get(SECTION, OPTION, fallback="").rstrip("/")
     if not folder or not is_model(model):  # it becomes a part of a path
         return None
-    path = f"{folder.rstrip('/')}/{model}.json"
-    if not _location(path).exists():
-        if _location(folder).exists():
+    setting = f"Airflow's setting [{SECTION}] {OPTION}"
+    if not _is_absolute(folder):
+        raise InvalidInputError(f"{setting} must be an absolute path or a URL; it is {folder!r}")
+    path = f"{folder}/{model}.json"
+    try:
+        return _schema(path)
+    except FileNotFoundError:
+        if _is_there(folder):
             return None
-        raise InvalidInputError(f"there is no folder {folder}, which Airflow's setting [{SECTION}] {OPTION} names")
-    return _read(path)
+        raise InvalidInputError(f"there is no folder {folder}, which {setting} names") from None
 
 
 def prepare(
@@ -60,12 +67,17 @@ def prepare(
     keys that the schema does not know.
 
     :param strict: refuse such keys.
-    :raises InvalidInputError: it can only fail, or does not fit its schema.
+    :raises InvalidInputError: it can only fail, does not fit its schema, or is to be checked strictly without one.
     :raises InputFileError: a file of it can't be read now.
     """
     complete: dict[str, Any] = embedded(input)
     check_create(model, complete)  # first: of what is no object a schema says less
     if schema is None:
+        if strict:
+            raise InvalidInputError(
+                f"strict=True, but there is no schema for {model}: give input_schema, or put {model}.json into the "
+                f"folder that Airflow's setting [{SECTION}] {OPTION} names"
+            )
         return complete, []
     schema.check(complete, strict=strict)
     return complete, [
@@ -73,16 +85,31 @@ def prepare(
     ]
 
 
-def _read(path: str) -> InputSchema:
+def _schema(path: str) -> InputSchema:
+    """The schema in a file.
+
+    :raises FileNotFoundError: there is none.
+    """
     try:
         document = json.loads(_location(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InvalidInputError(f"input_schema: there is no file {path}") from None
+        raise
     except OSError as error:
         raise InputFileError(f"input_schema {path}: {type(error).__name__}: {error}") from error
     except ValueError as error:  # neither UTF-8 nor JSON
         raise InvalidInputError(f"{path} is not JSON: {error}") from None
     return InputSchema(document, path)
+
+
+def _is_there(folder: str) -> bool:
+    try:
+        return _location(folder).exists()
+    except OSError as error:
+        raise InputFileError(f"input_schema {folder}: {type(error).__name__}: {error}") from error
+
+
+def _is_absolute(path: str) -> bool:
+    return "://" in path or os.path.isabs(path)
 
 
 def _location(path: str) -> Path | ObjectStoragePath:

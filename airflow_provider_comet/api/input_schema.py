@@ -6,48 +6,34 @@ It can be a JSON Schema, or one of the documents that Replicate publishes of its
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonschema import FormatChecker
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.redaction import redact
+from airflow_provider_comet.api.violations import URL, nearest, words_of
 
-SHOWN_CHARACTERS = 40
-MOST_SHOWN = 20
+MOST_SHOWN = 100
 """Violations in one message."""
 
-_NATIVE = (
-    "; a template makes text of everything: set render_template_as_native_obj=True on the DAG, or give the value itself"
-)
-_KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
-_LIMITS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "more than",
-    "exclusiveMaximum": "less than",
-    "multipleOf": "a multiple of",
+_INPUT = "#/components/schemas/Input"
+# What tells a JSON Schema from any other JSON. Not "description" or "default": too much else has them.
+_KEYWORDS = {
+    *("$schema", "$id", "$ref", "$defs", "definitions", "type", "enum", "const"),
+    *("properties", "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames"),
+    *("required", "minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
+    *("allOf", "anyOf", "oneOf", "not", "if"),
 }
-_LENGTHS = {
-    "minLength": "at least {} characters long",
-    "maxLength": "at most {} characters long",
-    "minItems": "a list of at least {}",
-    "maxItems": "a list of at most {}",
-}
-_KEYWORDS = {"$schema", "$ref", "type", "properties", "required", "allOf", "anyOf", "oneOf", "additionalProperties"}
 # jsonschema checks "uri" only where another package is installed, which nobody would notice is missing.
 _FORMATS = FormatChecker(formats=())
-_FORMATS.checks("uri")(
-    lambda value: not isinstance(value, str) or re.match(r"(https?://[^/\s]|data:)", value) is not None
-)
+_FORMATS.checks("uri")(lambda value: not isinstance(value, str) or URL.match(value) is not None)
 
 
 class InputSchemaError(InvalidInputError):
@@ -71,7 +57,7 @@ class InputSchemaError(InvalidInputError):
 
 
 class InputSchema:
-    """What a model takes, ready to check many inputs: making it takes fifty times as long as a check.
+    """What a model takes, ready to check many inputs: making it takes a hundred times as long as a check.
 
     :param document: a JSON Schema, or a document of Replicate's.
     :param source: what messages call it.
@@ -82,14 +68,18 @@ class InputSchema:
         self.source = source
         schema = _schema_in(document, source)
         cls = validator_for(schema, default=Draft202012Validator)
-        try:
-            cls.check_schema(schema)
-        except SchemaError as error:
-            where = "/".join(str(part) for part in error.absolute_path)
-            raise InvalidInputError(f"{source} is no JSON Schema, at {where or 'its top'}: {error.message}") from None
+        for place, part in {"": schema, **_components(schema)}.items():
+            try:
+                cls.check_schema(part)
+            except SchemaError as error:
+                where = "/".join([place, *map(str, error.absolute_path)]).strip("/")
+                raise InvalidInputError(
+                    f"{source} is no JSON Schema, at {where or 'its top'}: {error.message}"
+                ) from None
         # An empty registry: references lead nowhere but into the document. jsonschema would fetch others by HTTP.
-        self._validator = cls(schema, format_checker=_FORMATS, registry=Registry())
-        self._known = _properties(schema)
+        registry: Registry[Any] = Registry()
+        self._validator = cls(schema, format_checker=_FORMATS, registry=registry)
+        self._known = _named(schema, registry.resolver_with_root(DRAFT202012.create_resource(schema)))
 
     def unknown(self, input: Mapping[str, Any]) -> list[str]:
         """What to say of keys that the schema does not know: such an input passes the schemas that Replicate publishes,
@@ -97,7 +87,7 @@ class InputSchema:
         if self._known is None:
             return []
         return [
-            f"input.{key} is not a parameter that {self.source} knows{_nearest(key, self._known)}"
+            f"input.{key} is not a parameter that {self.source} knows{nearest(key, self._known)}"
             for key in input
             if key not in self._known
         ]
@@ -110,8 +100,13 @@ class InputSchema:
         :raises InvalidInputError: the schema itself can't be used.
         """
         try:
-            found = [*dict.fromkeys(_words(error) for error in self._validator.iter_errors(input))]
-        except Exception as error:  # a reference that leads nowhere shows when it is followed
+            found = [*dict.fromkeys(words_of(error) for error in self._validator.iter_errors(input))]
+        except Unresolvable as error:  # shows when it is followed
+            what = "which is another document: nothing is fetched, so put it into this one"
+            if error.ref[:1] in {"#", "/"}:
+                what = "which is not in it: give the whole document, not its Input alone"
+            raise InvalidInputError(f"{self.source} can't be used: it refers to {error.ref}, {what}") from None
+        except Exception as error:
             raise InvalidInputError(f"{self.source} can't be used: {type(error).__name__}: {error}") from error
         found += self.unknown(input) if strict else []
         if found:
@@ -127,10 +122,11 @@ def _schema_in(document: object, source: str) -> dict[str, Any]:
     if not isinstance(openapi, Mapping):
         raise InvalidInputError(f"{source} describes a model without a version that says what it takes")
     components = openapi.get("components")
-    if isinstance(components, Mapping) and "Input" in (components.get("schemas") or {}):
+    schemas = components.get("schemas") if isinstance(components, Mapping) else None
+    if isinstance(components, Mapping) and isinstance(schemas, Mapping) and "Input" in schemas:
         # Input refers to its neighbours, so it can't be taken out. OpenAPI's "nullable" may stay unknown: None is never
         # sent, because leaving the key out means the same to every model.
-        return {"$ref": "#/components/schemas/Input", "components": _with_numeric_limits(components)}
+        return {"$ref": _INPUT, "components": _with_numeric_limits(components)}
     if openapi is not document or "openapi" in document:
         raise InvalidInputError(f"{source} is an OpenAPI document without components.schemas.Input")
     if not document.keys() & _KEYWORDS:
@@ -154,72 +150,42 @@ def _with_numeric_limits(value: Any) -> Any:
     return made
 
 
-def _properties(schema: Mapping[str, Any]) -> frozenset[str] | None:
+def _components(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of an OpenAPI document that are schemas, by their place: to the validator it is just unknown words."""
+    if schema.get("$ref") != _INPUT:
+        return {}
+    return {f"components/schemas/{name}": one for name, one in schema["components"]["schemas"].items()}
+
+
+def _named(schema: Mapping[str, Any], resolver: Any) -> frozenset[str] | None:
     """The keys of an input that a schema names; ``None``: it does not mean to name them all."""
-    known = schema
-    if schema.get("$ref") == "#/components/schemas/Input":
-        known = schema["components"]["schemas"]["Input"]
-    if "properties" not in known or known.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
+    try:
+        parts = [*_parts(schema, resolver, set())]
+    except (Unresolvable, ValueError):  # a part of a path that should be a number
         return None
-    return frozenset(known["properties"])
+    if any(_is_open(part) for part in parts) or not any("properties" in part for part in parts):
+        return None
+    return frozenset(key for part in parts for word in ("properties", "required") for key in part.get(word, ()))
 
 
-def _words(error: ValidationError) -> str:
-    """One violation, without its value where that may be long, or a prompt."""
-    path = "input" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
-    if error.context:  # anyOf, oneOf: what each of the forms lacks
-        return ", or ".join(dict.fromkeys(_words(one) for one in error.context))
-    rule = str(error.validator)
-    limit: Any = error.validator_value
-    value: Any = error.instance
-    if rule == "required":
-        missing = [key for key in limit if key not in value]
-        return f"{path} lacks {', '.join(missing)}"
-    if rule == "type":
-        kinds = [limit] if isinstance(limit, str) else [*limit]
-        wanted = " or ".join(_KINDS.get(kind, f"of type {kind}") for kind in kinds)
-        hint = _NATIVE if isinstance(value, str) and _reads_as(value, kinds) else ""
-        return f"{path} must be {wanted}; got {_shown(value)}{hint}"
-    if rule in {"enum", "const"}:
-        allowed = limit if rule == "enum" else [limit]
-        hint = _NATIVE if isinstance(value, str) and any(str(one) == value for one in allowed) else ""
-        listed = ", ".join(json.dumps(one, ensure_ascii=False) for one in allowed)
-        return f"{path} must be one of {listed}; got {_shown(value)}{_nearest(value, allowed)}{hint}"
-    if rule in _LIMITS:
-        return f"{path} must be {_LIMITS[rule]} {limit}; got {_shown(value)}"
-    if rule in _LENGTHS:
-        return f"{path} must be {_LENGTHS[rule].format(limit)}; got {len(value)}"
-    if rule == "format":
-        what = "a URL (https://, http:// or data:)" if limit == "uri" else f"of the format {limit!r}"
-        return f"{path} must be {what}; got {_shown(value)}"
-    if rule == "additionalProperties" and limit is False:
-        known = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
-        others = [key for key in value if key not in known]
-        return f"{path} has keys that are not allowed: {', '.join(key + _nearest(key, known) for key in others)}"
-    return f"{path} does not fit {rule} {json.dumps(limit, default=str)[:200]}"
+def _parts(schema: Any, resolver: Any, seen: set[str]) -> Iterator[Mapping[str, Any]]:
+    """A schema and all in it that says something of the same object; ``seen``: the references that were followed."""
+    if not isinstance(schema, Mapping):  # true, false
+        return
+    yield schema
+    for several in ("allOf", "anyOf", "oneOf"):
+        for part in schema.get(several, ()):
+            yield from _parts(part, resolver, seen)
+    for one in ("if", "then", "else"):
+        yield from _parts(schema.get(one), resolver, seen)
+    if (ref := schema.get("$ref")) is not None and ref not in seen:
+        seen.add(ref)
+        target = resolver.lookup(ref)
+        yield from _parts(target.contents, target.resolver, seen)
 
 
-def _reads_as(text: str, kinds: list[str]) -> bool:
-    """Whether a text says what one of these types would."""
-    if "boolean" in kinds and text.strip().lower() in {"true", "false"}:
-        return True
-    if {"integer", "number"} & {*kinds}:
-        with contextlib.suppress(ValueError):
-            return "number" in kinds or float(text).is_integer()
-        return False
-    return bool({"array", "object"} & {*kinds}) and text.strip()[:1] in {"[", "{"}
-
-
-def _shown(value: Any) -> str:
-    """A short scalar as it is; of anything else what it is."""
-    if isinstance(value, str) and (len(value) > SHOWN_CHARACTERS or "\n" in value or value.startswith("data:")):
-        return f"text of {len(value)} characters"
-    if isinstance(value, (str, int, float)):
-        return json.dumps(value)
-    return f"a value of type {type(value).__name__}"
-
-
-def _nearest(value: Any, known: Any) -> str:
-    texts = {str(one): one for one in known}
-    close = difflib.get_close_matches(value, texts, 1) if isinstance(value, str) and value not in texts else []
-    return f" (did you mean {_shown(texts[close[0]])}?)" if close else ""
+def _is_open(schema: Mapping[str, Any]) -> bool:
+    others = ("additionalProperties", "unevaluatedProperties")
+    return bool(schema.keys() & {"patternProperties", "dependentSchemas", "$dynamicRef", "$recursiveRef"}) or any(
+        schema.get(key, False) is not False for key in others
+    )

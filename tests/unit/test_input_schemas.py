@@ -87,6 +87,57 @@ def test_a_folder_that_is_not_there(
     assert comet.ledger()["requests"] == []
 
 
+def test_a_relative_folder(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that depends on where a worker was started is refused."""
+    monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", "schemas")
+    outcome = runner.run(operator({"prompt": "x"}))
+    assert outcome.state == "failed"
+    assert "[comet] input_schemas must be an absolute path or a URL; it is 'schemas'" in outcome.message
+    assert comet.ledger()["requests"] == []
+
+
+def test_a_folder_that_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What can't be read now is not taken for what is not there."""
+    from airflow_provider_comet.input_schemas import find_schema
+
+    (tmp_path / "schemas").write_text("x")
+    monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", str(tmp_path / "schemas"))
+    with pytest.raises(InputFileError, match="NotADirectoryError"):
+        find_schema(SCHNELL, None)
+
+
+@pytest.mark.parametrize("folder", ["", str(SCHEMAS)])
+def test_strict_without_a_schema(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """A check that was asked for and can't be made fails the task, before anything is paid."""
+    monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", folder)
+    outcome = runner.run(operator({"prompt": "x"}, model="meta/meta-llama-3-8b-instruct", strict=True))
+    assert outcome.state == "failed"
+    assert "strict=True, but there is no schema for meta/meta-llama-3-8b-instruct" in outcome.message
+    assert comet.ledger()["requests"] == []
+
+
+def test_one_schema_for_a_batch(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema of a task is made once, however many inputs it has."""
+    from airflow_provider_comet.api.input_schema import InputSchema
+    from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
+
+    made: list[object] = []
+    original = InputSchema.__init__
+
+    def init(self: InputSchema, document: object, source: str) -> None:
+        made.append(document)
+        original(self, document, source)
+
+    monkeypatch.setattr(InputSchema, "__init__", init)
+    with dag():
+        inputs = [{"prompt": f"number {number}"} for number in range(5)]
+        task = CreatePredictionBatchOperator(task_id="batch", model=SCHNELL, inputs=inputs, input_schema=SCHEMA)
+    assert runner.run(task).state == "success"
+    assert (len(made), len(comet.ledger()["creates"])) == (1, 5)
+
+
 @pytest.mark.parametrize("given", ["gopher://x/a.json", "nothing://x/a.json"])
 def test_a_place_that_nobody_knows(comet: Emulator, runner: TaskRunner, given: str) -> None:
     """A URL that can't be read is an error in words, which a retry would not cure."""
@@ -108,12 +159,13 @@ def test_a_task_s_own_schema_comes_first(comet: Emulator, runner: TaskRunner, mo
     assert runner.run(operator({"prompt": "x", "num_outputs": 9}, input_schema=SCHEMA)).state == "success"
 
 
-def test_unknown_keys(comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture) -> None:
-    """A key that the schema does not know is sent with a warning, or refused if asked."""
+def test_unknown_keys(comet: Emulator, runner: TaskRunner, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that the schema does not know is sent with a warning in the task's log, or refused if asked."""
     given = {"prompt": "x", "num_output": 2}
     assert runner.run(operator(given, input_schema=SCHEMA)).state == "success"
-    assert "input.num_output is not a parameter" in caplog.text
-    assert 'did you mean "num_outputs"?' in caplog.text
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "is not a parameter" in line]
+    assert "[warning" in warning
+    assert 'input.num_output is not a parameter that input_schema knows (did you mean "num_outputs"?)' in warning
     outcome = runner.run(operator(given, input_schema=SCHEMA, strict=True, task_id="other"))
     assert outcome.state == "failed"
     assert 'did you mean "num_outputs"?' in outcome.message

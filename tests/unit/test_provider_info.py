@@ -70,6 +70,31 @@ def test_every_listed_class_exists(path: str) -> None:
     assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
+def test_the_decorators_are_there() -> None:
+    """Each leads to something that can be called, and Airflow's `task` has it under its name."""
+    from airflow.sdk import task
+
+    decorators = {one["name"]: one["class-name"] for one in INFO["task-decorators"]}
+    assert set(decorators) == {"comet_prediction"}
+    for name, path in decorators.items():
+        module, _, attribute = path.rpartition(".")
+        made = getattr(importlib.import_module(module), attribute)
+        assert callable(made)
+        assert getattr(task, name) is made
+
+
+def test_airflow_knows_the_settings() -> None:
+    """Airflow reads them from the metadata: it refuses to look up a setting that it does not know."""
+    from airflow.providers.common.compat.sdk import AirflowConfigException, conf
+
+    from airflow_provider_comet.input_schemas import OPTION, SECTION
+
+    assert {section: set(described["options"]) for section, described in INFO["config"].items()} == {SECTION: {OPTION}}
+    assert conf.get(SECTION, OPTION) == ""
+    with pytest.raises(AirflowConfigException):
+        conf.get(SECTION, "no_such_setting")
+
+
 def test_hook_agrees_with_the_connection_type() -> None:
     """Airflow drops a connection type whose hook calls itself something else."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook as Hook

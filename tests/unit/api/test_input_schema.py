@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema.validators import Draft202012Validator
 
 from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.input_schema import MOST_SHOWN, InputSchema
@@ -84,6 +85,19 @@ def test_the_documents_that_users_have(document: dict[str, Any]) -> None:
         ({"openapi_schema": None}, "without a version that says what it takes"),
         ({"openapi": "3.0.2", "components": {"schemas": {}}}, "without components.schemas.Input"),
         ({"openapi": "3.0.2", "components": None}, "without components.schemas.Input"),
+        ({"openapi": "3.0.2", "components": {"schemas": ["Input"]}}, "without components.schemas.Input"),
+        (
+            {"openapi": "3.0.2", "components": {"schemas": {"Input": []}}},
+            "is no JSON Schema, at components/schemas/Input:",
+        ),
+        (
+            {"components": {"schemas": {"Input": {"type": "object"}, "size": {"enum": "a"}}}},
+            "is no JSON Schema, at components/schemas/size/enum",
+        ),
+        (
+            {"components": {"schemas": {"Input": {"properties": {"a": {"type": "strin"}}}}}},
+            "is no JSON Schema, at components/schemas/Input/properties/a/type",
+        ),
         ({"type": "objekt"}, "is no JSON Schema, at type"),
         ({"properties": {"a": {"minimum": "1"}}}, "is no JSON Schema, at properties/a/minimum"),
     ],
@@ -96,10 +110,53 @@ def test_what_is_no_schema(document: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"patternProperties": {"^seed$": {"type": "integer"}}},
+        {"$defs": {"a": {"properties": {"seed": {"type": "integer"}}}}, "$ref": "#/$defs/a"},
+        {"if": {"required": ["seed"]}, "then": {"properties": {"seed": {"type": "integer"}}}},
+        {"not": {"properties": {"seed": {"type": "string"}}}},
+        {"minProperties": 2},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_schemas_of_other_words(document: dict[str, Any]) -> None:
+    """A schema need not begin with `properties` or `type`."""
+    InputSchema({**document, "description": "x"}, "the schema").check({"prompt": "x", "seed": 7})
+    assert "does not fit the schema" in refusal({"seed": "seven"}, document)
+
+
 def test_a_reference_that_leads_nowhere() -> None:
     """It shows only when it is followed, and is the schema's fault then, in words."""
-    document = {"type": "object", "properties": {"prompt": {"$ref": "#/components/schemas/gone"}}}
-    assert "the schema can't be used: " in refusal({"prompt": "x"}, document)
+    document = {"type": "object", "properties": {"prompt": {"$ref": "#/$defs/gone"}}}
+    said = refusal({"prompt": "x"}, document)
+    assert "the schema can't be used: it refers to /$defs/gone, which is not in it" in said
+
+
+def test_an_input_without_its_neighbours() -> None:
+    """Whoever cuts `Input` out of its document is told to give the whole one."""
+    said = refusal({"prompt": "x", "aspect_ratio": "1:1"}, OPENAPI["components"]["schemas"]["Input"])
+    assert "it refers to /components/schemas/aspect_ratio" in said
+    assert "give the whole document, not its Input alone" in said
+
+
+def test_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long is done when a schema is made, not when an input is checked."""
+    made: list[object] = []
+    original = Draft202012Validator.check_schema
+
+    def check_schema(schema: Any, *args: Any, **options: Any) -> None:
+        made.append(schema)
+        original(schema, *args, **options)
+
+    monkeypatch.setattr(Draft202012Validator, "check_schema", check_schema)
+    schema = InputSchema(OPENAPI, "the schema")
+    once = len(made)
+    assert once == 1 + len(OPENAPI["components"]["schemas"])
+    for number in range(100):
+        schema.check({"prompt": "x", "seed": number}, strict=True)
+    assert len(made) == once
 
 
 def test_nothing_is_fetched() -> None:
@@ -112,7 +169,7 @@ def test_nothing_is_fetched() -> None:
         with contextlib.suppress(TimeoutError):
             asked.append(str(server.accept()))
     assert asked == []
-    assert "the schema can't be used: " in said
+    assert f"the schema can't be used: it refers to {url}, which is another document: nothing is fetched" in said
 
 
 @pytest.mark.parametrize(("value", "fits"), [(0.5, True), (0, False), (10, True), (10.5, False)])
@@ -145,7 +202,10 @@ def test_nullable_does_not_break_the_schema() -> None:
     assert "input.seed must be a whole number" in refusal({"prompt": "x", "seed": "seven"})
 
 
-@pytest.mark.parametrize("value", ["https://example.com/a.png", "http://127.0.0.1/a.png", "data:image/png;base64,AA=="])
+@pytest.mark.parametrize(
+    "value",
+    ["https://example.com/a.png", "http://127.0.0.1/a.png", "data:image/png;base64,AA==", "HTTPS://x/y", "Data:,x"],
+)
 def test_urls(value: str) -> None:
     """Pitfall 3: `format: uri` is checked, although jsonschema does so only with more packages."""
     InputSchema(OPENAPI, "the schema").check({"prompt": "x", "image": value, "frames": [value]})
@@ -173,14 +233,55 @@ def test_unknown_keys() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"patternProperties": {"^x": {}}}, {"allOf": [{"properties": {"zzz": {}}}]}, {"anyOf": [{"required": ["zzz"]}]}],
+    [
+        {"patternProperties": {"^x": {}}},
+        {"additionalProperties": True},
+        {"additionalProperties": {"type": "integer"}},
+        {"unevaluatedProperties": {"type": "integer"}},
+        {"allOf": [{"patternProperties": {"^x": {}}}]},
+        {"anyOf": [{"$ref": "https://example.com/schema.json"}, {}]},
+        {"anyOf": [{"$ref": "#/allOf/x"}, {}], "allOf": [{}]},
+    ],
     ids=str,
 )
 def test_a_schema_that_does_not_name_all_keys(more: dict[str, Any]) -> None:
-    """Where other keys may be known elsewhere in the schema, none is called unknown."""
+    """Where a schema lets other keys in, or can't be read to its end, none is called unknown."""
+    assert InputSchema({**PLAIN, **more}, "the schema").unknown({"prompt": "x", "zzz": 1}) == []
+
+
+def test_a_schema_that_names_no_key() -> None:
+    """One that says nothing of keys knows of no unknown ones."""
+    InputSchema({"type": "object", "required": ["prompt"]}, "the schema").check({"prompt": "x", "zzz": 1}, strict=True)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"allOf": [{"properties": {"zzz": {}}}]},
+        {"anyOf": [{"required": ["zzz"]}, {}]},
+        {"oneOf": [{"properties": {"zzz": {}}}]},
+        {"if": {"required": ["seed"]}, "then": {"properties": {"zzz": {}}}},
+        {"if": {"required": ["seed"]}, "else": {"properties": {"zzz": {}}}},
+        {"$defs": {"a/b": {"properties": {"zzz": {}}}}, "$ref": "#/$defs/a~1b"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"properties": {"zzz": {}}}}, "allOf": [{"$ref": "#/$defs/a"}]},
+        {"properties": {"prompt": {}, "zzz": {"$ref": "#"}}, "allOf": [True]},
+    ],
+    ids=str,
+)
+def test_keys_that_stand_elsewhere_in_a_schema(more: dict[str, Any]) -> None:
+    """A key is known wherever the schema names it, and `strict` still refuses those that it names nowhere."""
     schema = InputSchema({**PLAIN, **more}, "the schema")
-    assert schema.unknown({"prompt": "x", "zzz": 1}) == []
-    schema.check({"prompt": "x", "zzz": 1}, strict=True)
+    assert schema.unknown({"prompt": "x", "zzz": {"prompt": "x"}}) == []
+    assert schema.unknown({"prompt": "x", "zz": 1}) == [
+        'input.zz is not a parameter that the schema knows (did you mean "zzz"?)'
+    ]
+    with pytest.raises(InvalidInputError, match=r"input\.zz is not a parameter"):
+        schema.check({"prompt": "x", "zz": 1}, strict=True)
+
+
+def test_a_schema_that_never_ends() -> None:
+    """One that refers to itself is read once, and is the schema's fault when an input is checked."""
+    assert "the schema can't be used: " in refusal({"prompt": "x"}, {**PLAIN, "allOf": [{"$ref": "#"}]})
 
 
 def test_a_schema_that_allows_no_other_keys() -> None:
@@ -208,8 +309,8 @@ def test_what_a_template_has_made_text_of(given: dict[str, Any], words: str) -> 
 
 def test_other_text_gets_no_such_hint() -> None:
     """Text that is no number does not come from a template that rendered one."""
-    for text in ("four", "4.5", ""):
-        assert "render_template_as_native_obj" not in refusal({"prompt": "x", "num_outputs": text})
+    for key, text in [("num_outputs", "four"), ("num_outputs", "4.5"), ("num_outputs", ""), ("guidance", "four")]:
+        assert "render_template_as_native_obj" not in refusal({"prompt": "x", key: text})
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1.0, True), (4, True), (1.5, False), (True, False), (5, False)])
@@ -252,6 +353,7 @@ def test_long_lists_have_an_end() -> None:
     """A message has at most so many violations, and says how many more there are."""
     document = {"type": "object", "properties": {f"k{n}": {"type": "integer"} for n in range(MOST_SHOWN + 5)}}
     said = refusal({f"k{n}": "x" for n in range(MOST_SHOWN + 5)}, document)
+    assert MOST_SHOWN >= 100
     assert said.count("must be a whole number") == MOST_SHOWN
     assert "and 5 more" in said
 
@@ -269,9 +371,11 @@ def test_long_values_are_not_shown(key: str, value: str) -> None:
 
 
 def test_the_prompt_itself_is_not_shown() -> None:
-    """Not even where it is too long, or no text at all."""
+    """Not even where it is too long, or no text at all; a short one in another text's place neither."""
     assert "lighthouse" not in refusal({"prompt": "lighthouse " * 1000})
     assert "lighthouse" not in refusal({"prompt": ["lighthouse"]})
+    assert "got text of 10 characters" in refusal({"prompt": "x", "image": "lighthouse"})
+    assert "got text of 10 characters" in refusal({"prompt": "x", "frames": "lighthouse"})
 
 
 def test_one_of_several_forms() -> None:
@@ -288,9 +392,9 @@ def test_our_examples(path: Path) -> None:
     assert "20" in document["$comment"]
     schema = InputSchema(document, str(path))
     schema.check({"prompt": "a lighthouse", "seed": 7, "output_format": "png"}, strict=True)
-    for wrong in ({"seed": 7}, {"prompt": "x", "output_format": "gif"}, {"prompt": 1}):
+    for wrong in ({"seed": 7}, {"prompt": "x", "output_format": "gif"}, {"prompt": 1}, {"prompt": "x", "seeds": 1}):
         with pytest.raises(InvalidInputError):
-            schema.check(wrong)
+            schema.check(wrong, strict=True)
 
 
 def test_there_are_examples() -> None:
