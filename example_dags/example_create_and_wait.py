@@ -18,6 +18,9 @@ def example_create_and_wait():
         timeout=1800,
         retries=2,
         retry_delay=10,
+        # So many predictions on their way at a time as the pool has slots, if deferred tasks keep theirs:
+        # airflow pools set cometapi 4 "CometAPI creates" --include-deferred
+        pool="cometapi",
     )
 
     @task

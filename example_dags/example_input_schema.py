@@ -1,4 +1,4 @@
-"""An input that is checked before it is paid for; a prompt with braces that is no template; a start image."""
+"""An input that is checked before it is paid for; a prompt with braces that is no template."""
 
 from pathlib import Path
 

@@ -15,8 +15,9 @@ def example_many_predictions():
     create = CreatePredictionOperator.partial(
         task_id="create",
         model="black-forest-labs/flux-schnell",
-        # How many creates may run at once: name a pool of your own here to stay within the API's rate limit.
-        pool="default_pool",
+        # So many creates at a time as the pool has slots, to stay within the API's rate limit:
+        # airflow pools set cometapi 4 "CometAPI creates"
+        pool="cometapi",
     ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])
 
     # One task and one trigger for all of them. trigger_rule: it also waits for the others if a create has failed.

@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PACKAGE = "airflow_provider_comet"
 DISTRIBUTION = "airflow-provider-comet"
-EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("*.py"))
+OF_AIRFLOW_3_1 = "example_review"
+EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("*.py")} - {OF_AIRFLOW_3_1})
+DAGS = [*EXAMPLES, "example_new_pictures"]  # the second one of its file
 # Prints what Airflow knows of us; run in a process of its own, because it needs the settings of airflow_env().
 PROVIDERS = f"""
 import json, sys
@@ -42,6 +44,17 @@ json.dump({{
 """
 
 OF_AIRFLOW_3_3 = f"{PACKAGE}.retry_policy"
+# What a user sees who takes it all the same.
+REFUSED_EXAMPLE = f"""
+import runpy
+from airflow.exceptions import AirflowOptionalProviderFeatureException
+try:
+    runpy.run_path("example_dags/{OF_AIRFLOW_3_1}.py")
+except AirflowOptionalProviderFeatureException as error:
+    assert "needs Airflow 3.1+" in str(error)
+else:
+    raise AssertionError("it was loaded")
+"""
 REFUSED = f"""
 from airflow.exceptions import AirflowOptionalProviderFeatureException
 try:
@@ -91,6 +104,12 @@ def assets(env: dict[str, str]) -> str:
     with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
         (found,) = database.execute("SELECT count(*) FROM asset_active").fetchone()
     return f"{found} taken in"
+
+
+def refused_example(env: dict[str, str]) -> str:
+    """The example that needs a later Airflow says so."""
+    call([sys.executable, "-c", REFUSED_EXAMPLE], env)
+    return "says what it needs"
 
 
 def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
@@ -148,8 +167,9 @@ def main() -> int:
                 "database": lambda: call([str(BIN / "airflow"), "db", "migrate"], env) and "ready",
                 "provider": lambda: provider(env),
                 "assets": lambda: assets(env),
+                OF_AIRFLOW_3_1: lambda: refused_example(env),
             }
-            checks |= {f"dags test {dag_id}": partial(example, dag_id, env, emulator) for dag_id in EXAMPLES}
+            checks |= {f"dags test {dag_id}": partial(example, dag_id, env, emulator) for dag_id in DAGS}
             for name, work in checks.items():
                 check(name, work)
                 passed += 1

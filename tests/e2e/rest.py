@@ -83,8 +83,8 @@ class AirflowRest:
         self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
     def make_pool(self, name: str, slots: int) -> None:
-        """A pool: Airflow starts no task whose pool does not exist."""
-        self.send("POST", "/api/v2/pools", {"name": name, "slots": slots, "include_deferred": False})
+        """A pool: Airflow starts no task whose pool does not exist. A deferred task keeps its slot there."""
+        self.send("POST", "/api/v2/pools", {"name": name, "slots": slots, "include_deferred": True})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run and return its id."""
@@ -158,6 +158,14 @@ class AirflowRest:
         """What a user does who wants a new prediction although a paid one was not handed over."""
         self.send("DELETE", _record(dag_id, run_id, task_id, map_index))
 
+    def question(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> dict[str, Any]:
+        """What a task asks a person."""
+        return dict(self.send("GET", _question(dag_id, run_id, task_id, map_index)))
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, options: Sequence[str], *, map_index: int = -1) -> None:
+        """What a person's choice under `Required Actions` does."""
+        self.send("PATCH", _question(dag_id, run_id, task_id, map_index), {"chosen_options": list(options)})
+
     def clear(self, dag_id: str, run_id: str, task_ids: Sequence[Any], **options: Any) -> None:
         """What a user's click on `Clear` does for these tasks; one of a mapped task is `[task_id, map_index]`."""
         body = {
@@ -177,6 +185,10 @@ def _run(dag_id: str, run_id: str) -> str:
 
 def _record(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return f"{_run(dag_id, run_id)}/taskInstances/{task_id}/state-store/comet_submission?map_index={map_index}"
+
+
+def _question(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    return f"{_run(dag_id, run_id)}/taskInstances/{task_id}/{map_index}/hitlDetails"
 
 
 def _readable(entry: dict[str, Any]) -> str:

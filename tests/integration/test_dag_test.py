@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import requests
 
 from airflow_provider_comet.emulator import Emulator
+from tests.e2e.standalone import Standalone
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 AIRFLOW = Path(sys.executable).parent / "airflow"
@@ -125,7 +127,8 @@ def test_example_many_predictions(airflow: Run) -> None:
 
 @pytest.mark.slow
 def test_example_prediction_to_storage(airflow: Run) -> None:
-    """The picture of each prompt is where the task says, as it was served, with a manifest beside it."""
+    """The picture of each prompt is where the task says, as it was served, with a manifest beside it. The DAG that new
+    pictures start runs by hand as well, without any."""
     with Emulator(duration=1.5) as comet:
         xcoms = airflow("example_prediction_to_storage", comet)
         served = {one["id"]: one["sha256"] for one in comet.ledger()["served"]}
@@ -137,6 +140,7 @@ def test_example_prediction_to_storage(airflow: Run) -> None:
             assert (
                 json.loads(Path(urlsplit(one["manifest"]).path).read_bytes())["prediction_id"] == one["prediction_id"]
             )
+        assert airflow("example_new_pictures", comet) == {"show": [[]]}
 
 
 @pytest.mark.slow
@@ -168,6 +172,47 @@ def test_example_taskflow(airflow: Run) -> None:
         made = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
         assert [made[one].partition(" on ")[0] for one in xcoms["picture"]] == ["a harbour", "a lighthouse"]
         assert [one["id"] for one in xcoms["wait"][0]] == xcoms["picture"]
+
+
+@pytest.mark.slow
+def test_example_review(tmp_path: Path) -> None:
+    """A person sees each picture below its prompt; what they choose is stored, and nothing else. `dags test` has nobody
+    to ask, so it is a whole Airflow here, and its REST API gets the answer that its user interface sends."""
+    dag_id, pictures = "example_review", tmp_path / "pictures"
+    with Emulator(duration=0.5) as comet:
+        comet.next_outcome(status="failed", error="out of memory")  # one of them
+        env = {"AIRFLOW_CONN_COMETAPI_DEFAULT": comet.connection_json(), "COMET_PICTURES": pictures.as_uri()}
+        with Standalone(dags_folder=EXAMPLES, env=env) as airflow:
+            rest = airflow.rest
+            rest.make_pool("cometapi", 2)
+            rest.wait_for_dag(dag_id)
+            run_id = rest.trigger(dag_id)
+            for change in rest.changes(dag_id, run_id):
+                if (change.task_id, change.state) == ("review", "awaiting_input"):
+                    # No person is as quick as this test: Airflow fails a task that goes on before its executor has told
+                    # of the end of what came before.
+                    told = f"state success for task instance TaskInstanceKey(dag_id='{dag_id}', task_id='review'"
+                    end = time.monotonic() + 60
+                    while told not in airflow.log.read_text() and time.monotonic() < end:
+                        time.sleep(0.1)
+                    asked = rest.question(dag_id, run_id, "review")
+                    rest.answer(dag_id, run_id, "review", asked["options"][:2])
+            states = {one["task_id"]: one["state"] for one in rest.task_instances(dag_id, run_id)}
+            bad = [task_id for task_id, state in states.items() if state == "failed"]
+            assert set(states.values()) == {"success"}, (states, [rest.log(dag_id, run_id, one) for one in bad])
+            results, stored = (rest.xcom(dag_id, run_id, task_id) for task_id in ("wait", "store"))
+        prompts = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
+    sheet = [f"## {prompts[one['id']]}" for one in results]
+    for index, one in enumerate(results):
+        sheet.insert(
+            2 * index + 1, f"![{prompts[one['id']]}]({one['files'][0]})" if one["files"] else "There is no picture."
+        )
+    assert asked["body"].split("\n\n") == sheet
+    assert asked["options"] == [*(prompts[one["id"]] for one in results), "none of them"]
+    assert sheet.count("There is no picture.") == 1
+    there = [one["id"] for one in results[:2] if one["files"]]
+    assert [one["prediction_id"] for one in stored] == there
+    assert len([*pictures.rglob("*.webp")]) == len(there)
 
 
 def test_every_example_has_a_test() -> None:

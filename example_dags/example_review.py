@@ -1,0 +1,64 @@
+"""A person looks at the pictures and says which of them are stored (Airflow 3.1 and later)."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import dag, task
+
+from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep under a fern"]
+NONE = "none of them"
+FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
+
+
+@dag(schedule=None, tags=["example", "cometapi"])
+def example_review():
+    create = CreatePredictionOperator.partial(
+        task_id="create", model="black-forest-labs/flux-schnell", pool="cometapi"
+    ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])
+
+    # all_done: what failed is in its place of the list, so that the list goes along with the prompts.
+    wait = PredictionSensor(
+        task_id="wait", prediction_id=create.output, wait_rule="all_done", retries=2, retry_delay=10
+    )
+
+    # Airflow shows Markdown, pictures included: the browser of whoever looks fetches them by their links.
+    @task
+    def contact_sheet(predictions: list[dict[str, Any] | None]) -> str:
+        rows = []
+        for prompt, prediction in zip(PROMPTS, predictions, strict=True):
+            files = prediction["files"] if prediction else []
+            pictures = " ".join(f"![{prompt}]({file})" for file in files)
+            rows.append(f"## {prompt}\n\n{pictures or 'There is no picture.'}")
+        return "\n\n".join(rows)
+
+    # The links last about an hour. Who comes later finds the task failed, and nothing is stored without a look.
+    review = HITLOperator(
+        task_id="review",
+        subject="Which pictures are stored?",
+        body=contact_sheet(wait.output),
+        options=[*PROMPTS, NONE],
+        multiple=True,
+        response_timeout=timedelta(minutes=45),
+    )
+
+    @task
+    def chosen(predictions: list[dict[str, Any] | None], answer: dict[str, Any]) -> list[dict[str, Any]]:
+        both = zip(PROMPTS, predictions, strict=True)
+        found = [one for prompt, one in both if one and one["files"] and prompt in answer["chosen_options"]]
+        if not found:
+            raise AirflowSkipException("nothing was chosen")
+        return found
+
+    DownloadPredictionOutputOperator(
+        task_id="store", prediction=chosen(wait.output, review.output), output_path=FOLDER, retries=2, retry_delay=10
+    )
+
+
+example_review()
