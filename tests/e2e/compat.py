@@ -64,7 +64,7 @@ except AirflowOptionalProviderFeatureException as error:
 else:
     raise AssertionError("it was imported")
 """
-CREATES = {"CreatePredictionOperator", "@task.comet_prediction"}
+CREATES = {"CreatePredictionOperator", "@task.comet_prediction", "CometPredictionDecoratedOperator"}
 
 
 class CompatError(Exception):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -14,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_comet.api.record import Record
 from airflow_provider_comet.emulator import Emulator
+from tests.e2e import rest
+from tests.support.task_runner import Clock, TaskRunner, dag
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+MODEL = "black-forest-labs/flux-schnell"
 EMULATOR_URL = "http://127.0.0.1:8765"
 PACKAGE = "airflow_provider_comet"
 # What pages use without saying where it comes from: their first lines, or the README's tables, do.
@@ -44,21 +50,87 @@ def blocks(*languages: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("code", [one for one in blocks("python") if "def test_" not in one.values[0]])
-def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Python is part of a DAG file that Airflow can load: operators take these parameters, names exist."""
-    monkeypatch.chdir(tmp_path)
+# With what the functions of tasks that pages show are called; each must return something.
+CALLS: dict[str, tuple[Any, ...]] = {
+    "tonight": ("a harbour", "2026-01-01"),
+    "describe": ("https://example.com/a.png",),
+    "contact_sheet": ([{"id": "p", "files": ["https://example.com/a.png"]}, None],),
+}
+
+
+def test_every_fence_is_tested() -> None:
+    """Each block says its language, and it is one that a test here reads."""
+    found = {block[2] for page in PAGES for block in FENCE.finditer(page.read_text(encoding="utf-8"))}
+    assert found == {"python", "json", "bash", "ini", "text"}
+    assert len(blocks("text")) == 2  # the result's keys, and the line of a create
+    for page in PAGES:
+        assert len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) % 2 == 0, page
+
+
+def loaded(code: str) -> tuple[Any, dict[str, Any]]:
+    """The DAG that Python of a page makes or is a part of, and its names."""
     names: dict[str, Any] = {"__name__": "docs"}
     exec(IMPORTS, names)
     from airflow.sdk import DAG
 
     if "@dag" in code:
         exec(compile(code, "docs", "exec"), names)
-        return
-    with DAG("docs", schedule=None):
+        return names[re.findall(r"@dag.*\ndef (\w+)", code)[0]](), names
+    with DAG("docs", schedule=None) as made:
         names["create"] = names["CreatePredictionOperator"](task_id="a_create", model="a/b", input={"prompt": "x"})
         names["wait"] = names["PredictionSensor"](task_id="a_wait", prediction_id=names["create"].output)
         exec(compile(code, "docs", "exec"), names)
+    return made, names
+
+
+@pytest.mark.parametrize("code", [one for one in blocks("python") if "def test_" not in one.values[0]])
+def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, comet: Emulator, clock: Clock) -> None:
+    """Python is part of a DAG that Airflow can load and store: operators take these parameters, names exist. Functions
+    of tasks do what they are shown for."""
+    from airflow.sdk.bases.decorator import _TaskDecorator
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    monkeypatch.chdir(tmp_path)
+    made, names = loaded(code)
+    json.dumps(DagSerialization.to_dict(made))
+    for name, value in names.items():
+        if isinstance(value, _TaskDecorator):
+            assert value.function(*CALLS[name])
+
+
+def test_the_keys_of_a_result() -> None:
+    """The README names all keys of what a wait returns, in their order."""
+    from airflow_provider_comet.api.prediction import SUMMARY_KEYS
+
+    (block,) = [one.values[0] for one in blocks("text") if one.values[0].startswith("{")]
+    assert re.findall(r'"(\w+)"', block) == [*SUMMARY_KEYS]
+
+
+def test_the_line_of_a_create(
+    comet: Emulator, clock: Clock, runner: TaskRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the log has of a create is what the page about spending says, by which people count."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    with dag():
+        create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": "x"})
+    made = runner.run(create).result
+    (line,) = [one for one in caplog.messages if one.startswith("comet.create")]
+    (shown,) = [one.values[0].strip() for one in blocks("text") if one.values[0].startswith("comet.create")]
+    values = {"id": made, "owner/name": MODEL, "dag": "dag", "run": "run", "task": "create", "index": "-1", "n": "1"}
+    values["reason"] = "first"
+    assert line == re.sub(r"<([\w/]+)>", lambda found: values[found[1]], shown)
+
+
+@pytest.mark.parametrize("code", blocks("ini"))
+def test_settings(code: str) -> None:
+    """Settings that are shown are settings that we have."""
+    from airflow_provider_comet.provider_info import get_provider_info
+
+    read = configparser.ConfigParser()
+    read.read_string(code)
+    known = {section: {*described["options"]} for section, described in get_provider_info()["config"].items()}
+    assert {section: {*read[section]} for section in read.sections()} == known
 
 
 @pytest.mark.parametrize("code", [one for one in blocks("python") if "def test_" in one.values[0]])
@@ -92,15 +164,33 @@ def test_what_is_asked_of_the_emulator(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("code", blocks("bash", ""))
+@pytest.mark.parametrize("code", [one for one in blocks("bash") if "$AIRFLOW_URL" in one.values[0]])
+def test_what_is_asked_of_airflow(code: str) -> None:
+    """Each ``curl`` is a request that our tests with a real Airflow send."""
+    words = shlex.split(code.replace("\\\n", " "))
+    method, body = words[words.index("-X") + 1], json.loads(words[words.index("-d") + 1])
+    (url,) = [one.partition("$AIRFLOW_URL")[2] for one in words if one.startswith("$AIRFLOW_URL")]
+    path = re.sub(r"\$(\w+)_ID", lambda found: found[1], url)
+    known = {
+        ("PUT", rest._record("DAG", "RUN", "TASK", -1)): lambda: Record.from_json(body["value"]).id,
+        ("PATCH", rest._question("DAG", "RUN", "review", -1)): lambda: body["chosen_options"],
+    }
+    assert known[method, path]()
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
 def test_commands(code: str) -> None:
-    """Make targets, extras and modules that are named exist."""
+    """Make targets, extras, modules and commands of Airflow that are named exist, and take these arguments."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"\bmake ([a-z0-9-]+)", code)) <= targets
     assert set(re.findall(r"airflow-provider-comet\[([\w-]+)\]", code)) <= set(extras)
     for module in re.findall(rf"python -m ({PACKAGE}[\w.]*)", code):
         assert (ROOT / module.replace(".", "/") / "__main__.py").exists()
+    from airflow.cli.cli_parser import get_parser
+
+    for command in re.findall(r"^airflow .*", code.replace(" && ", "\n"), re.MULTILINE):
+        get_parser().parse_args(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
