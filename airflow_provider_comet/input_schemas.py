@@ -45,13 +45,13 @@ def find_schema(model: str, given: GivenSchema | None) -> InputSchema | None:
             return _schema(text)
         except FileNotFoundError:
             raise InvalidInputError(f"input_schema: there is no file {text}") from None
-    folder = conf.get(SECTION, OPTION, fallback="").rstrip("/")
+    folder = conf.get(SECTION, OPTION, fallback="")
     if not folder or not is_model(model):  # it becomes a part of a path
         return None
     setting = f"Airflow's setting [{SECTION}] {OPTION}"
     if not _is_absolute(folder):
         raise InvalidInputError(f"{setting} must be an absolute path or a URL; it is {folder!r}")
-    path = f"{folder}/{model}.json"
+    path = f"{folder.rstrip('/')}/{model}.json"
     try:
         return _schema(path)
     except FileNotFoundError:
