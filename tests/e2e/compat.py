@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import pkgutil
+import re
 import sqlite3
 import subprocess
 import sys
@@ -64,7 +65,12 @@ except AirflowOptionalProviderFeatureException as error:
 else:
     raise AssertionError("it was imported")
 """
-CREATES = {"CreatePredictionOperator", "@task.comet_prediction", "CometPredictionDecoratedOperator"}
+CREATES = {
+    "CreatePredictionOperator",
+    "CreatePredictionBatchOperator",
+    "CometPredictionDecoratedOperator",  # what 3.0 calls a mapped @task.comet_prediction
+    "@task.comet_prediction",
+}
 
 
 class CompatError(Exception):
@@ -113,19 +119,21 @@ def refused_example(env: dict[str, str]) -> str:
 
 
 def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
-    """One example DAG succeeds, every task of it, and each prediction is bought once."""
-    before = emulator.ledger()["accepted"]
+    """One example DAG succeeds, every task of it, and each prediction that is bought is one that a create returns."""
+    before = len(emulator.ledger()["creates"])
     output = call([str(BIN / "airflow"), "dags", "test", dag_id], env)
     # Read where Airflow keeps it: a last task that runs in any case makes a run green over a failed one.
     with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
         query = "SELECT task_id, map_index, operator, state FROM task_instance WHERE dag_id = ?"
         rows = database.execute(query, [dag_id]).fetchall()
+        query = "SELECT task_id, map_index, value FROM xcom WHERE dag_id = ? AND key = 'return_value'"
+        xcoms = {(task_id, map_index): value for task_id, map_index, value in database.execute(query, [dag_id])}
     states = {(task_id, map_index): state for task_id, map_index, _, state in rows}
-    bought = emulator.ledger()["accepted"] - before
-    creates = sum(operator in CREATES for _, _, operator, _ in rows)
-    if set(states.values()) != {"success"} or bought != creates:
-        raise CompatError(f"{dag_id}: {states}, {bought} predictions bought\n{_end(output)}")
-    return f"{len(states)} tasks succeeded, {bought} predictions bought"
+    returned = [xcoms[task_id, map_index] for task_id, map_index, operator, _ in rows if operator in CREATES]
+    bought = [one["id"] for one in emulator.ledger()["creates"][before:]]
+    if set(states.values()) != {"success"} or sorted(bought) != sorted(re.findall(r"\w+", " ".join(returned))):
+        raise CompatError(f"{dag_id}: {states}, bought {bought}, returned {returned}\n{_end(output)}")
+    return f"{len(states)} tasks succeeded, {len(bought)} predictions bought"
 
 
 def call(command: list[str], env: dict[str, str]) -> str:
