@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import sys
@@ -60,7 +61,7 @@ class Delivery:
         self._lines.check()
 
     def open(self, url: str, max_bytes: int) -> Download:
-        """Ask for a file; its body is still to be read.
+        """Ask for a file; only the first of its bytes have come when this returns.
 
         :param max_bytes: a larger file is refused, at the latest when it has sent so much.
         :raises OutputExpiredError: the link is no longer good.
@@ -113,6 +114,9 @@ class Download:
         self._head: delivery.Head | None = None
         self.received = 0
         self._answer = self._connect()
+        self._blocks = self._whole()
+        # An answer that breaks off before the file has begun gives way to another one, which may be of another type.
+        self._begun = next(self._blocks, b"")
 
     @property
     def media_type(self) -> str | None:
@@ -134,6 +138,11 @@ class Download:
         self._answer.close()
 
     def __iter__(self) -> Iterator[bytes]:
+        yield self._begun
+        self._begun = b""
+        yield from self._blocks
+
+    def _whole(self) -> Iterator[bytes]:
         while True:
             try:
                 yield from self._rest()
@@ -141,6 +150,9 @@ class Download:
                 self.close()
                 self._pause(error)
                 self._answer = self._connect()
+            except BaseException:
+                self.close()
+                raise
             else:
                 return
 
@@ -163,8 +175,10 @@ class Download:
             head = delivery.read_head(answer.status_code, answer.headers, asked_from=self.received if headers else 0)
             if self._max_bytes < (head.size or 0):
                 raise OutputRefusedError(f"the file has {head.size} bytes; max_bytes is {self._max_bytes}")
-        except BaseException:
+        except BaseException as error:
             answer.close()
+            if isinstance(error, DeliveryError) and error.status == 416:
+                self._head = dataclasses.replace(self._first, tag=None)  # from now on all of it is asked for
             raise
         if self._head is None or not self.received:  # the one before may have broken off amid its length
             self._head = head

@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
+from urllib3.util.ssltransport import SSLTransport
 
 from airflow_provider_comet.api import delivery, polling
 from airflow_provider_comet.api.file_errors import DeliveryError
@@ -36,9 +37,9 @@ class Lines:
         self._head_seconds = head_seconds
         self._is_cut = threading.Event()
         self._adding = threading.Lock()
-        self._sockets: list[ref[socket.socket]] = []
+        self._sockets: list[ref[socket.socket | SSLTransport]] = []
 
-    def add(self, line: socket.socket) -> None:
+    def add(self, line: socket.socket | SSLTransport) -> None:
         """Take in a connection that has been made."""
         with self._adding:
             self._sockets = [*(one for one in self._sockets if one() is not None), ref(line)]
@@ -69,7 +70,7 @@ class Lines:
         self.check()
 
     @contextlib.contextmanager
-    def head_of(self, line: socket.socket | None) -> Iterator[None]:
+    def head_of(self, line: socket.socket | SSLTransport | None) -> Iterator[None]:
         """Cut a connection whose answer takes too long to begin.
 
         :raises TimeoutError: it was.
@@ -91,7 +92,9 @@ class Lines:
             raise TimeoutError(f"no answer within {self._head_seconds:.0f} s")
 
 
-def _cut(line: socket.socket | None) -> None:
+def _cut(line: socket.socket | SSLTransport | None) -> None:
+    while isinstance(line, SSLTransport):  # TLS within that of an https proxy: it can't be cut, what is below it can
+        line = line.socket
     if line is not None:
         with contextlib.suppress(OSError):  # it has ended by itself
             line.shutdown(socket.SHUT_RDWR)

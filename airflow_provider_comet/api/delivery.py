@@ -28,6 +28,14 @@ _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _PASSES = frozenset({408, 425, 429})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """The last four bytes are an IPv4 address that is reached through it."""
+_NOT_HOSTS = (
+    ipaddress.ip_network("192.0.0.0/24"),  # of protocols; at Oracle's cloud 192.0.0.192 is the metadata service
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4
+    ipaddress.ip_network("3fff::/20"),  # documentation
+)
+"""Of these, too, ``is_global`` is true, at least in some releases of Python."""
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
+"""Before the last four bytes of an IPv6 address: these are an IPv4 address within the site."""
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All of IPv6 that is given to anybody. ``is_global`` is true of much of the rest, such as ``::127.0.0.1``."""
 _PLATFORM = ipaddress.ip_address("168.63.129.16")
@@ -68,14 +76,20 @@ def check_address(address: str, *, is_local: bool) -> None:
     given = ipaddress.ip_address(address.partition("%")[0].strip("[]"))
     if is_local and given.is_loopback:
         return
-    if not _is_public(_inside(given) or given):
+    if _is_isatap(given) or not _is_public(_inside(given) or given):
         raise OutputRefusedError(f"{address} is not a public address")
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if any(address in network for network in _NOT_HOSTS):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
         return address.is_global and address in _GLOBAL_UNICAST
     return address.is_global and not address.is_multicast and address != _PLATFORM
+
+
+def _is_isatap(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.version == 6 and int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
 
 
 def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -127,6 +141,8 @@ def read_head(status: int, headers: Mapping[str, str], *, asked_from: int) -> He
     if status >= 500 or status in _PASSES:
         hint = seconds_to_wait(seen.get("retry-after"), seen.get("date"))
         raise DeliveryError(f"the delivery host answers {status}", status=status, retry_after=hint)
+    if status == 416 and asked_from:  # all of it had come, only the mark of its end was lost
+        raise DeliveryError("the delivery host has no bytes after those that came", status=status)
     if status not in {200, 206}:
         raise OutputRefusedError(f"the delivery host answers {status}", status=status)
     if seen.get("content-encoding", "identity").lower() != "identity":

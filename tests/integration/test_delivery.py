@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.sockets import raw_server
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-delivery-0123456789"
 CONTENT = random.Random(5).randbytes(1_000_000)
 LOCAL = "http://127.0.0.1:1"
@@ -73,9 +76,9 @@ def is_whole(got: tuple[bytes, str]) -> bool:
 
 
 def test_a_file(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """It comes with one request, its type and size are known before the first byte."""
+    """It comes with one request, its type and size are known before it is read."""
     download = delivery.open(server.url, MOST)
-    assert (download.media_type, download.size, download.received) == ("image/webp", len(CONTENT), 0)
+    assert (download.media_type, download.size) == ("image/webp", len(CONTENT))
     assert b"".join(download) == CONTENT
     assert (len(server.asked), clock.slept) == (1, [])
 
@@ -108,13 +111,25 @@ def test_a_cut_connection(delivery: Delivery, clock: Clock, quarter: int, ranges
     assert len(clock.slept) == 3
 
 
-@pytest.mark.parametrize("cut", [0, 1, 65_536, 999_999])
+@pytest.mark.parametrize("cut", [0, 1, 65_536, 999_999, 1_000_000])
 def test_a_cut_amid_chunks(delivery: Delivery, server: FileServer, clock: Clock, cut: int) -> None:
-    """Without a length the last chunk is the sign of the end."""
+    """Without a length the last chunk is the sign of the end. If that alone is lost, there is nothing after what came
+    (416): all of it is asked for again, and compared."""
     server.answers = [Answer(chunked=True, cut=cut)]
     server.otherwise = Answer(chunked=True)
     assert is_whole(fetch(delivery, server.url))
-    assert len(server.asked) == 2
+    rest = [f"bytes={cut}-"] if cut else [None]
+    assert server.ranges_asked == [None, *rest, *([None] if cut == len(CONTENT) else [])]
+
+
+def test_a_page_after_a_lost_connection(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+    """The type is that of the answer which the bytes come from, not of one that broke off before the first byte."""
+    server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    download = delivery.open(server.url, MOST)
+    assert (download.media_type, download.size, b"".join(download)) == ("text/html", 10, b"<p>Sign in")
+    server.answers = [Answer(cut=1), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    with pytest.raises(DeliveryError, match="has changed"):
+        fetch(delivery, server.url)
 
 
 def test_a_file_without_an_end(delivery: Delivery, server: FileServer) -> None:
@@ -254,6 +269,68 @@ def test_redirects(delivery: Delivery, server: FileServer) -> None:
     server.otherwise = Answer(307, {"Location": "/again"})
     with pytest.raises(OutputRefusedError, match="more than 5 redirects"):
         delivery.open(server.url, MOST)
+
+
+def test_a_redirect_to_another_host(server: FileServer) -> None:
+    """It is followed, if both are allowed, and the other host gets as little to know as the first one."""
+    with (
+        FileServer(CONTENT) as other,
+        Delivery(Config(KEY, f"http://127.0.0.1:{server.port}", output_hosts=("127.0.0.1", "localhost"))) as delivery,
+    ):
+        server.answers = [Answer(302, {"Location": f"http://localhost:{other.port}/b.webp"})]
+        assert is_whole(fetch(delivery, server.url))
+        (headers,) = other.asked
+    assert headers["host"] == f"localhost:{other.port}"
+    assert not {"authorization", "cookie", "referer"} & headers.keys()
+    assert KEY not in str([server.asked, headers])
+
+
+IN_A_NETWORK_OF_ITS_OWN = """
+ip link set lo up && ip addr add 169.254.169.254/32 dev lo && exec "$@"
+"""
+TO_THE_METADATA_SERVICE = """
+import socket, sys
+from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.delivery import Delivery
+from tests.support.file_server import Answer, FileServer
+
+original = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *args, **options: original(
+    "169.254.169.254" if host == "files.example" else host, *args, **options
+)
+with (
+    socket.create_server(("169.254.169.254", 0)) as metadata,
+    FileServer(b"x") as server,
+    Delivery(Config("sk-delivery-0123456789", server.url.rpartition("/x/")[0])) as delivery,
+):
+    metadata.settimeout(20)
+    location = f"https://files.example:{metadata.getsockname()[1]}/latest/meta-data/"
+    server.answers = [Answer(302, {"Location": location})]
+    try:
+        delivery.open(server.url, 10)
+    except Exception as error:
+        print(type(error).__name__, error)
+    connection, _ = metadata.accept()
+    connection.settimeout(20)
+    print("connected, and sent", connection.recv(1000))
+"""
+
+
+def test_a_redirect_to_a_name_of_the_metadata_service() -> None:
+    """The address that a redirect has come to is checked, too, before a byte is sent there. The machine under that
+    address is this one, in a network of its own."""
+    unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec"]
+    try:
+        subprocess.run([*unshare, IN_A_NETWORK_OF_ITS_OWN, "sh", "true"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network of its own can be made here: {error}")
+    command = [*unshare, IN_A_NETWORK_OF_ITS_OWN, "sh", sys.executable, "-c", TO_THE_METADATA_SERVICE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    refused, sent = done.stdout.splitlines()
+    assert refused.startswith("OutputRefusedError ")
+    assert "169.254.169.254 is not a public address" in refused
+    assert sent == "connected, and sent b''"
 
 
 def test_the_body_of_a_redirect_is_not_read(server: FileServer) -> None:

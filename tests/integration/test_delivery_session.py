@@ -17,6 +17,7 @@ from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.delivery import Delivery
 from airflow_provider_comet.delivery_session import Lines, Session
 from tests.support.file_server import Answer, FileServer
+from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import PrivateCA, private_ca
 from tests.support.sockets import raw_server
 
@@ -94,6 +95,49 @@ def test_an_end_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypa
         assert not thread.is_alive()
         is_over.set()
     assert ["the task was ended" in str(error) for error in errors] == [True]
+
+
+@pytest.fixture
+def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateCA]:
+    """All https goes through a proxy that is itself spoken to over TLS."""
+    ca = private_ca(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.bundle))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with forward_proxy(tls=ca.server) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        yield ca
+        assert proxy.lines
+        assert all(line.startswith("CONNECT 127.0.0.1:") for line in proxy.lines)
+
+
+def test_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
+    """TLS within TLS is a connection of another kind: a file comes through it, and the end does no harm."""
+    with (
+        FileServer(b"picture", tls=behind_tls.server) as server,
+        Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery,
+    ):
+        download = delivery.open(server.url, 100)
+        assert b"".join(download) == b"picture"
+        delivery.end()
+
+
+def test_an_end_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
+    """Nor does a thread wait that reads through one."""
+    is_asked, is_over = threading.Event(), threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        with behind_tls.server.wrap_socket(connection, server_side=True) as line:
+            line.recv(10_000)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+            is_asked.set()
+            is_over.wait(60)
+
+    with raw_server(stall) as (port, _), Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
+        threading.Thread(target=lambda: is_asked.wait(SOON) and delivery.end()).start()
+        with pytest.raises(DeliveryError, match="the task was ended"):
+            list(delivery.open(f"https://127.0.0.1:{port}/a.webp", 10_000))
+        is_over.set()
 
 
 def test_an_end_ends_pauses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,9 +37,10 @@ class FileServer:
 
     :param content: the file.
     :param ranges: whether it serves parts, and names the version (``ETag``).
+    :param tls: speak https with it.
     """
 
-    def __init__(self, content: bytes, *, ranges: bool = True) -> None:
+    def __init__(self, content: bytes, *, ranges: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.content = content
         self.ranges = ranges
         self.answers: list[Answer] = []
@@ -62,8 +64,10 @@ class FileServer:
                 """A client that went away is no news."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/x/out-0.webp?X-Amz-Signature=abc"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/x/out-0.webp?X-Amz-Signature=abc"
 
     @property
     def ranges_asked(self) -> list[str | None]:
@@ -79,6 +83,8 @@ class FileServer:
         found = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
         if self.ranges and status == 200 and found and request.headers.get("If-Range") == tag:
             start, status = int(found[1]), 206
+        if start and start >= len(content):
+            content, start, status = b"", 0, 416
         headers: dict[str, str | None] = {"Content-Type": "image/webp", "Content-Length": str(len(content) - start)}
         if self.ranges:
             headers |= {"ETag": tag, "Accept-Ranges": "bytes"}

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,8 +34,11 @@ class ForwardProxy:
 
 
 @contextlib.contextmanager
-def forward_proxy(*, refuse: int | None = None) -> Iterator[ForwardProxy]:
-    """Run a proxy on a free port for as long as the block lasts."""
+def forward_proxy(*, refuse: int | None = None, tls: ssl.SSLContext | None = None) -> Iterator[ForwardProxy]:
+    """Run a proxy on a free port for as long as the block lasts.
+
+    :param tls: it is spoken to over TLS.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -88,7 +92,9 @@ def forward_proxy(*, refuse: int | None = None) -> Iterator[ForwardProxy]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy = ForwardProxy(f"http://127.0.0.1:{server.server_address[1]}", refuse=refuse)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    proxy = ForwardProxy(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}", refuse=refuse)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True)
     thread.start()
     try:

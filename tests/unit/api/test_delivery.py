@@ -41,6 +41,14 @@ NOT_PUBLIC = {
     "::7f00:1": "IPv4 in IPv6, of old",
     "::ffff:0:7f00:1": "IPv4 in IPv6, translated",
     "4000::1": "given to nobody",
+    "192.0.0.192": "metadata of a cloud",
+    "192.0.0.9": "of a protocol",
+    "192.88.99.1": "a relay of 6to4",
+    "64:ff9b::192.0.0.192": "NAT64",
+    "3fff::1": "documentation",
+    "2606:4700::5efe:a9fe:a9fe": "ISATAP",
+    "2606:4700::200:5efe:8.8.8.8": "ISATAP",
+    "2002:808:808::5efe:a00:1": "ISATAP in 6to4",
     "168.63.129.16": "services of the host at Azure",
 }
 
@@ -202,6 +210,12 @@ def test_another_part_than_was_asked_for(given_range: str) -> None:
     """It is not put together with what is there."""
     with pytest.raises(DeliveryError, match="another part"):
         read_head(206, {"Content-Range": given_range}, asked_from=5)
+
+
+def test_nothing_after_what_came() -> None:
+    """The end of the file has come already, and only its mark was lost: a retry asks for all of it."""
+    with pytest.raises(DeliveryError, match="no bytes after"):
+        read_head(416, {"Content-Range": "bytes */12"}, asked_from=12)
 
 
 def test_packed_although_asked_not_to() -> None:
