@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,28 +19,56 @@ BLOCK_BYTES = 8 * 1024 * 1024
 """Of a part of an upload; up to two are in memory. S3 takes 10,000 parts: files up to 80 GB."""
 
 
+class Writer:
+    """What a file is written by.
+
+    :param path: what its errors name.
+    """
+
+    def __init__(self, path: ObjectStoragePath, file: IO[bytes]) -> None:
+        self._path = path
+        self._file = file
+
+    def write(self, data: bytes) -> None:
+        """Write all of it.
+
+        :raises StorageError: it can't be.
+        """
+        with storage_errors(self._path):
+            self._file.write(data)
+
+
 @contextlib.contextmanager
-def whole_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
+def whole_file(path: ObjectStoragePath) -> Iterator[Writer]:
     """Open a file for writing that appears, under its name, only when the block has ended without an exception.
 
     What was there before stays until then. Of a process that is killed a hidden ``.<name>.<random>.part`` stays beside
     the file until it is written again, or an unfinished upload in an object store.
 
-    :raises StorageError: it can't be written.
+    :raises StorageError: it can't be written. What the block raises passes as it is.
     """
-    with storage_errors(path), _local_file(path) if _is_local(path) else _object(path) as file:
-        yield file
+    passing: list[BaseException] = []
+    with storage_errors(path, passing), _local_file(path) if _is_local(path) else _object(path) as file:
+        try:
+            yield Writer(path, file)
+        except BaseException as error:
+            passing.append(error)
+            raise
 
 
 @contextlib.contextmanager
-def storage_errors(path: ObjectStoragePath) -> Iterator[None]:
-    """Say which path could not be used. Object stores raise ``OSError`` as well: fsspec translates.
+def storage_errors(path: ObjectStoragePath, passing: Sequence[BaseException] = ()) -> Iterator[None]:
+    """Say which path could not be used. Not all raise ``OSError``: s3fs passes errors of botocore on, adlfs those of
+    Azure, or ``RuntimeError``.
 
+    :param passing: errors that have nothing to do with the path.
     :raises StorageError: it could not.
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if isinstance(error, StorageError) or any(error is one for one in passing):
+            raise
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
@@ -54,11 +82,9 @@ def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
     target = Path(path.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    unfinished, file = _unfinished(target)
     try:
-        with unfinished.open("xb") as file:
-            with contextlib.suppress(OSError):  # not every file system has locks
-                fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -69,10 +95,23 @@ def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
         raise
 
 
+def _unfinished(target: Path) -> tuple[Path, IO[bytes]]:
+    """A new file beside it, locked for as long as this process lives."""
+    while True:
+        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        file = path.open("xb")
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():  # else somebody took it for abandoned before it was locked
+            return path, file
+        file.close()
+
+
 def _remove_abandoned(target: Path) -> None:
     """Remove what killed processes have left: a lock ends with the process that holds it."""
     for found in target.parent.glob(f".{target.name}.*.part"):
-        with contextlib.suppress(OSError), found.open("rb") as file:  # a lock that is held is an OSError, too
+        # A lock that is held is an OSError, too. NFS locks only what is open for writing.
+        with contextlib.suppress(OSError), found.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found.unlink()
 
@@ -95,9 +134,11 @@ def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
         file.close()
         file.commit()
     except BaseException:
-        # Before anything else: closing it, also when it is collected as garbage, would send what it holds.
-        file.closed = True
-        with contextlib.suppress(Exception):  # what went wrong before is what has to be said
+        # What went wrong before is what has to be said.
+        with contextlib.suppress(Exception):
+            # First of all: closing it, also when it is collected as garbage, would send what it holds.
+            file.closed = True
+        with contextlib.suppress(Exception):
             file.discard()
         raise
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from airflow_provider_comet.api.outputs import for_keeping
+from airflow_provider_comet.api.outputs import for_keeping, utf8
 from airflow_provider_comet.api.prediction import Prediction
 
 VERSION = 1
@@ -113,7 +113,7 @@ def make(
         "stored_by": dict(stored_by),
         "provider_version": provider_version,
     }
-    return json.dumps(content, ensure_ascii=False, indent=1).encode()
+    return utf8(json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def plain_uri(uri: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -15,10 +14,13 @@ from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedE
 from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
 
+_FILMS = frozenset({"application/mp4", "application/ogg", "application/vnd.apple.mpegurl", "application/x-mpegurl"})
+_XML = frozenset({"application/xml", "text/xml"})
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _KINDS = {"image": "picture", "video": "film or sound", "audio": "film or sound"}
 # Lengths are bounded: a text of a megabyte must not keep a regular expression busy.
-_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^/?#\s\"'<>]{0,2000}@)?([^?#\s\"'<>]*)(?:[?#][^\s\"'<>]*)?")
+# Up to the next space: a quote may be part of a query, and what signs the link may follow it.
+_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^/?#\s]{0,2000}@)?([^?#\s]*)(?:[?#]\S*)?")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,15 @@ def outputs_of(prediction: Prediction) -> list[Output]:
         return found
     texts = output if isinstance(output, list) else [output]
     if not found and all(isinstance(text, str) for text in texts):
-        return [Output(0, "text/plain", content="".join(texts).encode())]
+        return [Output(0, "text/plain", content=utf8("".join(texts)))]
     rest = json.dumps(for_keeping(output), ensure_ascii=False, indent=1)
-    return [*found, Output(len(found), "application/json", content=rest.encode())]
+    return [*found, Output(len(found), "application/json", content=utf8(rest))]
+
+
+def utf8(text: str) -> bytes:
+    """A text in UTF-8. JSON may hold halves of a character (``"\\ud83d"``): tokens of a language model end where they
+    like. Halves that have come together are one character again, others are replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
 def file_name(prediction_id: str, output: Output, media_type: str) -> str:
@@ -77,6 +85,8 @@ def check_media_type(promised: str, given: str | None) -> str:
     media_type = (given or "").partition(";")[0].strip().lower()
     if media_type in {"", ANY, "binary/octet-stream"}:
         return promised
+    if promised == "image/svg+xml" and media_type in _XML:
+        return promised
     is_known = promised != ANY
     if (media_type in _PAGES and promised not in _PAGES) or (is_known and _kind(promised) != _kind(media_type)):
         refusal = DeliveryError if _kind(media_type) == "document" else OutputRefusedError
@@ -91,7 +101,7 @@ def for_keeping(value: Any) -> Any:
     if isinstance(value, str):
         return clean_url(DATA_URI.sub(_digest, value))
     if isinstance(value, dict):
-        return {key: for_keeping(item) for key, item in value.items()}
+        return {for_keeping(key): for_keeping(item) for key, item in value.items()}
     return [for_keeping(item) for item in value] if isinstance(value, list) else value
 
 
@@ -101,19 +111,19 @@ def clean_url(text: str) -> str:
 
 
 def _digest(uri: re.Match[str]) -> str:
-    return f"<data URI, {len(uri[0])} characters, sha256 {hashlib.sha256(uri[0].encode()).hexdigest()}>"
+    return f"<data URI, {len(uri[0])} characters, sha256 {hashlib.sha256(utf8(uri[0])).hexdigest()}>"
 
 
 def _from_link(index: int, text: str) -> Output:
     if is_url(text):
         return Output(index, media_type_of(url_suffix(text)), url=text)
     head, _, body = text.partition(",")
-    media_type, *options = head.removeprefix("data:").split(";")
+    media_type, *options = head[len("data:") :].lower().split(";")
     try:
-        content = base64.b64decode(body, validate=True) if "base64" in options else unquote_to_bytes(body)
-    except binascii.Error as error:
+        content = base64.b64decode(body, validate=True) if "base64" in options else unquote_to_bytes(utf8(body))
+    except ValueError as error:  # also for what is no ASCII
         raise OutputRefusedError(f"output {index} is a data URI that can't be read: {error}") from None
-    return Output(index, media_type.strip().lower() or "text/plain", content=content)
+    return Output(index, media_type.strip() or "text/plain", content=content)
 
 
 def _holds_only_files(value: Any) -> bool:
@@ -123,4 +133,4 @@ def _holds_only_files(value: Any) -> bool:
 
 
 def _kind(media_type: str) -> str:
-    return _KINDS.get(media_type.partition("/")[0], "document")
+    return _KINDS["video"] if media_type in _FILMS else _KINDS.get(media_type.partition("/")[0], "document")

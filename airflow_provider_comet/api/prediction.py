@@ -24,7 +24,8 @@ _STATUSES = {
 }
 _SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
 _URL = re.compile(r"https?://\S+")
-DATA_URI_START = re.compile(r"\bdata:[\w.+/;=-]{0,200},")
+# A parameter may be quoted, and amid JSON its quotes have backslashes.
+DATA_URI_START = re.compile(r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},")
 DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
 _MARK = "not in XCom:"
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import json
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.storage import BLOCK_BYTES
 from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3
+from tests.support.sockets import unused_port
 from tests.support.task_runner import TaskRunner, dag
 
 if TYPE_CHECKING:
@@ -100,6 +102,25 @@ def test_no_such_bucket(s3: S3) -> None:
     path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
     with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
         file.write(b"x")
+
+
+def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What botocore raises is no ``OSError``; it is an error of the storage all the same."""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.api.file_errors import StorageError
+    from airflow_provider_comet.storage import whole_file
+
+    connection = json.loads(s3.connection)
+    connection["extra"] |= {
+        "endpoint_url": f"http://127.0.0.1:{unused_port()}",
+        "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_NOBODY", json.dumps(connection))
+    path = ObjectStoragePath("s3://nobody@bucket/film.mp4")
+    with pytest.raises(StorageError, match=r"film\.mp4: EndpointConnectionError") as caught, whole_file(path) as file:
+        file.write(b"x")
+    assert not isinstance(caught.value.__cause__, OSError)
 
 
 def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:

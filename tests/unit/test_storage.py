@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +29,6 @@ def path_to(target: Path) -> ObjectStoragePath:
 def write(target: Path, *chunks: bytes, error: BaseException | None = None) -> None:
     from airflow_provider_comet.storage import whole_file
 
-    file: IO[bytes]
     with whole_file(path_to(target)) as file:
         for chunk in chunks:
             file.write(chunk)
@@ -85,6 +86,24 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
     assert (tmp_path / "picture.webp").read_bytes() == b"whole"
 
 
+def test_what_is_not_locked_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process took for abandoned, between its making and its lock, is made again."""
+    from airflow_provider_comet import storage
+
+    original, removed = fcntl.flock, []
+
+    def flock(file: Any, operation: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            storage._remove_abandoned(tmp_path / "picture.webp")
+        original(file, operation)
+
+    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    write(tmp_path / "picture.webp", b"whole")
+    assert (len(removed), names(tmp_path)) == (1, ["picture.webp"])
+    assert (tmp_path / "picture.webp").read_bytes() == b"whole"
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """The error names path and reason, may be retried, and nothing half-written stays. (A limit on the size of files
     stands for the disk: it fails the same call in the same way.)"""
@@ -114,7 +133,6 @@ from airflow.sdk import ObjectStoragePath
 from airflow_provider_comet.storage import whole_file
 with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
     file.write(b"x" * 3_000_000)
-    file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -127,45 +145,72 @@ with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
 
 
 class Upload:
-    """What fsspec's object stores give for ``autocommit=False``, as far as it matters here."""
+    """What fsspec's object stores give for ``autocommit=False``, as far as it matters here.
 
-    def __init__(self) -> None:
+    :param failing: the step that fails, with an error that is no ``OSError``: adlfs raises ``RuntimeError``.
+    """
+
+    def __init__(self, failing: str = "") -> None:
         self.done: list[str] = []
         self.closed = False
+        self._failing = failing
+        self._step("open")
+
+    def _step(self, name: str) -> None:
+        if name == self._failing:
+            raise RuntimeError(f"no {name}")
+        self.done.append(name)
 
     def write(self, data: bytes) -> int:
+        self._step("write")
         return len(data)
 
     def close(self) -> None:
         if not self.closed:
-            self.done.append("sent")
-        self.closed = True
+            self._step("close")
 
     def commit(self) -> None:
-        self.done.append("committed")
+        self._step("commit")
 
     def discard(self) -> None:
-        self.done.append("discarded")
+        self._step("discard")
+
+
+class ReadOnlyUpload(Upload):
+    """One whose ``closed`` can't be set."""
+
+    @property
+    def closed(self) -> bool:
+        return False
+
+    @closed.setter
+    def closed(self, value: bool) -> None:
+        if value:
+            raise AttributeError("closed can't be set")
+
+
+def object_at(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Upload]) -> ObjectStoragePath:
+    """A path in an object store whose uploads ``make`` makes."""
+    from airflow.sdk import ObjectStoragePath
+
+    class FileSystem:
+        def open(self, path: str, mode: str, *, block_size: int, autocommit: bool) -> Upload:
+            assert (path, mode, autocommit) == ("bucket/film.mp4", "wb", False)
+            return make()
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(lambda self: FileSystem()))
+    monkeypatch.setattr(ObjectStoragePath, "path", property(lambda self: "bucket/film.mp4"))
+    return ObjectStoragePath("memory://bucket/film.mp4")
 
 
 def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """All is sent, then it is committed; after an exception nothing more is sent, not even by closing, and what was
     sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
-    from airflow.sdk import ObjectStoragePath
-
     from airflow_provider_comet.storage import whole_file
 
-    uploads: list[Upload] = []
-
-    class FileSystem:
-        def open(self, path: str, mode: str, *, block_size: int, autocommit: bool) -> Upload:
-            assert (path, mode, autocommit) == ("bucket/film.mp4", "wb", False)
-            uploads.append(Upload())
-            return uploads[-1]
-
-    monkeypatch.setattr(ObjectStoragePath, "fs", property(lambda self: FileSystem()))
-    path = ObjectStoragePath("memory://bucket/film.mp4")
-    monkeypatch.setattr(ObjectStoragePath, "path", property(lambda self: "bucket/film.mp4"))
+    uploads = [Upload(), Upload()]
+    left = iter(uploads)
+    path = object_at(monkeypatch, lambda: next(left))
     with whole_file(path) as file:
         file.write(b"x")
 
@@ -177,4 +222,23 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="amid"):
         fail()
     uploads[1].close()  # as the garbage collector would
-    assert [one.done for one in uploads] == [["sent", "committed"], ["discarded"]]
+    assert [one.done for one in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
+
+
+@pytest.mark.parametrize("kind", [Upload, ReadOnlyUpload])
+@pytest.mark.parametrize("step", ["open", "write", "close", "commit"])
+def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Upload]) -> None:
+    """Whatever they raise is an error of the storage, and what was begun is discarded."""
+    from airflow_provider_comet.api.file_errors import StorageError
+    from airflow_provider_comet.storage import whole_file
+
+    uploads: list[Upload] = []
+
+    def make() -> Upload:
+        uploads.append(kind(step))
+        return uploads[-1]
+
+    path = object_at(monkeypatch, make)
+    with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), whole_file(path) as file:
+        file.write(b"x")
+    assert [one.done[-1] for one in uploads] == ["discard"] * (step != "open")

@@ -101,6 +101,8 @@ HIDDEN = [
     ("data URI", "image data:image/png;base64,AAAABBBB was refused", "AAAABBBB", "image <data URI> was refused"),
     ("data URI in JSON", '{"image": "data:;base64,AAAA"}', "AAAA", '{"image": "<data URI>"}'),
     ("plain data URI", "data:text/plain;charset=utf-8,secret", "secret", "<data URI>"),
+    ("data URI in capitals", "DATA:image/png;base64,AAAABBBB", "AAAABBBB", "<data URI>"),
+    ("quoted parameter", 'data:text/plain;charset="utf-8",secret', "secret", "<data URI>"),
     ("query", "see https://h.example/a?sig=s3cr3t&x=1 now", "s3cr3t", "see https://h.example/a?... now"),
     ("userinfo", "proxy http://me:pa55@proxy:3128/ failed", "pa55", "proxy http://***@proxy:3128/ failed"),
     ("userinfo with @", "proxy http://me:pa55@w0rd@proxy:3128 failed", "w0rd", "proxy http://***@proxy:3128 failed"),

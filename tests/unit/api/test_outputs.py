@@ -37,6 +37,12 @@ def outputs(output: Any) -> list[Output]:
         ("data:,a%20b", [Output(0, "text/plain", content=b"a b")]),
         ("a poem", [Output(0, "text/plain", content=b"a poem")]),
         (["a ", "haiku", "\u2026"], [Output(0, "text/plain", content="a haiku\u2026".encode())]),
+        (["\ud83d", "\ude00", "!"], [Output(0, "text/plain", content="\U0001f600!".encode())]),
+        ("half \ud83d", [Output(0, "text/plain", content="half \ufffd".encode())]),
+        ({"a": "\ude00"}, [Output(0, "application/json", content='{\n "a": "\ufffd"\n}'.encode())]),
+        ("DATA:image/PNG;BASE64,iVBO", [Output(0, "image/png", content=b"\x89PN")]),
+        ('data:text/plain;charset="utf-8",a', [Output(0, "text/plain", content=b"a")]),
+        ("data:,\u00e9\ud83d", [Output(0, "text/plain", content="\u00e9\ufffd".encode())]),
         (7, [Output(0, "application/json", content=b"7")]),
         ([0.5, "a"], [Output(0, "application/json", content=json.dumps([0.5, "a"], indent=1).encode())]),
     ],
@@ -56,10 +62,11 @@ def test_an_object_with_more_than_files() -> None:
     assert kept["mask"].startswith("<data URI, 30 characters, sha256 ")
 
 
-def test_unreadable_data_uri() -> None:
+@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d"], ids=ascii)
+def test_unreadable_data_uri(body: str) -> None:
     """It is an error, not an empty file."""
     with pytest.raises(OutputRefusedError, match="can't be read"):
-        outputs("data:image/png;base64,###")
+        outputs(f"data:image/png;base64,{body}")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,14 @@ def test_names(output: Output, media_type: str, name: str | None) -> None:
         ("application/octet-stream", "model/gltf-binary", "model/gltf-binary"),
         ("application/octet-stream", "application/json", "application/json"),
         ("text/html", "text/html", "text/html"),
+        ("video/mp4", "application/mp4", "application/mp4"),
+        ("audio/ogg", "application/ogg", "application/ogg"),
+        ("video/mp4", "application/vnd.apple.mpegurl", "application/vnd.apple.mpegurl"),
+        ("image/svg+xml", "application/xml", "image/svg+xml"),
+        ("image/svg+xml", "text/xml; charset=utf-8", "image/svg+xml"),
+        ("image/webp", "application/xml", DeliveryError),
+        ("image/svg+xml", "text/html", DeliveryError),
+        ("image/webp", "application/mp4", OutputRefusedError),
         ("image/webp", "text/html", DeliveryError),
         ("image/webp", "application/json", DeliveryError),
         ("application/octet-stream", "text/html; charset=utf-8", DeliveryError),
@@ -132,6 +147,14 @@ def test_manifest_follows_its_schema() -> None:
     assert not Draft202012Validator(manifest.SCHEMA).is_valid({**made(), "files": [{"uri": "x"}]})
 
 
+def test_manifest_of_half_characters() -> None:
+    """A prompt may hold what is no character; the manifest of a paid result is written all the same."""
+    halves = Prediction("abc", "succeeded", input={"prompt": "\ud83d", "image": PNG + "\ud83d"})
+    by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
+    text = manifest.make(halves, [], stored_at="x", stored_by=by, provider_version="1", write_input=True)
+    assert json.loads(text)["input"]["prompt"] == "\ufffd"
+
+
 def test_manifest_keeps_no_secret() -> None:
     """Data URIs are digests, URLs lose user name and query; the input can be left out."""
     kept = made()["input"]
@@ -144,17 +167,24 @@ def test_manifest_keeps_no_secret() -> None:
     ("text", "kept"),
     [
         ("see https://u:p@a.example/i.png?sig=s#f, please", "see https://a.example/i.png please"),
+        ('https://h/i.png?x="1"&sig=SECRET next', "https://h/i.png next"),
+        ('https://h/i"m.png?sig=SECRET', 'https://h/i"m.png'),
+        ("https://u:pa'ss@h/i.png", "https://h/i.png"),
         ("s3://key:secret@bucket/x and http://b.example", "s3://bucket/x and http://b.example"),
         ("http://[x", "http://[x"),
         ("is 1 > 0? a@b.example: yes", "is 1 > 0? a@b.example: yes"),
+        ('say data:"x",y', 'say data:"x",y'),
         (f"{{{PNG}}}", None),
+        (PNG.replace("data", "DATA"), None),
+        ('data:text/plain;charset="utf-8",' + PNG.partition(",")[2], None),
     ],
 )
 def test_secrets_amid_a_text(text: str, kept: str | None) -> None:
     """Prompts hold links and data URIs, too; a link that can't be read does no harm."""
     if kept is None:
-        assert PNG not in for_keeping([text])[0]
+        assert PNG.partition(",")[2] not in for_keeping([text])[0]
         assert "sha256" in for_keeping({"a": text})["a"]
+        assert "sha256" in next(iter(for_keeping({text: 1})))
     else:
         assert for_keeping(text) == kept
 
