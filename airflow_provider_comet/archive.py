@@ -8,13 +8,13 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import __version__, metrics, outcome
-from airflow_provider_comet.api import manifest
+from airflow_provider_comet.api import manifest, polling
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.manifest import StoredFile
@@ -58,7 +58,7 @@ class Archive:
         stored_by: Mapping[str, Any],
     ) -> None:
         self._folder = folder
-        self._hook = hook
+        self._reader = _Reader(hook)
         self._delivery = delivery
         self._max_bytes = max_bytes
         self._write_input = write_input
@@ -86,9 +86,10 @@ class Archive:
         try:
             self._delivery.check()
             mark = self._folder / f"{prediction_id}{manifest.SUFFIX}"
-            files = self._kept(mark, prediction_id)
-            if files is None:
-                files = self._keep(given, prediction_id, mark)
+            known = self._known(mark, prediction_id)
+            files = [file for file in known or [] if file is not None]
+            if known is None or len(files) < len(known):
+                files = self._keep(given, prediction_id, mark, known or [])
             else:
                 log.info("Prediction %s is stored already: %s", prediction_id, mark)
             return manifest.small_form(prediction_id, str(mark), files)
@@ -97,25 +98,42 @@ class Archive:
             error.about(prediction_id)
             raise
 
-    def _kept(self, mark: ObjectStoragePath, prediction_id: str) -> list[StoredFile] | None:
-        """The files of a manifest, if they are all there."""
+    def _known(self, mark: ObjectStoragePath, prediction_id: str) -> list[StoredFile | None] | None:
+        """The files of a manifest, by index; ``None`` in place of one that is not there. ``None``: no manifest."""
         with storage_errors(mark):
-            if not mark.exists():
+            known = manifest.read(mark.read_bytes(), prediction_id) if mark.exists() else None
+            if known is None:
                 return None
-            if (known := manifest.read(mark.read_bytes(), prediction_id)) is None:
-                return None
-            files = []
-            for file in known:
-                path = self._folder / file.uri.rpartition("/")[2]
-                if not path.exists() or path.stat().st_size != file.size:
-                    return None
-                files.append(dataclasses.replace(file, uri=str(path)))
-            return files
+            return [self._there(file, f"{prediction_id}-{index}.") for index, file in enumerate(known)]
 
-    def _keep(self, given: str | Mapping[str, Any], prediction_id: str, mark: ObjectStoragePath) -> list[StoredFile]:
-        prediction = self._read(given, prediction_id)
-        links = _Links(self._hook, prediction_id)
-        files = [*self._pool.map(lambda output: self._store(output, prediction_id, links), outputs_of(prediction))]
+    def _there(self, file: StoredFile, start: str) -> StoredFile | None:
+        """A file, unless it is gone. Others may write manifests, too: it is looked for in our folder, by our name."""
+        name = file.uri.rpartition("/")[2]
+        path = self._folder / name
+        is_there = name.startswith(start) and path.exists() and path.stat().st_size == file.size
+        return dataclasses.replace(file, uri=str(path)) if is_there else None
+
+    def _keep(
+        self,
+        given: str | Mapping[str, Any],
+        prediction_id: str,
+        mark: ObjectStoragePath,
+        there: Sequence[StoredFile | None],
+    ) -> list[StoredFile]:
+        prediction = handed_over = _handed_over(given)
+        if prediction is None:
+            prediction = self._reader.read(prediction_id)
+            # Of an id nobody has said that a success without output will do.
+            outcome.judge(prediction, allow_empty=isinstance(given, Mapping))
+        links = _Links(self._reader, prediction_id)
+
+        def store(output: Output) -> StoredFile:
+            stored = there[output.index] if output.index < len(there) else None
+            return stored or self._store(output, prediction_id, links)
+
+        files = [*self._pool.map(store, outputs_of(prediction))]
+        if self._write_input and handed_over is not None:
+            prediction = self._with_input(handed_over)  # last: if the API is down, links expire meanwhile
         content = manifest.make(
             prediction,
             files,
@@ -127,26 +145,14 @@ class Archive:
         self._write([content], mark)
         return files
 
-    def _read(self, given: str | Mapping[str, Any], prediction_id: str) -> Prediction:
-        """The prediction with all of its output. The API is asked for what a summary lacks: the input, long text."""
-        known: Prediction | None = None
-        if isinstance(given, Mapping) and given.keys() >= set(SUMMARY_KEYS):
-            outcome.judge(given, allow_empty=True)
-            if not is_marked(given["output"]):
-                known = Prediction(**{key: given[key] for key in SUMMARY_KEYS if key != "files"})
-        if known is not None and not self._write_input:
-            return known
+    def _with_input(self, prediction: Prediction) -> Prediction:
+        """A prediction as the API knows it: what a wait hands over lacks the input."""
         try:
-            read = self._hook.get_prediction(prediction_id)
+            read = self._reader.read(prediction.id)
         except CometError as error:
-            if known is None:
-                raise
-            log.warning("Prediction %s is stored without its input, which can't be read: %s", prediction_id, error)
-            return known
-        if known is not None:  # its links may still be good when the API has removed them
-            return dataclasses.replace(read, output=known.output)
-        outcome.judge(read, allow_empty=isinstance(given, Mapping))  # of an id nobody has said that nothing will do
-        return read
+            log.warning("Prediction %s is stored without its input, which can't be read: %s", prediction.id, error)
+            return prediction
+        return dataclasses.replace(read, output=prediction.output)
 
     def _store(self, output: Output, prediction_id: str, links: _Links) -> StoredFile:
         if output.url is None:
@@ -185,11 +191,48 @@ class Archive:
         return StoredFile(str(path), sha256, size, media_type, source)
 
 
+def _handed_over(given: str | Mapping[str, Any]) -> Prediction | None:
+    """What a wait has handed over, if it is all there; long text and data URIs have to be read."""
+    if not isinstance(given, Mapping) or not given.keys() >= set(SUMMARY_KEYS):
+        return None
+    outcome.judge(given, allow_empty=True)
+    if is_marked(given["output"]):
+        return None
+    return Prediction(**{key: given[key] for key in SUMMARY_KEYS if key != "files"})
+
+
+class _Reader:
+    """Reads predictions for all threads. An API that can't be reached is waited for once, and not for each prediction
+    anew: meanwhile the links of others would expire."""
+
+    def __init__(self, hook: CometReplicateHook) -> None:
+        self._hook = hook
+        self._error: CometError | None = None
+        self._failed_at = 0.0
+
+    def read(self, prediction_id: str) -> Prediction:
+        """Return a prediction. Trouble that may pass is waited out, unless that was in vain a short time ago.
+
+        :raises CometError: it can't be read.
+        """
+        last = self._error
+        if last is not None and time.monotonic() - self._failed_at < polling.PATIENCE:
+            raise CometError.from_dict({**last.to_dict(), "prediction_id": prediction_id})
+        try:
+            read = self._hook.get_prediction(prediction_id)
+        except CometError as error:
+            if error.retryable:
+                self._failed_at, self._error = time.monotonic(), error
+            raise
+        self._error = None
+        return read
+
+
 class _Links:
     """Fresh links of a prediction; it is asked for them once, however many of its files need one."""
 
-    def __init__(self, hook: CometReplicateHook, prediction_id: str) -> None:
-        self._hook = hook
+    def __init__(self, reader: _Reader, prediction_id: str) -> None:
+        self._reader = reader
         self._prediction_id = prediction_id
         self._lock = threading.Lock()
         self._files: list[str] | None = None
@@ -201,7 +244,7 @@ class _Links:
         """
         with self._lock:
             if self._files is None:
-                self._files = self._hook.get_prediction(self._prediction_id).files
+                self._files = self._reader.read(self._prediction_id).files
         if index >= len(self._files):
             raise OutputExpiredError("the prediction has no such file any more")
         return self._files[index]

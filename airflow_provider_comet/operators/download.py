@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
@@ -37,8 +38,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     for a list, a list of these in the same order, with null for null. If some of a list can't be stored, the others
     are: XCom ``stored`` has them, and the task fails with the reasons.
 
-    Its outlets get one event: an ``Asset`` as it is, an ``AssetAlias`` with ``output_path`` as asset. ``extra`` holds
-    ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
+    Its outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
+    ``extra`` holds ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
     ``ObjectStoragePath`` takes, with the connection id if ``output_path`` has one; assets and manifests have none.
 
     Raises ``AirflowFailException`` for what no retry changes (a prediction that failed, links that have expired, a file
@@ -103,10 +104,12 @@ class DownloadPredictionOutputOperator(BaseOperator):
                 self._archive = archive
                 if not isinstance(given, list):
                     stored = archive.keep(given)
+                    _report_lineage(folder, [stored])
                     self._announce(context, folder, [stored])
                     return stored
                 kept, errors = self._keep_all(archive, given)
-            results = [None if one is None else kept.get(_id(one)) for one in given]
+            _report_lineage(folder, [*kept.values()])
+            results = [kept.get(_id(one)) if _is_prediction(one) else None for one in given]
             if errors:
                 context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
                 raise PredictionListError.of(errors, len(kept) + len(errors))
@@ -125,12 +128,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
             raise InvalidInputError(
                 "prediction holds nothing to store; if that is right, let a branch or a short circuit skip this task"
             )
-        for one in items:
-            if not isinstance(one, (str, Mapping)) and (one is not None or given is None):
-                raise InvalidInputError(
-                    "prediction must be what PredictionSensor has returned, or an id, or a list of these; got a value "
-                    f"of type {type(one).__name__}"
-                )
+        if not isinstance(given, list) and not _is_prediction(given):
+            raise _no_prediction(given, "prediction", ", or a list of these")
         return given
 
     def _folder(self) -> ObjectStoragePath:
@@ -146,7 +145,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         return folder
 
     def _keep_all(self, archive: Archive, given: list[Any]) -> tuple[dict[str, dict[str, Any]], list[CometError]]:
-        distinct = {_id(one): one for one in given if one is not None}
+        distinct = {_id(one): one for one in given if _is_prediction(one)}
         assert self.hook.client is not None  # as above
 
         def keep(one: Any) -> dict[str, Any] | CometError:
@@ -165,18 +164,15 @@ class DownloadPredictionOutputOperator(BaseOperator):
                 archive.end()  # the pool waits for its threads
                 raise
         errors = [one for one in ended.values() if isinstance(one, CometError)]
+        wrong = [(index, one) for index, one in enumerate(given) if one is not None and not _is_prediction(one)]
+        errors += [_no_prediction(one, f"prediction[{index}]") for index, one in wrong]
         for error in errors:
             self.log.warning("%s", error)
         return {one: end for one, end in ended.items() if not isinstance(end, CometError)}, errors
 
     def _announce(self, context: Context, folder: ObjectStoragePath, stored: Sequence[Mapping[str, Any]]) -> None:
-        """One event for each outlet, and the files for lineage."""
-        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        """One event for each outlet."""
         uris = [file["uri"] for one in stored for file in one["files"]]
-        for uri in [*uris, *(one["manifest"] for one in stored)]:
-            collector.add_output_asset(context=folder, uri=plain_uri(uri))
         extra: dict[str, Any] = {
             "prediction_ids": [one["prediction_id"] for one in stored],
             "manifests": [one["manifest"] for one in stored],
@@ -186,8 +182,27 @@ class DownloadPredictionOutputOperator(BaseOperator):
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
                 context["outlet_events"][outlet].add(Asset(plain_uri(str(folder))), extra=extra)
-            elif isinstance(outlet, Asset):
+            elif isinstance(outlet, (Asset, AssetRef)):
                 context["outlet_events"][outlet].extra.update(extra)
+
+
+def _report_lineage(folder: ObjectStoragePath, stored: Sequence[Mapping[str, Any]]) -> None:
+    """Tell Airflow's lineage what there is now. Manifests come first: it takes a hundred, and they name the files."""
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+    for uri in [*(one["manifest"] for one in stored), *(file["uri"] for one in stored for file in one["files"])]:
+        collector.add_output_asset(context=folder, uri=plain_uri(uri))
+
+
+def _is_prediction(given: Any) -> bool:
+    return isinstance(given, (str, Mapping))
+
+
+def _no_prediction(given: Any, name: str, more: str = "") -> InvalidInputError:
+    return InvalidInputError(
+        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(given).__name__}"
+    )
 
 
 def _id(given: Any) -> str:

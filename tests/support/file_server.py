@@ -22,6 +22,7 @@ class Answer:
     :param body: instead of the file's bytes.
     :param piece: send so many bytes at a time.
     :param chunked: send it in chunks, without its length.
+    :param gate: wait there before anything is sent.
     """
 
     status: int = 200
@@ -30,6 +31,7 @@ class Answer:
     body: bytes | None = None
     piece: int = 1 << 20
     chunked: bool = False
+    gate: threading.Barrier | None = None
 
 
 class FileServer:
@@ -77,6 +79,8 @@ class FileServer:
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append({name.lower(): value for name, value in request.headers.items()} | {"path": request.path})
         told = self.answers.pop(0) if self.answers else self.otherwise
+        if told.gate is not None:
+            told.gate.wait()
         content = self.content if told.body is None else told.body
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
         start, status = 0, told.status

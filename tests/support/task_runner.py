@@ -94,6 +94,7 @@ class TaskRunner:
         self.on_store: Callable[[str, Any], int] = lambda method, value: 200  # status of each access, before it happens
         self.xcoms: dict[str, Any] = {}
         self.mapped: dict[str, list[Any]] = {}  # outputs of mapped tasks: instances without one are not in it
+        self.assets: dict[str, dict[str, Any]] = {}  # what Airflow knows, by name
         self.instances: dict[str, int] = {}  # how many of them a mapped task has
         self.asked: list[str] = []  # method and path of each request
         self.started_at: dict[str, dt.datetime] = {}
@@ -200,6 +201,8 @@ class TaskRunner:
             return httpx.Response(201, json={})
         if "task-reschedules/" in path:
             return httpx.Response(200, json=self.started_at["reschedule"].isoformat())
+        if path.endswith("/assets/by-name"):
+            return httpx.Response(200, json=self.assets[request.url.params["name"]])
         if found := re.search(r"connections/([^/]+)$", path):
             if self.is_down:
                 return httpx.Response(422, json={"detail": "the API server has other problems"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,22 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "return_value" not in outcome.xcoms
 
 
+def test_a_list_with_what_is_no_prediction(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """It is one reason among others; the paid predictions beside it are stored."""
+    good = create()
+    outcome = runner.run(store([7, good, {"status": "succeeded"}, ["abc"]], tmp_path))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert [one and one["prediction_id"] for one in outcome.xcoms["stored"]] == [None, good, None, None]
+    assert "3 of 4" in outcome.message
+    assert "prediction[0] must be what PredictionSensor has returned, or an id; got a value of type int" in (
+        outcome.message
+    )
+    assert "prediction[3] must be" in outcome.message
+    assert "prediction_id must be the id" in outcome.message
+
+
 def test_trouble_that_passes_is_retried(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -291,7 +307,7 @@ def test_a_limit_on_the_size(comet: Emulator, runner: TaskRunner, create: Callab
         ([], "holds nothing to store"),
         ([None, None], "holds nothing to store"),
         (7, "a value of type int"),
-        (["abc", 7], "a value of type int"),
+        ([7, 8.5], "prediction[1] must be what PredictionSensor has returned, or an id; got a value of type float"),
         ({"status": "succeeded"}, "prediction_id must be the id"),
         ("../../etc/passwd", "prediction_id must be the id"),
     ],
@@ -338,11 +354,17 @@ def events(outcome: Outcome) -> list[dict[str, Any]]:
     return found
 
 
-def test_assets(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
-    """An asset gets one event with the files, an alias gets the folder as its asset: never one asset for each file."""
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_assets(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, by_reference: bool
+) -> None:
+    """An asset gets one event with the files, also one that is only named; an alias gets the folder as its asset: never
+    one asset for each file."""
     from airflow.sdk import Asset, AssetAlias
 
-    outlets = [Asset("s3://bucket/pictures"), AssetAlias("new-pictures")]
+    pictures = Asset("pictures", "s3://bucket/pictures")
+    outlets = [Asset.ref(name="pictures") if by_reference else pictures, AssetAlias("new-pictures")]
+    runner.assets["pictures"] = {"name": "pictures", "uri": pictures.uri, "group": "asset", "extra": {}}
     given = [summary(create()) for _ in range(2)]
     outcome = runner.run(store(given, f"file://{tmp_path}", outlets=outlets))
     asset, alias = events(outcome)
@@ -367,21 +389,47 @@ def test_an_event_stays_small(
     assert (len(event["extra"]["files"]), event["extra"]["file_count"]) == (50, 60)
 
 
+@pytest.fixture
+def lineage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Airflow's own collector, as it is where a plugin (OpenLineage's) reads it; returns the URIs that it has."""
+    from airflow.sdk import lineage, plugins_manager
+
+    monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: [lineage.HookLineageReader])
+    lineage.get_hook_lineage_collector.cache_clear()
+    yield lambda: [one.asset.uri for one in lineage.get_hook_lineage_collector().collected_assets.outputs]
+    lineage.get_hook_lineage_collector.cache_clear()
+
+
 def test_lineage(
     comet: Emulator,
     runner: TaskRunner,
     create: Callable[..., str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    lineage: Callable[[], list[str]],
 ) -> None:
-    """Airflow's lineage gets the files under their own names, not under those they have while they are written."""
-    from airflow.sdk import lineage
+    """Airflow's lineage gets the files under their own names, not under those they have while they are written; also
+    those of a list that could not be stored whole."""
+    failed = summary(create(status="failed"))
+    outcome = runner.run(store([summary(create()), failed], f"file://{tmp_path}"))
+    (stored, _) = outcome.xcoms["stored"]
+    assert outcome.state == "failed"
+    assert lineage() == [stored["manifest"], stored["files"][0]["uri"]]
 
-    collector = lineage.HookLineageCollector()
-    monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
-    outcome = runner.run(store(summary(create()), f"file://{tmp_path}"))
-    uris = {one.asset.uri for one in collector.collected_assets.outputs}
-    assert uris == {outcome.result["files"][0]["uri"], outcome.result["manifest"]}
+
+def test_lineage_of_many(
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    server: FileServer,
+    lineage: Callable[[], list[str]],
+) -> None:
+    """Airflow keeps a hundred of a task: manifests come first, and they name the files."""
+    given = [summary(create(status="succeeded", output=[server.url] * 60)) for _ in range(2)]
+    outcome = runner.run(store(given, f"file://{tmp_path}"))
+    manifests = [one["manifest"] for one in outcome.result]
+    assert len(lineage()) == 100
+    assert lineage()[:2] == manifests
 
 
 def test_a_killed_task_leaves_nothing_half_written(
