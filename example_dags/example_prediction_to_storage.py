@@ -37,12 +37,25 @@ def example_prediction_to_storage():
     # two that come within moments Airflow may keep the second one back until there is another.)
     @task(outlets=[PICTURES], trigger_rule="all_done")
     def announce(stored, outlet_events=None):
-        files = [file["uri"] for one in stored[:] for file in one["files"]]
+        stored = stored[:]
+        files = [file["uri"] for one in stored for file in one["files"]]
         if not files:
             raise AirflowSkipException("no picture was stored")
-        outlet_events[PICTURES].extra = {"files": files}
+        outlet_events[PICTURES].extra = {
+            "prediction_ids": [one["prediction_id"] for one in stored],
+            "manifests": [one["manifest"] for one in stored],
+            "files": files[:50],  # events stay small
+            "file_count": len(files),
+        }
 
-    announce(picture.expand(prompt=PROMPTS))
+    # A run is as good as its last tasks, and `announce` succeeds although pictures have failed: this one does not.
+    @task
+    def all_stored(stored):
+        print(f"{len(stored)} predictions are stored")
+
+    stored = picture.expand(prompt=PROMPTS)
+    announce(stored)
+    all_stored(stored)
 
 
 @dag(schedule=[PICTURES], tags=["example", "cometapi"])
@@ -51,7 +64,7 @@ def example_new_pictures():
     def show(triggering_asset_events=None):
         events = [event for found in triggering_asset_events.values() for event in found]
         files = [file for event in events for file in event.extra["files"]]
-        print(f"{len(files)} new pictures: {files}")
+        print(f"{sum(event.extra['file_count'] for event in events)} new pictures, such as {files}")
         return files
 
     show()

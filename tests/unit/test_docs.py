@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api.record import Record
 from airflow_provider_comet.emulator import Emulator
@@ -153,6 +154,19 @@ def test_tests(code: str, tmp_path: Path) -> None:
 def test_json(code: str) -> None:
     """JSON can be read; three dots stand for what is left out."""
     json.loads(re.sub(r",?\s*\.\.\.(?=\s*[}\]])", "", code))
+
+
+def test_manifest() -> None:
+    """The manifest that docs/outputs.md shows follows the schema, and its table explains each field."""
+    from airflow_provider_comet.api import manifest
+
+    text = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
+    (shown,) = [json.loads(block[3]) for block in FENCE.finditer(text) if '"manifest_version"' in block[3]]
+    Draft202012Validator(manifest.SCHEMA).validate(shown)
+    assert shown.keys() == manifest.SCHEMA["properties"].keys()
+    table = text[text.index("| field | meaning |") :].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert named == [*manifest.SCHEMA["properties"]]
 
 
 @pytest.mark.parametrize("code", [one for one in blocks("bash") if f"{EMULATOR_URL}/_emulator" in one.values[0]])

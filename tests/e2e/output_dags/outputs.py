@@ -1,15 +1,17 @@
-"""Outputs that only real Airflow processes can show: a batch that outlives its links, and a task that is killed."""
+"""Outputs that only real Airflow processes can show: a batch that outlives its links, a list in one task and the DAGs
+that run for what it stores, and a task that is killed."""
 
 import os
 from pathlib import Path
 
-from airflow.sdk import dag, task, task_group
+from airflow.sdk import Asset, AssetAlias, dag, task, task_group
 
 from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 MODEL = "black-forest-labs/flux-schnell"
+LISTED, NEW = Asset("listed-pictures"), AssetAlias("new-listed-pictures")
 NOTES = Path(os.environ["OUTPUTS_NOTES"])
 
 
@@ -18,7 +20,7 @@ def note_pid(context):
 
 
 # Without "upstream" the scheduler prefers tasks with many others behind them: all creates would run before the first
-# picture is stored, and its links would have expired by then.
+# picture is stored, and its links would have expired by then. The pool leaves task slots to the others.
 @dag(schedule=None, max_active_tasks=1000, default_args={"weight_rule": "upstream"})
 def batch():
     @task
@@ -27,7 +29,7 @@ def batch():
 
     @task_group
     def picture(prompt):
-        create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": prompt})
+        create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": prompt}, pool="cometapi")
         wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=1)
         DownloadPredictionOutputOperator(
             task_id="store",
@@ -38,6 +40,42 @@ def batch():
         )
 
     picture.expand(prompt=prompts())
+
+
+@dag(schedule=None)
+def listed():
+    @task
+    def inputs(dag_run=None):
+        return [{"prompt": prompt} for prompt in dag_run.conf["prompts"]]
+
+    create = CreatePredictionOperator.partial(task_id="create", model=MODEL).expand(input=inputs())
+    wait = PredictionSensor(task_id="wait", prediction_id=create.output, wait_rule="all_done")
+    DownloadPredictionOutputOperator(
+        task_id="store",
+        prediction=wait.output,
+        output_path=os.environ["OUTPUTS_FOLDER"],
+        outlets=[LISTED, NEW],
+        retries=2,
+        retry_delay=1,
+    )
+
+
+def read(outlet):
+    @task
+    def read(triggering_asset_events=None):
+        return [event.extra for event in triggering_asset_events[outlet]]
+
+    read()
+
+
+@dag(schedule=[LISTED])
+def by_asset():
+    read(LISTED)
+
+
+@dag(schedule=[NEW])
+def by_alias():
+    read(NEW)
 
 
 @dag(schedule=None)
@@ -54,4 +92,7 @@ def killed():
 
 
 batch()
+listed()
+by_asset()
+by_alias()
 killed()
