@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 4
-"""Each of them holds up to two blocks of ``storage.BLOCK_BYTES``."""
+"""Each of them holds a megabyte or two, in an upload up to four blocks of ``storage.BLOCK_BYTES``."""
 PROGRESS_SECONDS = 30.0
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 BLOCK_BYTES = 8 * 1024 * 1024
-"""Of a part of an upload; up to two are in memory. S3 takes 10,000 parts: files up to 80 GB."""
+"""Of a part of an upload. s3fs, and what is below it, hold up to four in memory. S3 takes 10,000 parts: files up to 80
+GB."""
 
 
 class Writer:

@@ -19,8 +19,8 @@ from tests.support.s3 import S3
 
 ROOT = Path(__file__).parents[2]
 GIGABYTE = 1_000_000_000
-S3_CLIENT_BYTES = 40_000_000
-"""What s3fs's client takes when it sends its first request, however small. The file's part comes on top."""
+BLOCKS_IN_S3FS = 5
+"""Of a file that is uploaded: s3fs's buffer, the part made of it, copies in the HTTP library below, and its client."""
 
 
 @pytest.fixture
@@ -79,9 +79,9 @@ def test_a_long_film_in_a_folder(film_host: str, count: int, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("film_host", [100_000_000], indirect=True)
 def test_long_films_in_an_object_store(film_host: str, s3: S3) -> None:
-    """The same holds for four uploads at once, besides what the client of the store takes."""
+    """There it is some blocks more, which are s3fs's own; it does not grow with the film either."""
     above = taken(film_host, "s3://store@bucket/films", 4, STORE_CONNECTION=s3.connection)
     sizes = [size for key, size in s3.objects().items() if key.endswith(".mp4")]
     assert sizes == [100_000_000] * 4
     print(f"{above / 1e6:.1f} MB for 4 at once")
-    assert above < 2 * BLOCK_BYTES * 4 + S3_CLIENT_BYTES
+    assert above < BLOCKS_IN_S3FS * BLOCK_BYTES * 4
