@@ -15,9 +15,9 @@ from airflow_provider_comet.api.file_errors import StorageError
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-BLOCK_BYTES = 8 * 1024 * 1024
-"""Of a part of an upload. s3fs, and what is below it, hold up to four in memory. S3 takes 10,000 parts: files up to 80
-GB."""
+BLOCK_BYTES = 5 * 1024 * 1024
+"""Of a part of an upload: s3fs, and what is below it, hold up to four in memory. S3 takes none that is smaller, and
+10,000 of them: files up to 52 GB."""
 
 
 class Writer:

@@ -19,7 +19,7 @@ from tests.support.s3 import S3
 
 ROOT = Path(__file__).parents[2]
 GIGABYTE = 1_000_000_000
-BLOCKS_IN_S3FS = 5
+BLOCKS_IN_S3FS = 4
 """Of a file that is uploaded: s3fs's buffer, the part made of it, copies in the HTTP library below, and its client."""
 
 
