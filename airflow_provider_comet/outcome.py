@@ -247,6 +247,14 @@ def from_event(event: object) -> dict[str, Any] | e.CometError | None:
     return e.CometError("the trigger's event can't be read; the next try looks again")
 
 
+def read_again(seen: Prediction | e.CometError, event: Mapping[str, Any]) -> Prediction | e.CometError:
+    """What a look of the worker says of a prediction that the event did not carry: late, if that was at the deadline
+    and it has not finished."""
+    if isinstance(seen, Prediction) and not seen.is_terminal and event.get("late"):
+        return e.PredictionTimeoutError(f"last status {seen.status!r}", prediction_id=seen.id)
+    return seen
+
+
 def from_list_event(event: object) -> dict[str, dict[str, Any] | e.CometError]:
     """Read what an event carries of many waits, by id; whatever it does not carry must be read again.
 

@@ -139,17 +139,24 @@ class CreatePredictionOperator(BaseOperator):
     def execute_complete(self, context: Context, event: Any = None) -> str:
         """Judge what the trigger saw, and hand it over."""
         submission = self._submission or self._new_submission(context)
-        ended = outcome.from_event(event)
-        seen = self.hook.get_prediction(event["prediction_id"]) if ended is None else ended
-        return self._conclude(context, submission, seen)
+        ended: Prediction | CometError | Mapping[str, Any] | None = outcome.from_event(event)
+        if ended is None:
+            prediction_id = event.get("prediction_id") or self._paid_id
+            if prediction_id is None:  # nothing came from the triggerer, and this Airflow keeps no record
+                raise PredictionTimeoutError("its id is in the log of the create")
+            ended = outcome.read_again(self.hook.get_prediction(prediction_id), event)
+        return self._conclude(context, submission, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        with self._errors_of_paid(submission), resumed():
+        with self._errors_of_paid(submission):
             submission.read()
             self._paid_id = submission.record.id if submission.record else None
-            return super().resume_execution(next_method, next_kwargs, context)
+            return resumed(
+                functools.partial(super().resume_execution, next_method, next_kwargs, context),
+                functools.partial(self.execute_complete, context),
+            )
 
     def on_kill(self) -> None:
         """Buy nothing from now on, and say what goes on. A signal handler: no request to Airflow may be made here."""

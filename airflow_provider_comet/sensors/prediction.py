@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError, PredictionListError
 from airflow_provider_comet.api.polling import LONGEST, Wait, Waits
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
@@ -167,14 +167,16 @@ class PredictionSensor(BaseSensorOperator):
         elif (known := outcome.from_event(event)) is not None:
             ended[given] = known
         for one, seen in self.hook.read(one for one in _distinct(given) if one not in ended).items():
-            is_late = isinstance(seen, Prediction) and not seen.is_terminal and event.get("late")
-            ended[one] = PredictionTimeoutError(f"last status {seen.status!r}") if is_late else seen
+            ended[one] = outcome.read_again(seen, event)
         return self._conclude(context, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
-        with self._as_airflow(context), resumed():
-            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        with self._as_airflow(context):
+            return resumed(
+                functools.partial(super(BaseSensorOperator, self).resume_execution, next_method, next_kwargs, context),
+                functools.partial(self.execute_complete, context),
+            )
 
     def on_kill(self) -> None:
         """Say what goes on. Called by a signal handler: no request to Airflow may be made here."""

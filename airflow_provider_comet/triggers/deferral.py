@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
-from airflow_provider_comet.api.errors import CometError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.polling import Wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 BACKSTOP_SECONDS = 300
 """How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
+BACKSTOP_EVENT: Final = {"status": "unknown", "late": 1, "ended": {}}
+"""What the trigger would have said at the deadline if it knew nothing: all is read again, and what runs on is late."""
 
 
 def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: bool = False) -> NoReturn:
@@ -47,12 +53,19 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: b
     )
 
 
-@contextlib.contextmanager
-def resumed() -> Iterator[None]:
-    """Raise what Airflow says of a wait that did not end by an event as an error of this package."""
+def resumed(go_on: Callable[[], T], execute_complete: Callable[[Any], T]) -> T:
+    """Come back from the triggerer, also from a wait that did not end by an event.
+
+    Airflow's own timeout comes when the triggerer was away. A prediction that has finished meanwhile is a result all
+    the same, so it is looked at, as at any deadline.
+
+    :param go_on: what Airflow does to resume the task.
+    :param execute_complete: takes the event that never came.
+    """
     try:
-        yield
-    except TaskDeferralTimeout:  # our own timeout should have come before: the triggerer was away
-        raise PredictionTimeoutError("Airflow's backstop ended the wait") from None
+        return go_on()
+    except TaskDeferralTimeout:
+        log.warning("Airflow's own timeout ended the deferral, no trigger: looking once more")
     except TaskDeferralError as error:
         raise CometError(f"the trigger failed: {error}") from None
+    return execute_complete(BACKSTOP_EVENT)

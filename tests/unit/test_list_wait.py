@@ -578,10 +578,24 @@ def test_execution_timeout_with_soft_fail(
         assert run_sensor(runner, task, clock).state == ("skipped" if soft_fail else "up_for_retry")
 
 
-def test_the_backstop_of_an_execution_timeout(runner: TaskRunner) -> None:
+def test_the_backstop_keeps_what_was_paid_for(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
+    """If the triggerer was away until Airflow's own timeout, what has finished is a result and the rest is late."""
+    good, slow = create(), create(status="processing")
+    outcome = runner.run(sensor([good, slow]), next_method="__fail__", next_kwargs={"error": "Trigger timeout"})
+    assert (outcome.state, kind(outcome)) == ("failed", "AirflowSensorTimeout")
+    assert "1 of 2" in outcome.message
+    assert f"Prediction {slow}: it was not finished when the timeout ended" in outcome.message
+    assert ids_of(outcome.xcoms["predictions"]) == [good, None]
+    comet.set_prediction(slow, status="succeeded")
+    outcome = runner.run(sensor([good, slow]), next_method="__fail__", next_kwargs={"error": "Trigger timeout"})
+    assert (outcome.state, ids_of(outcome.result)) == ("success", [good, slow])
+
+
+def test_the_backstop_of_an_execution_timeout(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
     """If the triggerer was away and Airflow's own timeout ended the deferral, it is the same kind of timeout."""
+    one = create(status="processing")
     for is_list in (False, True):
-        task = sensor(["abc"] if is_list else "abc", execution_timeout=dt.timedelta(seconds=60))
+        task = sensor([one] if is_list else one, execution_timeout=dt.timedelta(seconds=60))
         outcome = runner.run(task, next_method="__fail__", next_kwargs={"error": "Trigger timeout"})
         assert (outcome.state, kind(outcome)) == ("up_for_retry", "AirflowTaskTimeout")
 

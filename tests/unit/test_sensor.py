@@ -15,6 +15,8 @@ from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
 
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
+BACKSTOP = {"error": "Trigger timeout"}
+"""What Airflow resumes a task with if its own timeout ends a deferral."""
 KEYS = {
     *("id", "model", "version", "status", "files", "output", "error", "metrics"),
     *("created_at", "started_at", "completed_at", "data_removed"),
@@ -268,11 +270,37 @@ def test_failed_trigger_is_retried(runner: TaskRunner, soft_fail: bool) -> None:
 
 
 @pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
-def test_backstop_names_the_prediction(runner: TaskRunner, soft_fail: bool, state: str) -> None:
+def test_backstop_names_the_prediction(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], soft_fail: bool, state: str
+) -> None:
     """Also the timeout that Airflow itself ends a deferral by is a sensor's timeout with the prediction's id."""
-    outcome = runner.run(sensor(soft_fail=soft_fail), next_method="__fail__", next_kwargs={"error": "Trigger timeout"})
+    prediction = create(status="processing")
+    task = sensor(prediction, soft_fail=soft_fail)
+    outcome = runner.run(task, next_method="__fail__", next_kwargs=BACKSTOP)
     assert outcome.state == state
-    assert "Prediction abc: " in outcome.message
+    assert outcome.message.startswith(f"Prediction {prediction}: ")
+    assert "last status 'processing'" in outcome.message
+    assert looks(comet) == 1
+
+
+def test_backstop_looks_before_it_gives_up(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
+    """A prediction that finished while the triggerer was away is a result, or the failure that it is."""
+    good, bad = create(), create(status="failed", error="no such luck")
+    outcome = runner.run(sensor(good), next_method="__fail__", next_kwargs=BACKSTOP)
+    assert (outcome.state, outcome.result["id"], outcome.result["status"]) == ("success", good, "succeeded")
+    outcome = runner.run(sensor(bad), next_method="__fail__", next_kwargs=BACKSTOP)
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert "it failed: no such luck" in outcome.message
+
+
+def test_backstop_without_the_api_is_retried(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """If that look gets no answer, nobody knows whether there is a result: the next try looks again."""
+    prediction = create()
+    comet.fault(status=503, count=None)
+    outcome = runner.run(sensor(prediction), next_method="__fail__", next_kwargs=BACKSTOP)
+    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.ServerError)
 
 
 @pytest.mark.parametrize("when", ["at-once", "later"])

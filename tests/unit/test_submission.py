@@ -419,13 +419,25 @@ def test_execution_timeout_ends_the_wait(comet: Emulator, runner: TaskRunner, cl
 @pytest.mark.parametrize("next_kwargs", [{"error": "Trigger timeout"}, {"error": "gone", "traceback": ["x"]}])
 def test_a_wait_that_airflow_ended(comet: Emulator, runner: TaskRunner, next_kwargs: dict[str, Any]) -> None:
     """A trigger that was lost costs a try and no money."""
+    comet.next_outcome(status="processing")
     runner.run(waiting())
     made = runner.record()["id"]
     lost = runner.run(waiting(), next_kwargs=next_kwargs, next_method="__fail__")
     assert lost.state == ("failed" if "timeout" in next_kwargs["error"] else "up_for_retry")
     assert lost.message.startswith(f"Prediction {made}: ")
+    comet.set_prediction(made, status="succeeded")
     again = to_the_end(runner, waiting(), try_number=2)
     assert (again.result, comet.ledger()["accepted"]) == (made, 1)
+
+
+def test_a_result_that_came_while_the_triggerer_was_away(comet: Emulator, runner: TaskRunner) -> None:
+    """If Airflow's own timeout ends the deferral of a prediction that has finished, its result is handed over."""
+    runner.run(waiting())
+    made = runner.record()["id"]
+    outcome = runner.run(waiting(), next_kwargs={"error": "Trigger timeout"}, next_method="__fail__")
+    assert (outcome.state, outcome.result) == ("success", made)
+    assert outcome.xcoms["prediction"]["status"] == "succeeded"
+    assert (runner.record()["state"], comet.ledger()["accepted"]) == ("delivered", 1)
 
 
 def test_a_large_result_is_read_by_the_worker(comet: Emulator, runner: TaskRunner) -> None:
