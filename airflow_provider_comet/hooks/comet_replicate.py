@@ -129,11 +129,11 @@ class CometReplicateHook(BaseHook):
         :raises PredictionError: it failed, was canceled or aborted, has no output (any more), or the time is up.
         :raises CometError: it can't be read.
         """
-        offset = time.time() - time.monotonic()  # absolute times, but immune to a clock that is set meanwhile
-        started_at = time.time()
+        now = steady_clock()
+        started_at = now()
         wait = Wait(prediction_id, started_at, started_at + timeout, poke_interval)
         while True:
-            ended = self.look(wait, now=lambda: time.monotonic() + offset)
+            ended = self.look(wait, now)
             if isinstance(ended, CometError):
                 raise ended
             if not isinstance(ended, float):
@@ -141,7 +141,7 @@ class CometReplicateHook(BaseHook):
                 return ended
             time.sleep(ended)
 
-    def look(self, wait: Wait, now: Callable[[], float] = time.time) -> Prediction | CometError | float:
+    def look(self, wait: Wait, now: Callable[[], float]) -> Prediction | CometError | float:
         """Look once for a wait: how it ended, or seconds until the next look.
 
         :param now: the clock, read after the look.
@@ -156,13 +156,16 @@ class CometReplicateHook(BaseHook):
             self.log.log(*news)
         return wait.after(seen, now=moment, chance=random.random())
 
-    def look_at(self, waits: Waits) -> float | None:
+    def look_at(self, waits: Waits, now: Callable[[], float]) -> float | None:
         """Look at all predictions whose time has come, several at once: seconds until the next look, ``None`` if all
-        have ended."""
-        due = waits.due(time.time())
-        for wait, result in zip(due, self._at_once(self.look, due), strict=True):
+        have ended.
+
+        :param now: as for ``look``.
+        """
+        due = waits.due(now())
+        for wait, result in zip(due, self._at_once(lambda wait: self.look(wait, now), due), strict=True):
             waits.note(wait, result)
-        return waits.delay(time.time())
+        return waits.delay(now())
 
     def read(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
         """Return predictions as they are now, by id, or why they can't be read: several at once.
@@ -194,6 +197,12 @@ class CometReplicateHook(BaseHook):
             return True, f"The key works; it can see {self.client.count_models()} models."
         except CometError as error:
             return False, str(error)
+
+
+def steady_clock() -> Callable[[], float]:
+    """Return a clock that tells absolute times, but is immune to the machine's own being set from now on."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
 
 
 async def aget_config(conn_id: str) -> Config:

@@ -129,7 +129,7 @@ class CreatePredictionOperator(BaseOperator):
             now = time.time()
             deadline = min(now + self.timeout, context["ti"].start_date.timestamp() + self._execution_seconds)
             wait = Wait(prediction_id, now, deadline, self.poll_interval)
-            seen = self.hook.look(wait) if known else 0.0  # a new one has not finished yet
+            seen = self.hook.look(wait, time.time) if known else 0.0  # a new one has not finished yet
             if not isinstance(seen, float):
                 return self._conclude(context, submission, seen)
             if self.deferrable:

@@ -22,7 +22,7 @@ from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, PredictionListError
 from airflow_provider_comet.api.polling import LONGEST, Wait, Waits
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
+from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook, steady_clock
 from airflow_provider_comet.prediction_ids import given_ids
 from airflow_provider_comet.triggers.deferral import defer, resumed
 
@@ -141,6 +141,11 @@ class PredictionSensor(BaseSensorOperator):
         """The hook for ``conn_id``."""
         return CometReplicateHook(self.conn_id)
 
+    @functools.cached_property
+    def _now(self) -> Callable[[], float]:
+        """The clock of this attempt, from its first look on."""
+        return steady_clock()
+
     def execute(self, context: Context) -> Any:
         """Look on the worker for some seconds, and go on in the triggerer with what has not finished by then."""
         if not self.deferrable:
@@ -150,7 +155,7 @@ class PredictionSensor(BaseSensorOperator):
             waits = self._begin(context)
             if len(waits.pending) > LOOKED_AT_ON_WORKER:
                 defer(self, waits.pending, self.conn_id, is_list=True)
-            while (delay := self.hook.look_at(waits)) is not None:
+            while (delay := self.hook.look_at(waits, self._now)) is not None:
                 if time.monotonic() + delay > leaves_at:
                     defer(self, waits.pending, self.conn_id, is_list=isinstance(self._ids, list))
                 time.sleep(delay)
@@ -186,7 +191,7 @@ class PredictionSensor(BaseSensorOperator):
         """Look once, for the modes that hold a worker or come back to one."""
         with self._as_airflow(context):
             waits = self._begin(context)
-            delay = self.hook.look_at(waits)
+            delay = self.hook.look_at(waits, self._now)
             if delay is not None:
                 self._next_look_seconds = delay
                 return PokeReturnValue(is_done=False)
@@ -198,7 +203,7 @@ class PredictionSensor(BaseSensorOperator):
         if not (self.reschedule and self.adaptive and self._waits):
             return self._next_look_seconds
         # Each look costs a start of the task in this mode, so the adaptive schedule keeps to a minute.
-        remaining = max(0.0, self._waits.pending[0].deadline - time.time())
+        remaining = max(0.0, self._waits.pending[0].deadline - self._now())
         return min(max(LONGEST, self._next_look_seconds), remaining)
 
     def _begin(self, context: Context) -> Waits:

@@ -299,11 +299,13 @@ class _Patched:
 class Clock:
     """Time that passes only while somebody sleeps.
 
-    :param on_sleep: called with the seconds before each sleep, so that the world can change meanwhile.
+    :ivar on_sleep: called with the seconds before each sleep, so that the world can change meanwhile.
+    :ivar jump: how far the machine's clock has been set since.
     """
 
     def __init__(self) -> None:
         self.now = time.time()
+        self.jump = 0.0
         self.sleeps: list[float] = []
         self.on_sleep: Callable[[float], None] = lambda seconds: None
         self._sleepers: list[float] = []
@@ -311,13 +313,13 @@ class Clock:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.jump
 
     def monotonic(self) -> float:
         return self.now - 1_000_000_000.0
 
     def utcnow(self) -> dt.datetime:
-        return dt.datetime.fromtimestamp(self.now, dt.UTC)
+        return dt.datetime.fromtimestamp(self.time(), dt.UTC)
 
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
@@ -380,7 +382,6 @@ class Clock:
             monkeypatch.setattr(module, "asyncio", _Patched(asyncio, get_running_loop=self._loop, sleep=self.asleep))
         monkeypatch.setattr(AsyncCometClient, "look", self._counted(AsyncCometClient.look))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.
-        monkeypatch.setattr(hook.CometReplicateHook.look, "__defaults__", (self.time,))
         defaults = CometClient.__init__.__kwdefaults__ or {}
         monkeypatch.setitem(defaults, "sleep", self.sleep)
         monkeypatch.setitem(defaults, "clock", self.monotonic)

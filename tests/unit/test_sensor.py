@@ -439,6 +439,26 @@ def test_timeout_is_kept(
     assert e.PredictionTimeoutError.next_step in outcome.message
 
 
+@pytest.mark.parametrize("jump", [-86_400.0, -100.0, 3600.0])
+@pytest.mark.parametrize("where", ["poke", "on the worker before it defers"])
+def test_a_clock_that_is_set_changes_nothing(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], jump: float, where: str
+) -> None:
+    """The machine's clock is set while a worker waits: it looks as before and ends at its deadline."""
+    prediction = create(status="processing")
+
+    def set_clock(seconds: float) -> None:
+        clock.jump = jump if len(clock.sleeps) > 3 else 0.0
+
+    clock.on_sleep = set_clock
+    options: dict[str, Any] = {"deferrable": False} if where == "poke" else {"defer_after": 3600}
+    outcome = runner.run(sensor(prediction, timeout=300, poke_interval=20, **options))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowSensorTimeout")
+    assert outcome.message.startswith(f"Prediction {prediction}: ")
+    assert sum(clock.sleeps) == pytest.approx(300, abs=1)
+    assert all(17.9 <= seconds <= 22.1 for seconds in clock.sleeps[:-1])
+
+
 @EACH_MODE
 def test_looks_before_the_clock(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str
