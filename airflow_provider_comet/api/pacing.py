@@ -37,10 +37,14 @@ class Pace:
         grown = self.per_second * max(0.0, now - self._grows_from) / RECOVERY
         return min(self.per_second, self._reduced_to + grown)
 
-    def turn(self, now: float) -> float:
-        """Take the next turn: when it is. If ``pauses`` has changed by then it is void: another one is to be taken."""
+    def turn(self, now: float, latest: float = float("inf")) -> float:
+        """Take the next turn: when it is. If ``pauses`` has changed by then it is void: another one is to be taken.
+
+        :param latest: a turn after that is of no use, so it is not taken: others would wait for nobody.
+        """
         at = max(now, self._next, self.paused_until)
-        self._next = at + 1 / self.rate(at)
+        if at <= latest:
+            self._next = at + 1 / self.rate(at)
         return at
 
     def pause(self, now: float, until: float) -> None:

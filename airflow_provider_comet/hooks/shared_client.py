@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakKeyDictionary
 
 from airflow_provider_comet import metrics
@@ -121,11 +121,13 @@ class SharedClient:
     async def _ask(self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float) -> Prediction:
         if self._refusal is not None:
             self._tell_refusal(prediction_id, tell)
+        if self._pace.paused_until > give_up_at:  # those who wait for the end of the pause may hold all places
+            self._give_up(prediction_id, tell)
         await self._slots.acquire()
         place = _Place(self._slots)
         try:
             sent = now = _now()
-            if (at := self._pace.turn(now)) > now:
+            if (at := self._pace.turn(now, give_up_at)) > now:
                 sent = await self._turn(at, prediction_id, tell, give_up_at)
             if self._client is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
@@ -162,13 +164,16 @@ class SharedClient:
         """Sleep until this turn, and take another one if a pause has begun meanwhile; return when it is."""
         while True:
             pauses = self._pace.pauses
-            refusal = self._tell_refusal(prediction_id, tell)
             if at > give_up_at:
-                raise refusal or RateLimitedError("no look has its turn before the deadline")
+                self._give_up(prediction_id, tell)
+            self._tell_refusal(prediction_id, tell)
             await asyncio.sleep(at - _now())
             if self._pace.pauses == pauses:
                 return at
-            at = self._pace.turn(_now())
+            at = self._pace.turn(_now(), give_up_at)
+
+    def _give_up(self, prediction_id: object, tell: Callable[[CometError], None]) -> NoReturn:
+        raise self._tell_refusal(prediction_id, tell) or RateLimitedError("no look has its turn before the deadline")
 
     def _tell_refusal(self, prediction_id: object, tell: Callable[[CometError], None]) -> CometError | None:
         """Tell a wait that another one's look was refused, and that all pause."""

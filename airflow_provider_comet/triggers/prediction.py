@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 """Stored with every waiting task: it never moves."""
-LAST_LOOK_SECONDS = 240
-"""How long after the deadline the last look may have its turn: a pause may hold it."""
+LAST_LOOK_SECONDS = 200
+"""How long after the deadline the last look may have its turn: a pause may hold it. With the time that its answer may
+take, this is less than ``deferral.BACKSTOP_SECONDS``."""
 
 
 class PredictionTrigger(BaseTrigger):

@@ -548,6 +548,30 @@ def test_turns_from_before_a_429_are_void(comet: Emulator, create: Callable[...,
     assert most_in([moment for moment in world.at() if moment > refused], 1.0) <= 29
 
 
+def test_waits_without_a_turn_before_their_deadline_hold_nobody_back(
+    comet: Emulator, create: Callable[..., str], world: World
+) -> None:
+    """A pause that outlasts a thousand waits: they end at their deadlines without a turn, and a wait that has time
+    looks as soon as the pause is over."""
+    ids = many(create, comet, 1000)
+    patient = create()
+
+    async def main() -> tuple[Any, float]:
+        tasks = [asyncio.create_task(event(trigger(one, 600, poke_interval=30))) for one in ids]
+        await asyncio.sleep(40)
+        comet.fault(method="GET", status=429, headers={"Retry-After": "3600"}, count=1)
+        await asyncio.sleep(60)
+        waiting = asyncio.create_task(event(trigger(patient, 7200)))
+        assert {(await task)["error"]["type"] for task in tasks} == {"PredictionTimeoutError"}
+        assert now() <= 600 + 240
+        return await waiting, now()
+
+    ended, moment = world.run(main)
+    assert ended["status"] == "succeeded"
+    (refused,) = world.at("RateLimitedError")
+    assert refused + 3600 <= moment <= refused + 3600 * 1.1 + 2
+
+
 def test_many_429s_of_one_moment_halve_once(comet: Emulator, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty answers to looks that were under way together are one piece of news: the rate is half, not a millionth."""
     from airflow_provider_comet.async_client import AsyncCometClient

@@ -52,6 +52,16 @@ def test_turns_are_evenly_spread() -> None:
     assert all(later - earlier == pytest.approx(0.02) for earlier, later in itertools.pairwise(turns))
 
 
+def test_a_turn_that_comes_too_late_is_not_taken() -> None:
+    """Who can't use its turn leaves the queue as it was: nobody waits for it."""
+    pace = Pace(2)
+    assert [pace.turn(0.0, latest=0.5) for _ in range(5)] == [0.0, 0.5, 1.0, 1.0, 1.0]
+    assert pace.turn(0.0) == 1.0
+    pace.pause(0.0, until=100.0)
+    assert [pace.turn(0.0, latest=99.0) for _ in range(5)] == [100.0] * 5
+    assert pace.turn(0.0) == 100.0
+
+
 def test_idle_time_is_not_saved_up() -> None:
     """After an hour of silence the cap is what it was: no burst makes up for it."""
     pace = Pace(10)
