@@ -36,6 +36,7 @@ class Config:
     :param max_polls_per_second: looks that one process sends over this connection, at most.
     :param output_hosts: where files of outputs may be fetched from, besides redirects among these: host names, or
         ``*.example.com`` for all below; text with commas, or a list. Empty: from any public host.
+    :param is_from_environment: key and URL are those of the process's environment, not of an Airflow connection.
     :raises ConfigurationError: for a value that can't be used.
     """
 
@@ -45,6 +46,7 @@ class Config:
     read_timeout: float = DEFAULT_READ_TIMEOUT
     max_polls_per_second: float = DEFAULT_MAX_POLLS_PER_SECOND
     output_hosts: tuple[str, ...] = ()
+    is_from_environment: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _clean_key(self.api_key))

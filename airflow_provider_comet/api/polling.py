@@ -20,7 +20,8 @@ LONGEST = 60.0
 JITTER = 0.1
 
 NOT_FOUND_GRACE = 60.0
-"""A new id may be unknown for a moment (CometAPI's Runway pages: "wait a few seconds and poll again")."""
+"""A new id may be unknown for a moment (CometAPI's Runway pages: "wait a few seconds and poll again"), and one that was
+seen is not unknown because of a single answer: the time counts from its create or the last look that saw it."""
 
 HEARTBEAT = 300.0
 """How often a wait without news says that it is alive."""
@@ -86,6 +87,7 @@ class Wait:
     _said_at: float = field(default=0.0, init=False)
     _looks: int = field(default=0, init=False)
     _is_aged: bool = field(default=False, init=False)
+    _known_at: float = field(default=float("-inf"), init=False)
 
     def first_delay(self, now: float, chance: float) -> float:
         """Seconds until the first look of whoever takes this wait over.
@@ -116,8 +118,9 @@ class Wait:
                 return look
             if not self._is_aged and (known := look.age) is not None:
                 self._is_aged, self.started_at = True, min(self.started_at, now - known)
+            self._known_at = now
             last_seen, retry_after = f"last status {look.status!r}", None
-        elif look.retryable or (isinstance(look, PredictionNotFoundError) and now - self.started_at < NOT_FOUND_GRACE):
+        elif look.retryable or (isinstance(look, PredictionNotFoundError) and self._may_be_known(now)):
             last_seen, retry_after = f"last look: {look.summary}. {look.detail}", look.retry_after
         else:
             return look
@@ -135,6 +138,9 @@ class Wait:
         delay = min(delay, remaining)
         self.looked_at, self.due = now, now + delay
         return delay
+
+    def _may_be_known(self, now: float) -> bool:
+        return now - max(self.started_at, self._known_at) < NOT_FOUND_GRACE
 
     def news(self, look: Prediction | CometError, now: float) -> tuple[int, str] | None:
         """Log level and words for what changed since the last look, or a sign of life every few minutes."""

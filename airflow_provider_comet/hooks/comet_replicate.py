@@ -35,6 +35,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEFAULT_CONN_ID = "cometapi_default"
+LOOKUP_SECONDS = 30.0
+"""How long a triggerer may take to look a connection up."""
 
 
 class CometReplicateHook(BaseHook):
@@ -208,17 +210,23 @@ def steady_clock() -> Callable[[], float]:
 async def aget_config(conn_id: str) -> Config:
     """Return the settings of a connection, without blocking the event loop of a triggerer.
 
-    :raises ConfigurationError: as ``CometReplicateHook.config``.
+    :raises ConfigurationError: as ``CometReplicateHook.config``, and for whatever else keeps Airflow from giving it.
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
     try:
-        connection = await get_async_connection(conn_id)
+        async with asyncio.timeout(LOOKUP_SECONDS):
+            connection = await get_async_connection(conn_id)
+            extra = await get_async_extra_dejson(connection)
     except AirflowNotFoundException:
         config = _config_from_environment(conn_id)
         await _amask_secret(config.api_key)
         return config
-    return _config_from_connection(conn_id, connection, await get_async_extra_dejson(connection))
+    except TimeoutError:
+        raise ConfigurationError(f"connection {conn_id!r}: Airflow gave no answer in {LOOKUP_SECONDS:g} s") from None
+    except Exception as error:  # a secrets backend may raise anything, and must not end the waits that go on without
+        raise ConfigurationError(f"connection {conn_id!r} can't be read: {type(error).__name__}: {error}") from error
+    return _config_from_connection(conn_id, connection, extra)
 
 
 async def _amask_secret(secret: str) -> None:
@@ -230,11 +238,14 @@ async def _amask_secret(secret: str) -> None:
         await amask_secret(secret)
 
 
-def _config_from_connection(conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> Config:
+def _config_from_connection(conn_id: str, connection: Connection, extra: object) -> Config:
     if connection.conn_type != CometReplicateHook.conn_type:
         raise ConfigurationError(
             f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CometReplicateHook.conn_type!r}"
         )
+    if not isinstance(extra, Mapping):
+        got = type(extra).__name__
+        raise ConfigurationError(f"connection {conn_id!r}: its extra must be a JSON object, not a {got}")
     host = connection.host or DEFAULT_BASE_URL
     extras = {name: extra[name] for name in EXTRAS if extra.get(name) not in (None, "")}
     try:
@@ -257,7 +268,8 @@ def _config_from_environment(conn_id: str) -> Config:
             + (" (or set COMETAPI_KEY)" if conn_id == DEFAULT_CONN_ID else "")
         )
     _say_once("Connection %r does not exist: using COMETAPI_KEY and COMETAPI_BASE_URL instead", conn_id)
-    return Config(api_key=key, base_url=os.environ.get("COMETAPI_BASE_URL", "").strip() or DEFAULT_BASE_URL)
+    url = os.environ.get("COMETAPI_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    return Config(api_key=key, base_url=url, is_from_environment=True)
 
 
 @functools.cache

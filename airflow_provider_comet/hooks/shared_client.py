@@ -15,6 +15,7 @@ from airflow_provider_comet.api.config import DEFAULT_MAX_POLLS_PER_SECOND
 from airflow_provider_comet.api.errors import (
     AuthenticationError,
     CometError,
+    ConfigurationError,
     PermissionDeniedError,
     PredictionNotFoundError,
     RateLimitedError,
@@ -210,15 +211,20 @@ class SharedClient:
 
     async def _open_new(self) -> None:
         config = await aget_config(self.conn_id)
-        if self._client is None or self._client.config != config:
+        known = self._client and self._client.config
+        if known and config.is_from_environment and not known.is_from_environment:
+            # Airflow also calls a connection missing while its secrets backend is away: that is no reason to go on
+            # with another account.
+            raise ConfigurationError("it does not exist any more; what was read before is used, not COMETAPI_KEY")
+        if known != config:
             from airflow_provider_comet.async_client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
 
             client = AsyncCometClient(config)
             await client.open()
             before, self._client = self._client, client
+            self._pace.per_second = config.max_polls_per_second
             if before is not None:
                 await before.retire()
-            self._pace.per_second = config.max_polls_per_second
 
 
 class _Place:

@@ -50,6 +50,33 @@ def test_connection_with_all_fields(read: Read, connection: Callable[..., None])
 
 
 @READERS
+def test_an_extra_that_is_no_object(read: Read, connection: Callable[..., None]) -> None:
+    """JSON of another kind in the extra is told in words."""
+    connection(extra="[1, 2]")
+    with pytest.raises(e.ConfigurationError, match="'cometapi_default': its extra must be a JSON object, not a list"):
+        read("cometapi_default")
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["raises", "gives no answer"])
+def test_a_lookup_that_fails_in_the_triggerer(monkeypatch: pytest.MonkeyPatch, is_silent: bool) -> None:
+    """Whatever keeps Airflow from giving a connection is this package's error, which other waits outlast."""
+    from airflow.providers.common.compat import connection as compat
+
+    from airflow_provider_comet.hooks import comet_replicate
+
+    async def look_up(conn_id: str) -> Any:
+        if is_silent:
+            await asyncio.sleep(3600)
+        raise PermissionError("the vault is sealed")
+
+    monkeypatch.setattr(compat, "get_async_connection", look_up)
+    monkeypatch.setattr(comet_replicate, "LOOKUP_SECONDS", 0.01)
+    words = "Airflow gave no answer in 0.01 s" if is_silent else "can't be read: PermissionError: the vault is sealed"
+    with pytest.raises(e.ConfigurationError, match=f"connection 'mine'.* ?{words}"):
+        asynchronous("mine")
+
+
+@READERS
 def test_connection_with_a_key_only(read: Read, connection: Callable[..., None]) -> None:
     """Everything but the key has a default."""
     connection("other", extra={"connect_timeout": None, "read_timeout": ""})
@@ -125,9 +152,9 @@ def test_environment_serves_where_the_default_connection_is_missing(
 ) -> None:
     """Key and URL come from the environment together, cleaned of what copying adds."""
     monkeypatch.setenv("COMETAPI_KEY", f" {KEY}\n")
-    assert read("cometapi_default") == Config(KEY)
+    assert read("cometapi_default") == Config(KEY, is_from_environment=True)
     monkeypatch.setenv("COMETAPI_BASE_URL", "https://gateway.example/v1 ")
-    assert read("cometapi_default") == Config(KEY, "https://gateway.example")
+    assert read("cometapi_default") == Config(KEY, "https://gateway.example", is_from_environment=True)
 
 
 @READERS

@@ -891,6 +891,90 @@ def test_a_connection_that_disappears_while_the_key_is_refused(
     assert world.run(main)["status"] == "succeeded"
 
 
+@pytest.mark.parametrize("trouble", ["the backend fails", "the extra is a list"])
+def test_a_connection_that_cannot_be_read_while_the_key_is_refused(
+    comet: Emulator,
+    create: Callable[..., str],
+    world: World,
+    connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tidy: Any,
+    trouble: str,
+) -> None:
+    """Whatever a secrets backend raises, or somebody writes into the connection, ends no wait that goes on."""
+    from airflow.providers.common.compat import connection as compat
+
+    one = create()
+    given = compat.get_async_connection
+
+    async def denied(conn_id: str) -> Any:
+        raise PermissionError("the vault is sealed")
+
+    async def main() -> Any:
+        wait = asyncio.create_task(event(trigger(one, looked_at=world.time(), poke_interval=20)))
+        await asyncio.sleep(5)
+        replace_key(comet)
+        if trouble == "the backend fails":
+            monkeypatch.setattr(compat, "get_async_connection", denied)
+        else:
+            connection(host=comet.base_url, password=NEW_KEY, extra="[1, 2]")
+        await asyncio.sleep(150)
+        assert len(world.lookups) >= 3
+        monkeypatch.setattr(compat, "get_async_connection", given)
+        connection(host=comet.base_url, password=NEW_KEY)
+        begun = asyncio.create_task(event(trigger(one)))
+        return [await wait, await begun]
+
+    assert [one["status"] for one in world.run(main)] == ["succeeded"] * 2
+
+
+def test_the_environments_key_replaces_no_connection(
+    comet: Emulator, create: Callable[..., str], world: World, monkeypatch: pytest.MonkeyPatch, tidy: Any
+) -> None:
+    """A connection that Airflow calls missing for a while (its secrets backend is away) does not become the account
+    that `COMETAPI_KEY` belongs to."""
+    ids = many(create, comet, 2)
+    monkeypatch.setenv("COMETAPI_KEY", "sk-another-account")
+    monkeypatch.setenv("COMETAPI_BASE_URL", comet.base_url)
+
+    async def main() -> list[Any]:
+        first = asyncio.create_task(event(trigger(ids[0], 700)))
+        await asyncio.sleep(310)
+        monkeypatch.delenv("AIRFLOW_CONN_COMETAPI_DEFAULT")
+        second = asyncio.create_task(event(trigger(ids[1], 100)))
+        return [await first, await second]
+
+    assert {one["error"]["type"] for one in world.run(main)} == {"PredictionTimeoutError"}
+    assert (len(world.lookups), world.opened) == (2, 1)
+    assert {what for _, _, what in world.sent} == {"ok"}
+
+
+def test_a_connection_replaces_the_environments_key(
+    comet: Emulator,
+    create: Callable[..., str],
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    connection: Callable[..., None],
+    tidy: Any,
+) -> None:
+    """The other way round it is what somebody wants who has made the connection."""
+    ids = many(create, comet, 2)
+    monkeypatch.setenv("COMETAPI_KEY", KEY)
+    monkeypatch.setenv("COMETAPI_BASE_URL", comet.base_url)
+    monkeypatch.delenv("AIRFLOW_CONN_COMETAPI_DEFAULT")
+
+    async def main() -> list[Any]:
+        first = asyncio.create_task(event(trigger(ids[0], 700)))
+        await asyncio.sleep(310)
+        replace_key(comet)
+        connection(host=comet.base_url, password=NEW_KEY)
+        second = asyncio.create_task(event(trigger(ids[1], 100)))
+        return [await first, await second]
+
+    assert {one["error"]["type"] for one in world.run(main)} == {"PredictionTimeoutError"}
+    assert (world.opened, world.open) == (2, 0)
+
+
 def test_a_bug_in_a_list_is_told_in_words(comet: Emulator, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error of one of many waits is named in the event, as it is for a single one."""
     from airflow_provider_comet.async_client import AsyncCometClient

@@ -134,6 +134,17 @@ def test_a_new_id_may_be_unknown_for_a_minute(age: float, ends: bool) -> None:
     assert isinstance(ended, float) is not ends
 
 
+def test_a_prediction_that_was_seen_is_not_unknown() -> None:
+    """A stray "not found" about a prediction that was seen running, at any age, is waited out for a minute."""
+    waiting = wait()
+    look = e.PredictionNotFoundError(status=404)
+    assert isinstance(waiting.after(RUNNING[0], now=2000, chance=0.5), float)
+    assert isinstance(waiting.after(look, now=2059.9, chance=0.5), float)
+    assert isinstance(waiting.after(RUNNING[0], now=2070, chance=0.5), float)
+    assert isinstance(waiting.after(look, now=2129.9, chance=0.5), float)
+    assert waiting.after(look, now=2130, chance=0.5) is look
+
+
 def test_a_rate_limits_hint_decides_about_the_next_look() -> None:
     """After a 429 the next look comes no sooner than the server asked, but not after the deadline."""
     look = e.RateLimitedError(status=429, retry_after=100)
