@@ -13,11 +13,12 @@ from benchmarks.ways import TITLES
 
 ORDER = ("comet", "shared_session", "http_sensor", "threads", "raw_socket")
 BASE = "shared_session"
-WAITS = 500
-LOOKS = 6
+WAITS = 200
+LOOKS = 24
+"""What a wait of a minute takes by our own schedule: the cost of a wait's beginning and end is spread over as many."""
 INTERVAL = 0.5
 """Seconds between two looks of one wait: the shortest that our triggers allow."""
-ROUNDS = 5
+ROUNDS = 3
 NOTES = [
     f"{WAITS:,} waits in one event loop look {LOOKS} times each, every {INTERVAL:g} s, at one server in a process of "
     "its own. The ways take turns, one round after the other, each in a process that lives through all rounds, has "

@@ -92,5 +92,7 @@ def test_triggerers_die(airflow_and_emulator: tuple[Standalone, Emulator]) -> No
     tries = run.finish()
     lost = sum(one - 1 for one in tries.values())
     print(f"{WAITS} waits outlived three triggerers; Airflow lost {lost} attempts")
-    for one in run.takeovers:  # together they want to look twice as often as they may
+    # Together they want to look twice as often as they may. Not even a half more gets through, where that much is
+    # allowed for the clock of the API: while Airflow's processes start, it notes up to two seconds' looks at once.
+    for one in run.takeovers:
         assert one.busiest <= one.triggerers * CAP * 1.5, one
