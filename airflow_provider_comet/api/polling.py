@@ -10,7 +10,14 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import (
+    AuthenticationError,
+    CometError,
+    PermissionDeniedError,
+    PredictionNotFoundError,
+    PredictionTimeoutError,
+    RateLimitedError,
+)
 from airflow_provider_comet.api.prediction import Prediction
 
 FIRST_LOOK_AGE = 1.0
@@ -75,6 +82,8 @@ class Wait:
     :param deadline: when to stop, after one more look.
     :param poke_interval: fixed seconds between looks; ``None``: adaptive.
     :param looked_at: when somebody else looked last, before this wait was taken over.
+    :param not_before: until when the server asked for no look.
+    :ivar is_limited: whether the last look was one too many (429), which counts for all looks with this key.
     """
 
     prediction_id: str
@@ -82,6 +91,8 @@ class Wait:
     deadline: float
     poke_interval: float | None = None
     looked_at: float | None = None
+    not_before: float | None = None
+    is_limited: bool = field(default=False, init=False)
     due: float = field(default=0.0, init=False)
     _seen: str = field(default="", init=False)
     _said_at: float = field(default=0.0, init=False)
@@ -96,15 +107,15 @@ class Wait:
         one interval: thousands of waits start together then. Past the deadline there is no reason to wait any more.
         """
         age = now - self.started_at
-        if now >= self.deadline or (self.looked_at is None and age < FIRST_LOOK_AGE):
-            return 0.0
         usual = {"poke_interval": self.poke_interval, "retry_after": None}
-        delay = -1.0
+        delay = 0.0 if self.looked_at is None and age < FIRST_LOOK_AGE else -1.0
         if self.looked_at is not None:
             delay = self.looked_at + next_look(self.looked_at - self.started_at, **usual, chance=chance) - now
         if delay < 0:
             delay = chance * next_look(age, **usual, chance=0.5)
-        return min(delay, self.deadline - now)
+        if self.not_before is not None:
+            delay = max(delay, self.not_before - now)
+        return max(0.0, min(delay, self.deadline - now))
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:
         """Judge one look: the finished prediction, the error that ends the wait, or seconds until the next look.
@@ -137,7 +148,14 @@ class Wait:
         delay = next_look(age, poke_interval=self.poke_interval, retry_after=retry_after, chance=chance)
         delay = min(delay, remaining)
         self.looked_at, self.due = now, now + delay
+        self.is_limited = isinstance(look, RateLimitedError)
+        self.not_before = self.due if retry_after or self.is_limited else None
         return delay
+
+    def hold(self, until: float) -> None:
+        """Do not look before that, because another look was one too many; but at the deadline."""
+        self.not_before = max(until, self.not_before or until)
+        self.due = max(self.due, min(until, self.deadline))
 
     def _may_be_known(self, now: float) -> bool:
         return now - max(self.started_at, self._known_at) < NOT_FOUND_GRACE
@@ -164,13 +182,14 @@ class Wait:
 
 
 class Waits:
-    """The waits of one task as one: who is due, and how the others ended.
+    """The waits of one task on a worker as one: who is due, and how the others ended.
 
     :param waits: one for each prediction.
     """
 
     def __init__(self, waits: Iterable[Wait]) -> None:
         self._pending = {wait.prediction_id: wait for wait in waits}
+        self._refused: dict[str, Wait] = {}
         self.ended: dict[str, Prediction | CometError] = {}
 
     @property
@@ -183,10 +202,25 @@ class Waits:
         return [wait for wait in self._pending.values() if wait.due <= now]
 
     def note(self, wait: Wait, result: Prediction | CometError | float) -> None:
-        """Take what ``Wait.after`` said."""
-        if not isinstance(result, float):
-            self.ended[wait.prediction_id] = result
-            del self._pending[wait.prediction_id]
+        """Take what ``Wait.after`` said. A look that was one too many speaks for all."""
+        if isinstance(result, float):
+            if wait.is_limited:
+                for one in self._pending.values():
+                    one.hold(wait.due)
+            return
+        self.ended[wait.prediction_id] = result
+        del self._pending[wait.prediction_id]
+        if isinstance(result, (AuthenticationError, PermissionDeniedError)):
+            self._refused[wait.prediction_id] = wait
+
+    def reopen(self) -> bool:
+        """Let those go on that ended because the key was refused, for one who can wait until it is replaced; whether
+        there are any."""
+        refused, self._refused = self._refused, {}
+        for prediction_id, wait in refused.items():
+            del self.ended[prediction_id]
+            self._pending[prediction_id] = wait
+        return bool(refused)
 
     def delay(self, now: float) -> float | None:
         """Seconds until the next look; ``None``: all have ended."""

@@ -48,9 +48,10 @@ class SharedClient:
 
     :param conn_id: the Airflow connection. A triggerer looks up some 39 a second, one after the other: so it is read
         once, not for each wait.
+    :param pace: what the looks over this connection keep to. It outlives the client, as a pause outlives its last user.
     """
 
-    def __init__(self, conn_id: str) -> None:
+    def __init__(self, conn_id: str, pace: Pace) -> None:
         self.conn_id = conn_id
         self.users = 0
         self._client: AsyncCometClient | None = None
@@ -58,7 +59,7 @@ class SharedClient:
         self._read_at = float("-inf")
         self._failure: CometError | None = None
         self._failed_at = float("-inf")
-        self._pace = Pace(DEFAULT_MAX_POLLS_PER_SECOND)
+        self._pace = pace
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._slow = Overdue(SLOW_SECONDS)
         self._answered_at = float("-inf")
@@ -242,6 +243,7 @@ class _Place:
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pace]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
@@ -250,8 +252,11 @@ async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
 
     :raises ConfigurationError: the connection can't be used.
     """
-    clients = _shared.setdefault(asyncio.get_running_loop(), {})
-    client = clients.setdefault(conn_id, SharedClient(conn_id))
+    loop = asyncio.get_running_loop()
+    clients = _shared.setdefault(loop, {})
+    if (client := clients.get(conn_id)) is None:
+        pace = _paces.setdefault(loop, {}).setdefault(conn_id, Pace(DEFAULT_MAX_POLLS_PER_SECOND))
+        client = clients[conn_id] = SharedClient(conn_id, pace)
     client.users += 1
     try:
         await client.open()

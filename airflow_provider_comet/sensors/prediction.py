@@ -155,11 +155,14 @@ class PredictionSensor(BaseSensorOperator):
             waits = self._begin(context)
             if len(waits.pending) > LOOKED_AT_ON_WORKER:
                 defer(self, waits.pending, self.conn_id, is_list=True)
-            while (delay := self.hook.look_at(waits, self._now)) is not None:
-                if time.monotonic() + delay > leaves_at:
+            while True:
+                delay = self.hook.look_at(waits, self._now)
+                # A trigger outlasts a key that is being replaced.
+                if waits.reopen() or (delay is not None and time.monotonic() + delay > leaves_at):
                     defer(self, waits.pending, self.conn_id, is_list=isinstance(self._ids, list))
+                if delay is None:
+                    return self._conclude(context, waits.ended)
                 time.sleep(delay)
-            return self._conclude(context, waits.ended)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""

@@ -47,6 +47,7 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: b
             first.deadline,
             first.poke_interval,
             first.looked_at,
+            not_before=min(wait.not_before or 0.0 for wait in waits) or None,
         ),
         method_name="execute_complete",
         timeout=timedelta(seconds=max(0.0, first.deadline - time.time()) + BACKSTOP_SECONDS),

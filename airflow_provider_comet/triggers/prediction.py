@@ -39,8 +39,10 @@ class PredictionTrigger(BaseTrigger):
     :param deadline: when to stop, in seconds since 1970, after one more look; default: an hour after ``started_at``.
     :param poke_interval: seconds between looks; default: growing with the prediction's age.
     :param looked_at: when the worker looked last, in seconds since 1970: the first look here comes an interval later.
+    :param not_before: until when the server asked the worker for no look, in seconds since 1970.
     :param source: of a wait that starts here (``triggers/start.py``): the task and key of the XCom that holds the id.
     :param margin: of such a wait: its deadline is so many seconds before Airflow's own timeout.
+    :param limit: of such a wait: it began so many seconds before that.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class PredictionTrigger(BaseTrigger):
         deadline: float | None = None,
         poke_interval: float | None = None,
         looked_at: float | None = None,
+        not_before: float | None = None,
         source: Mapping[str, str] | None = None,
         margin: float | None = None,
+        limit: float | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -62,12 +66,14 @@ class PredictionTrigger(BaseTrigger):
         self.deadline = self.started_at + 3600 if deadline is None else deadline
         self.poke_interval = poke_interval
         self.looked_at = looked_at
+        self.not_before = not_before
         self.source = source
         self.margin = margin
+        self.limit = limit
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
-        start = {"source": self.source, "margin": self.margin}
+        rare = {"not_before": self.not_before, "source": self.source, "margin": self.margin, "limit": self.limit}
         return (
             PATH,
             {
@@ -77,7 +83,7 @@ class PredictionTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
                 "looked_at": self.looked_at,
-                **{name: value for name, value in start.items() if value is not None},
+                **{name: value for name, value in rare.items() if value is not None},
             },
         )
 
@@ -105,6 +111,8 @@ class PredictionTrigger(BaseTrigger):
         timeout_after = getattr(self, "timeout_after", None)
         if self.margin is not None and timeout_after is not None:
             self.deadline = timeout_after.timestamp() - self.margin
+            if self.limit is not None:  # it began then, however often a triggerer has started it since
+                self.started_at = timeout_after.timestamp() - self.limit
         if self.source is not None and self.prediction_id is None and self.task_instance is not None:
             from airflow.sdk.execution_time.xcom import XCom
 
@@ -127,7 +135,9 @@ class PredictionTrigger(BaseTrigger):
     async def _wait_for(self, client: SharedClient, prediction_id: str | None) -> Prediction | CometError:
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
-        wait = Wait(str(prediction_id), self.started_at, self.deadline, self.poke_interval, self.looked_at)
+        wait = Wait(
+            str(prediction_id), self.started_at, self.deadline, self.poke_interval, self.looked_at, self.not_before
+        )
         give_up_at = max(wait.deadline - offset, loop.time()) + LAST_LOOK_SECONDS
 
         def tell(look: Prediction | CometError) -> None:

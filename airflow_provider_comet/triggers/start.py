@@ -11,9 +11,6 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 from airflow_provider_comet.triggers.deferral import BACKSTOP_SECONDS
 from airflow_provider_comet.triggers.prediction import PATH
 
-LAST_LOOK_MARGIN_SECONDS = 10.0
-"""How long before an ``execution_timeout`` the wait ends by itself: at the timeout Airflow kills the trigger."""
-
 
 def start_trigger_args(
     prediction_id: Any,
@@ -35,11 +32,13 @@ def start_trigger_args(
         raise ValueError(
             "start_from_trigger does not go with [triggerer] queues_enabled: such a trigger would have no queue"
         )
+    # Airflow's own timeout. That of an execution_timeout may come amid the last look, which the worker then repeats.
     limit = min(timeout + BACKSTOP_SECONDS, execution_timeout.total_seconds() if execution_timeout else float("inf"))
     kwargs = {
         "conn_id": conn_id,
         "poke_interval": poke_interval,
-        "margin": max(limit - timeout, LAST_LOOK_MARGIN_SECONDS),
+        "margin": max(limit - timeout, 0.0),
+        "limit": limit,
         **_source(prediction_id),
     }
     return StartTriggerArgs(

@@ -832,6 +832,18 @@ def test_a_retired_client_without_looks_closes_at_once(emulator: Emulator) -> No
     asyncio.run(main())
 
 
+def test_two_thousand_connections_at_most(emulator: Emulator) -> None:
+    """The asynchronous client's pool holds as many connections as looks may be on their way, slow ones included."""
+
+    async def main() -> int:
+        async with AsyncCometClient(config_of(emulator)) as client:
+            assert client._session is not None
+            assert client._session.connector is not None
+            return client._session.connector.limit
+
+    assert asyncio.run(main()) == 2000
+
+
 def test_the_async_client_can_not_create() -> None:
     """What runs in a triggerer can't spend money: there is no create."""
     assert not hasattr(AsyncCometClient, "create_prediction")

@@ -414,6 +414,47 @@ def test_what_finished_on_the_worker_is_not_waited_for_again(
     assert runner.run(sensor([done, running], defer_after=0)).trigger().prediction_id == [running]
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_one_429_stops_all_looks_of_a_list(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str
+) -> None:
+    """The limit is one for all: until the time that the server named has passed, none of the others is asked for, on
+    the worker and after it has deferred."""
+    ids = copies(comet, create(status="processing"), 4)
+    comet.fault(method="GET", path=ids[2], status=429, headers={"Retry-After": "100"}, count=1)
+    seen: list[tuple[float, int]] = []
+    clock.on_sleep = lambda seconds: seen.append((clock.time(), sum(looks(comet).values())))
+    began = clock.time()
+    outcome = run_sensor(runner, sensor(ids, mode, poke_interval=5, timeout=300), clock)
+    assert kind(outcome) == "AirflowSensorTimeout"
+    assert {count for moment, count in seen if 1 < moment - began < 100} <= {4}
+    assert min(looks(comet).values()) > 20
+
+
+def test_a_429_does_not_outlast_the_deadline_of_a_list(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """Also a pause that is longer than the wait ends with a last look at the deadline."""
+    ids = copies(comet, create(status="processing"), 3)
+    comet.fault(method="GET", path=ids[0], status=429, headers={"Retry-After": "1000"}, count=1)
+    clock.on_sleep = lambda seconds: [comet.set_prediction(one, status="succeeded") for one in ids] and None
+    began = clock.time()
+    outcome = run_sensor(runner, sensor(ids, "poke", timeout=60), clock)
+    assert ids_of(outcome.result) == ids
+    assert clock.time() - began <= 62
+
+
+def test_a_refused_id_of_a_list_is_left_to_the_triggerer(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """What a key was refused for goes on in the triggerer with what has not finished; the rest is done."""
+    done, refused, running = create(), create(), create(status="processing")
+    comet.fault(method="GET", path=refused, status=401, count=1)
+    outcome = runner.run(sensor([done, refused, running]))
+    assert outcome.state == "deferred"
+    assert sorted(outcome.trigger().prediction_id) == sorted([refused, running])
+
+
 # When it defers
 
 

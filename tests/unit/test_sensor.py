@@ -417,11 +417,11 @@ def test_poke_interval(
 def test_retry_after(comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str) -> None:
     """What the server asks for comes before the interval, in every mode."""
     prediction = create()
-    # The worker's first look, and in the deferrable mode the triggerer's too.
-    comet.fault(status=429, headers={"Retry-After": "200"}, count=2)
+    comet.fault(status=429, headers={"Retry-After": "200"}, count=1)
     outcome = run_sensor(runner, sensor(prediction, mode, poke_interval=5), clock)
     assert outcome.state == "success"
     assert max(clock.sleeps) >= 200
+    assert looks(comet) == 2
 
 
 @EACH_MODE
@@ -481,7 +481,21 @@ def test_reschedule_counts_from_the_first_one(
     assert (outcome.state, type(outcome.chain[1])) == ("failed", e.PredictionNotFoundError)
 
 
-@EACH_MODE
+def test_a_refused_key_on_the_worker_is_left_to_the_triggerer(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """A key that is just being replaced ends no wait that may defer: the triggerer waits until it is."""
+    prediction = create()
+    comet.fault(method="GET", status=401, body={"error": {"message": "Invalid token", "code": ""}}, count=3)
+    outcome = run_sensor(runner, sensor(prediction), clock)
+    assert (outcome.state, outcome.result["id"]) == ("success", prediction)
+    assert 100 <= sum(clock.sleeps) <= 150
+    comet.fault(method="GET", status=401, count=None)
+    outcome = run_sensor(runner, sensor(prediction), clock)
+    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.AuthenticationError)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_retry_waits_for_the_same_prediction(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str
 ) -> None:

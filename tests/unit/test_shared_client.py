@@ -530,6 +530,25 @@ def test_429_pauses_every_look(comet: Emulator, create: Callable[..., str], worl
     assert most_in([moment for moment in after if moment < after[0] + 20], 1.0) <= 32
 
 
+def test_a_pause_outlives_its_last_user(comet: Emulator, create: Callable[..., str], world: World) -> None:
+    """If the waits that a 429 stopped have ended, those that come afterwards keep to what the server asked for."""
+    ids = many(create, comet, 2)
+    comet.fault(method="GET", status=429, headers={"Retry-After": "500"}, count=1)
+
+    async def main() -> Any:
+        assert (await event(trigger(ids[0], 10)))["error"]["type"] == "PredictionTimeoutError"
+        assert shared() == {}
+        begun, waiting = now(), asyncio.create_task(event(trigger(ids[1], 3600)))
+        assert begun < 300
+        await asyncio.sleep(100)
+        comet.set_prediction(ids[0], status="succeeded")  # they are copies of one
+        return await waiting
+
+    assert world.run(main)["status"] == "succeeded"
+    first, second = world.at()
+    assert 500 <= second - first <= 550
+
+
 def test_turns_from_before_a_429_are_void(comet: Emulator, create: Callable[..., str], world: World) -> None:
     """Those who were in the queue when a 429 came go on at the reduced rate, too."""
     ids = many(create, comet, 1000)
@@ -668,6 +687,7 @@ def test_three_triggerers_share_one_limit(
 ) -> None:
     """Three processes under one limit of ten looks a second: after ten minutes few of their looks are refused, together
     they use most of what there is, each gets its part, and nobody starves."""
+    from airflow_provider_comet.api.pacing import Pace
     from airflow_provider_comet.async_client import AsyncCometClient
     from airflow_provider_comet.hooks.shared_client import SharedClient
 
@@ -694,7 +714,7 @@ def test_three_triggerers_share_one_limit(
 
     async def main() -> None:
         tasks = []
-        clients = [SharedClient("cometapi_default") for _ in range(3)]
+        clients = [SharedClient("cometapi_default", Pace(50)) for _ in range(3)]
         for client, process in zip(clients, ids, strict=True):
             await client.open()
             tasks += [asyncio.create_task(wait(client, one)) for one in process]

@@ -32,7 +32,8 @@ def started(task: Any, clock: Clock) -> Any:
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
     trigger = PredictionTrigger(**json.loads(json.dumps(task.start_trigger_args.trigger_kwargs)))
-    trigger.timeout_after = clock.utcnow() + task.start_trigger_args.timeout
+    timeouts = [task.start_trigger_args.timeout, task.execution_timeout]
+    trigger.timeout_after = clock.utcnow() + min(one for one in timeouts if one)  # as TaskInstance.defer_task does
     trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
     return trigger
 
@@ -47,6 +48,7 @@ def test_each_parse_gives_the_same(clock: Clock) -> None:
         "conn_id": "cometapi_default",
         "poke_interval": 20,
         "margin": 300,
+        "limit": 900,
     }
     assert (first.next_method, first.timeout) == ("execute_complete", dt.timedelta(seconds=900))
 
@@ -84,6 +86,32 @@ def test_the_xcom_is_read_in_the_triggerer(
     assert asked == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
 
 
+@pytest.mark.parametrize("execution_timeout", [None, dt.timedelta(hours=1)])
+def test_a_restart_knows_when_the_wait_began(
+    clock: Clock, comet: Emulator, create: Callable[..., str], execution_timeout: dt.timedelta | None
+) -> None:
+    """A triggerer that starts such a wait again, half an hour later, goes on at its age: an id that is not known is not
+    waited for again, and a look is due within the usual minute, not at once."""
+    began = clock.time()
+
+    def restarted(prediction_id: str) -> Any:
+        """What the second triggerer has: the same kwargs and the same timeout."""
+        task = sensor(prediction_id, timeout=7200, execution_timeout=execution_timeout)
+        clock.now = began
+        timeout_after = started(task, clock).timeout_after
+        clock.now = began + 1800
+        trigger = started(task, clock)
+        trigger.timeout_after = timeout_after
+        return trigger
+
+    assert event_of(restarted("unknown"))["error"]["type"] == "PredictionNotFoundError"
+    assert len([one for one in comet.ledger()["requests"] if one["method"] == "GET"]) == 1
+    clock.sleeps = []
+    assert event_of(restarted(create(status="processing")))["error"]["type"] == "PredictionTimeoutError"
+    assert 0 < clock.sleeps[0] <= 66
+    assert clock.sleeps[1] >= 54
+
+
 def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a look."""
     from airflow.sdk.execution_time.xcom import XCom
@@ -106,17 +134,15 @@ def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pyte
         ({"timeout": 600}, 600),
         ({"timeout": 600, "execution_timeout": dt.timedelta(hours=1)}, 600),
         ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=700)}, 600),
-        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=601)}, 591),
-        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=100)}, 90),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=601)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=100)}, 100),
     ],
     ids=str,
 )
-def test_its_deadline_comes_before_airflows(clock: Clock, options: dict[str, Any], seconds: float) -> None:
-    """At `execution_timeout` Airflow kills the trigger: it ends by itself before, and in time for `timeout`."""
-    task = sensor(**options)
-    trigger = started(task, clock)
-    if task.execution_timeout:  # what TaskInstance.defer_task makes of it
-        trigger.timeout_after = min(trigger.timeout_after, clock.utcnow() + task.execution_timeout)
+def test_its_deadline_is_that_of_any_wait(clock: Clock, options: dict[str, Any], seconds: float) -> None:
+    """The earlier of `timeout` and `execution_timeout` decides. At the latter Airflow may kill the trigger during its
+    last look, which the worker then repeats."""
+    trigger = started(sensor(**options), clock)
     asyncio.run(trigger._start())
     assert trigger.deadline - clock.time() == pytest.approx(seconds)
 
