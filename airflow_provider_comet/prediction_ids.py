@@ -23,6 +23,11 @@ def given_ids(value: Any, context: Context) -> str | list[str | None]:
     return check_prediction_ids(items_of(value, context)) if is_list(value) else check_prediction_id(value)
 
 
+def distinct(given: str | list[str | None]) -> list[str]:
+    """Return each id once, in the order given."""
+    return [given] if isinstance(given, str) else [*dict.fromkeys(one for one in given if one is not None)]
+
+
 def is_list(value: Any) -> bool:
     """Whether a task was given many."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))

@@ -7,13 +7,10 @@ fifth, at least every minute. What the server asks for (``Retry-After``) comes b
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from airflow_provider_comet.api.errors import (
-    AuthenticationError,
     CometError,
-    PermissionDeniedError,
     PredictionNotFoundError,
     PredictionTimeoutError,
     RateLimitedError,
@@ -170,58 +167,16 @@ class Wait:
         else:  # the request id in its words is another one each time
             seen, level, text = f"{type(look).__name__} {look.status}", logging.WARNING, str(look)
         if seen == self._seen:
-            if now - self._said_at < HEARTBEAT:
-                return None
-            level = logging.INFO
-            text = (
-                f"Prediction {self.prediction_id}: still {seen} after {now - self.started_at:.0f} s and {self._looks} "
-                f"looks; the timeout comes in {max(0.0, self.deadline - now):.0f} s"
-            )
+            return self.sign_of_life(now)
         self._seen, self._said_at = seen, now
         return level, text
 
-
-class Waits:
-    """The waits of one task on a worker as one: who is due, and how the others ended.
-
-    :param waits: one for each prediction.
-    """
-
-    def __init__(self, waits: Iterable[Wait]) -> None:
-        self._pending = {wait.prediction_id: wait for wait in waits}
-        self._refused: dict[str, Wait] = {}
-        self.ended: dict[str, Prediction | CometError] = {}
-
-    @property
-    def pending(self) -> list[Wait]:
-        """Those that go on."""
-        return [*self._pending.values()]
-
-    def due(self, now: float) -> list[Wait]:
-        """Those to be looked at."""
-        return [wait for wait in self._pending.values() if wait.due <= now]
-
-    def note(self, wait: Wait, result: Prediction | CometError | float) -> None:
-        """Take what ``Wait.after`` said. A look that was one too many speaks for all."""
-        if isinstance(result, float):
-            if wait.is_limited:
-                for one in self._pending.values():
-                    one.hold(wait.due)
-            return
-        self.ended[wait.prediction_id] = result
-        del self._pending[wait.prediction_id]
-        if isinstance(result, (AuthenticationError, PermissionDeniedError)):
-            self._refused[wait.prediction_id] = wait
-
-    def reopen(self) -> bool:
-        """Let those go on that ended because the key was refused, for one who can wait until it is replaced; whether
-        there are any."""
-        refused, self._refused = self._refused, {}
-        for prediction_id, wait in refused.items():
-            del self.ended[prediction_id]
-            self._pending[prediction_id] = wait
-        return bool(refused)
-
-    def delay(self, now: float) -> float | None:
-        """Seconds until the next look; ``None``: all have ended."""
-        return max(0.0, min(wait.due for wait in self._pending.values()) - now) if self._pending else None
+    def sign_of_life(self, now: float) -> tuple[int, str] | None:
+        """What a wait says that goes on without news, if it has said nothing for some minutes."""
+        if now - self._said_at < HEARTBEAT:
+            return None
+        self._said_at = now
+        return logging.INFO, (
+            f"Prediction {self.prediction_id}: still {self._seen} after {now - self.started_at:.0f} s and "
+            f"{self._looks} looks; the timeout comes in {max(0.0, self.deadline - now):.0f} s"
+        )

@@ -18,7 +18,8 @@ from airflow_provider_comet import outcome
 from airflow_provider_comet.api.config import DEFAULT_BASE_URL, EXTRAS, Config
 from airflow_provider_comet.api.errors import CometError, ConfigurationError
 from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE
-from airflow_provider_comet.api.polling import PATIENCE, Wait, Waits
+from airflow_provider_comet.api.polling import PATIENCE, Wait
+from airflow_provider_comet.api.waits import Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -148,12 +149,7 @@ class CometReplicateHook(BaseHook):
 
         :param now: the clock, read after the look.
         """
-        seen: Prediction | CometError
-        try:
-            seen = self.client.look(wait.prediction_id)
-        except CometError as error:
-            seen = error.about(wait.prediction_id)
-        moment = now()
+        seen, moment = self._see(wait.prediction_id, now)
         if news := wait.news(seen, moment):
             self.log.log(*news)
         return wait.after(seen, now=moment, chance=random.random())
@@ -165,9 +161,19 @@ class CometReplicateHook(BaseHook):
         :param now: as for ``look``.
         """
         due = waits.due(now())
-        for wait, result in zip(due, self._at_once(lambda wait: self.look(wait, now), due), strict=True):
-            waits.note(wait, result)
+        looks = self._at_once(lambda wait: self._see(wait.prediction_id, now), due)
+        for news in waits.take(zip(due, looks, strict=True), chance=random.random):
+            self.log.log(*news)
         return waits.delay(now())
+
+    def _see(self, prediction_id: str, now: Callable[[], float]) -> tuple[Prediction | CometError, float]:
+        """What one look says, and when it was over."""
+        seen: Prediction | CometError
+        try:
+            seen = self.client.look(prediction_id)
+        except CometError as error:
+            seen = error.about(prediction_id)
+        return seen, now()
 
     def read(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
         """Return predictions as they are now, by id, or why they can't be read: several at once.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,7 @@ from airflow_provider_comet.api.errors import (
     RateLimitedError,
 )
 from airflow_provider_comet.api.pacing import Pace
+from airflow_provider_comet.api.polling import HEARTBEAT
 from airflow_provider_comet.hooks.comet_replicate import aget_config
 from airflow_provider_comet.overdue import Overdue
 
@@ -54,6 +55,7 @@ class SharedClient:
     def __init__(self, conn_id: str, pace: Pace) -> None:
         self.conn_id = conn_id
         self.users = 0
+        self._waits = 0
         self._client: AsyncCometClient | None = None
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
@@ -83,6 +85,17 @@ class SharedClient:
         self._slow.close()
         if client is not None:
             await client.close()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a prediction that is waited for."""
+        self._waits += 1
+        metrics.gauge("comet.waits", self._waits, conn_id=self.conn_id)
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            metrics.gauge("comet.waits", self._waits, conn_id=self.conn_id)
 
     async def look(
         self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float = float("inf")
@@ -169,7 +182,10 @@ class SharedClient:
             if at > give_up_at:
                 self._give_up(prediction_id, tell)
             self._tell_refusal(prediction_id, tell)
-            await asyncio.sleep(at - _now())
+            while (delay := at - _now()) > HEARTBEAT:
+                tell(RateLimitedError(f"the looks over this connection pause: this one's turn is in {delay:.0f} s"))
+                await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(delay)
             if self._pace.pauses == pauses:
                 return at
             at = self._pace.turn(_now(), give_up_at)
@@ -260,14 +276,12 @@ async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
     client.users += 1
     try:
         await client.open()
-        metrics.gauge("comet.waits", client.users, conn_id=conn_id)
         yield client
     finally:
         client.users -= 1
         if not client.users:
             del clients[conn_id]  # first: whoever comes while it closes opens another one
             await client.close()
-        metrics.gauge("comet.waits", client.users, conn_id=conn_id)
 
 
 def _now() -> float:

@@ -20,10 +20,11 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, PredictionListError
-from airflow_provider_comet.api.polling import LONGEST, Wait, Waits
+from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.waits import Waits
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook, steady_clock
-from airflow_provider_comet.prediction_ids import given_ids
+from airflow_provider_comet.prediction_ids import distinct, given_ids
 from airflow_provider_comet.triggers.deferral import defer, resumed
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class PredictionSensor(BaseSensorOperator):
             ended.update(outcome.from_list_event(event))
         elif (known := outcome.from_event(event)) is not None:
             ended[given] = known
-        for one, seen in self.hook.read(one for one in _distinct(given) if one not in ended).items():
+        for one, seen in self.hook.read(one for one in distinct(given) if one not in ended).items():
             ended[one] = outcome.read_again(seen, event)
         return self._conclude(context, ended)
 
@@ -214,7 +215,7 @@ class PredictionSensor(BaseSensorOperator):
         if self._waits is None:
             started_at, deadline, _ = self._times(context)
             interval = None if self.adaptive else self.poke_interval
-            ids = _distinct(self._given(context))
+            ids = distinct(self._given(context))
             self._waits = Waits(Wait(one, started_at, deadline, interval) for one in ids)
         return self._waits
 
@@ -237,7 +238,7 @@ class PredictionSensor(BaseSensorOperator):
         given = self._given(context)
         if isinstance(given, str):
             return outcome.judge(ended[given], allow_empty=self.allow_empty)
-        seen, errors = outcome.judge_all({one: ended[one] for one in _distinct(given)}, allow_empty=self.allow_empty)
+        seen, errors = outcome.judge_all({one: ended[one] for one in distinct(given)}, allow_empty=self.allow_empty)
         results = [None if one is None else seen[one] for one in given]
         for error in errors:
             self.log.warning("%s", error)
@@ -265,8 +266,3 @@ class PredictionSensor(BaseSensorOperator):
             if raised is error:
                 raise
             raise raised from error
-
-
-def _distinct(given: str | list[str | None]) -> list[str]:
-    """Each id once, in the order given."""
-    return [given] if isinstance(given, str) else [*dict.fromkeys(one for one in given if one is not None)]

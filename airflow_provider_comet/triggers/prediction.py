@@ -12,8 +12,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
-from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.api.polling import HEARTBEAT, Wait
+from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
+from airflow_provider_comet.api.waits import Progress
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
+from airflow_provider_comet.prediction_ids import distinct
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
@@ -117,47 +120,59 @@ class PredictionTrigger(BaseTrigger):
             from airflow.sdk.execution_time.xcom import XCom
 
             ti = self.task_instance
-            value = await XCom.aget_one(dag_id=ti.dag_id, run_id=ti.run_id, map_index=-1, **self.source)
-            if value is None:
+            self.prediction_id = await XCom.aget_one(dag_id=ti.dag_id, run_id=ti.run_id, map_index=-1, **self.source)
+            if self.prediction_id is None:
                 raise InvalidInputError(
                     f"task {self.source['task_id']!r} has left nothing in XCom {self.source['key']!r}: it was skipped, "
                     "has failed, or is mapped"
                 )
-            self.prediction_id = value
 
     async def _wait(self, client: SharedClient) -> dict[str, Any]:
-        if isinstance(self.prediction_id, list):
-            async with asyncio.TaskGroup() as group:
-                waits = {one: group.create_task(self._wait_for(client, one)) for one in self.prediction_id}
-            return outcome.to_list_event({one: wait.result() for one, wait in waits.items()})
-        return self._event(await self._wait_for(client, self.prediction_id))
+        given = self.prediction_id
+        if not isinstance(given, list):
+            wait = self._new_wait(check_prediction_id(given))
+            return self._event(await self._wait_for(client, wait, Progress([wait])))
+        waits = [self._new_wait(one) for one in distinct(check_prediction_ids(given))]
+        progress = Progress(waits)
+        async with asyncio.TaskGroup() as group:
+            tasks = {wait.prediction_id: group.create_task(self._wait_for(client, wait, progress)) for wait in waits}
+        return outcome.to_list_event({one: task.result() for one, task in tasks.items()})
 
-    async def _wait_for(self, client: SharedClient, prediction_id: str | None) -> Prediction | CometError:
+    def _new_wait(self, prediction_id: str) -> Wait:
+        return Wait(prediction_id, self.started_at, self.deadline, self.poke_interval, self.looked_at, self.not_before)
+
+    async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError:
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
-        wait = Wait(
-            str(prediction_id), self.started_at, self.deadline, self.poke_interval, self.looked_at, self.not_before
-        )
         give_up_at = max(wait.deadline - offset, loop.time()) + LAST_LOOK_SECONDS
 
         def tell(look: Prediction | CometError) -> None:
-            if news := wait.news(look, loop.time() + offset):
+            for news in progress.news(wait, look, loop.time() + offset):
                 self.log.log(*news)
 
+        async def sleep(seconds: float) -> None:
+            while seconds > 2 * HEARTBEAT:  # the server has asked for it, or the user
+                await asyncio.sleep(HEARTBEAT)
+                seconds -= HEARTBEAT
+                for news in progress.sign_of_life(wait, loop.time() + offset):
+                    self.log.log(*news)
+            await asyncio.sleep(seconds)
+
         ended: Prediction | CometError | float = wait.first_delay(loop.time() + offset, random.random())
-        while isinstance(ended, float):
-            await asyncio.sleep(ended)
-            look: Prediction | CometError
-            try:
-                look = await client.look(prediction_id, tell, give_up_at)
-            except CometError as error:
-                look = error
-            except Exception as error:
-                self.log.exception("Waiting for prediction %s failed", prediction_id)
-                return CometError(f"{type(error).__name__}: {error}")
-            tell(look)
-            ended = wait.after(look, now=loop.time() + offset, chance=random.random())
-            del look  # it would be kept while this sleeps, an error with all its frames
+        with client.waiting():
+            while isinstance(ended, float):
+                await sleep(ended)
+                look: Prediction | CometError
+                try:
+                    look = await client.look(wait.prediction_id, tell, give_up_at)
+                except CometError as error:
+                    look = error
+                except Exception as error:
+                    self.log.exception("Waiting for prediction %s failed", wait.prediction_id)
+                    return CometError(f"{type(error).__name__}: {error}")
+                tell(look)
+                ended = wait.after(look, now=loop.time() + offset, chance=random.random())
+                del look  # it would be kept while this sleeps, an error with all its frames
         return ended
 
     def _event(self, ended: Prediction | CometError) -> dict[str, Any]:

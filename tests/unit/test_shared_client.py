@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import gc
 import itertools
@@ -1120,6 +1121,68 @@ def test_a_quiet_log(comet: Emulator, create: Callable[..., str], world: World) 
     assert all("still status 'processing'" in line and "timeout comes in" in line for line in lines[1:])
 
 
+def test_a_quiet_log_of_a_list(comet: Emulator, create: Callable[..., str], world: World) -> None:
+    """An hour of waiting for a thousand is a line every five minutes, and one for what has changed meanwhile."""
+    ids = many(create, comet, 1000)
+
+    async def main() -> Any:
+        wait = asyncio.create_task(event(trigger(ids, 3600, poke_interval=60)))
+        await asyncio.sleep(3000)
+        first = comet._store.predictions[ids[0]]
+        comet._store.predictions[ids[0]] = dataclasses.replace(first, pinned={"status": "succeeded"})
+        return await wait
+
+    assert world.run(main)["late"] == 999
+    lines = [text for _, _, text in world.logs]
+    assert lines[0].startswith("0 of 1,000 predictions have finished (1,000 processing); the timeout comes in 35")
+    assert 10 <= len([line for line in lines if line.startswith("0 of 1,000")]) <= 13
+    assert [line for line in lines if line.startswith("1 of 1,000")]
+    assert len(lines) <= 16
+    assert {level for _, level, _ in world.logs} == {logging.INFO}
+
+
+def test_trouble_of_a_list_is_told_once(comet: Emulator, create: Callable[..., str], world: World) -> None:
+    """Also a refused key and a server that is away are one warning in the log of a task that waits for hundreds."""
+    ids = many(create, comet, 300)
+
+    async def main() -> Any:
+        wait = asyncio.create_task(event(trigger(ids, 3600, poke_interval=60)))
+        await asyncio.sleep(100)
+        comet.fault(method="GET", status=502, count=None)
+        await asyncio.sleep(120)
+        comet.clear_faults()
+        comet.fault(method="GET", status=401, count=3)
+        await asyncio.sleep(600)
+        comet.set_prediction(ids[0], status="succeeded")  # they are copies of one
+        return await wait
+
+    assert world.run(main)["errors"] == 0
+    warnings = [text for _, level, text in world.logs if level >= logging.WARNING]
+    assert len(warnings) == 2
+    assert "failed for now (HTTP 502" in warnings[0]
+    assert "refused the API key" in warnings[1]
+    assert len(world.logs) <= 40
+
+
+def test_a_sign_of_life_in_a_long_pause(comet: Emulator, create: Callable[..., str], world: World) -> None:
+    """While a 429 holds all looks for an hour, each log says every five minutes that the wait goes on, and for how
+    long."""
+    ids = many(create, comet, 2)
+    comet.fault(method="GET", status=429, headers={"Retry-After": "3600"}, count=1)
+
+    async def main() -> Any:
+        tasks = [asyncio.create_task(event(trigger(one, 7200))) for one in ids]
+        await asyncio.sleep(100)
+        comet.set_prediction(ids[0], status="succeeded")
+        return [await task for task in tasks]
+
+    assert {one["status"] for one in world.run(main)} == {"succeeded"}
+    for one in ids:
+        lines = [text for waited_for, _, text in world.logs if waited_for == one]
+        assert 10 <= len(lines) <= 16
+        assert len([line for line in lines if "still RateLimitedError" in line]) >= 9
+
+
 def test_trouble_in_the_log(comet: Emulator, create: Callable[..., str], world: World) -> None:
     """An API that is away for ten minutes is one warning and a sign of life every five minutes, then news."""
     one = create(status="processing")
@@ -1183,6 +1246,26 @@ def test_numbers(
     delays = [value for kind, name, value, _ in numbers if (kind, name) == ("timing", "comet.detection_delay")]
     assert len(delays) == 2
     assert all(8_000 <= delay <= 15_000 for delay in delays)
+
+
+def test_each_prediction_of_a_list_is_a_wait(
+    comet: Emulator, create: Callable[..., str], world: World, numbers: list[tuple[str, str, Any, dict[str, str]]]
+) -> None:
+    """The gauge counts what is waited for, not triggers, and falls as predictions finish."""
+    ids = many(create, comet, 20)
+
+    async def main() -> list[float]:
+        waits = asyncio.create_task(events([trigger(ids[:15], 600), trigger(ids[15], 600)]))
+        await asyncio.sleep(10)
+        highest = [value for _, name, value, _ in numbers if name == "comet.waits"][-1]
+        first = comet._store.predictions[ids[0]]
+        comet._store.predictions[ids[0]] = dataclasses.replace(first, pinned={"status": "succeeded"})
+        await asyncio.sleep(60)
+        lower = [value for _, name, value, _ in numbers if name == "comet.waits"][-1]
+        await waits
+        return [highest, lower, [value for _, name, value, _ in numbers if name == "comet.waits"][-1]]
+
+    assert world.run(main) == [16, 15, 0]
 
 
 def test_pauses_for_a_refused_key_are_counted(

@@ -112,6 +112,57 @@ def test_a_restart_knows_when_the_wait_began(
     assert clock.sleeps[1] >= 54
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "is an empty list"),
+        ([None], "is a list of 1 nulls"),
+        (["abc", 7], "item 1 of the list: "),
+        (7, "got a value"),
+    ],
+    ids=str,
+)
+def test_an_xcom_that_holds_no_ids(
+    clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch, value: Any, words: str
+) -> None:
+    """What a task has left in place of ids is told in words, as it is on a worker."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    async def aget_one(**what: Any) -> Any:
+        return value
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(create().output)
+    error = event_of(started(task, clock))["error"]
+    assert (error["type"], words in error["detail"]) == ("InvalidInputError", True), error
+    assert comet.ledger()["requests"] == []
+
+
+def test_a_list_from_one_task(
+    clock: Clock, comet: Emulator, runner: TaskRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is not mapped may return a list, with nulls and repetitions: all of it is waited for."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    one, other = create(), create()
+    given = [one, None, other, one]
+
+    async def aget_one(**what: Any) -> Any:
+        return given
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(globals()["create"]().output)
+    event = event_of(started(task, clock))
+    assert event["count"] == 2
+    with dag():
+        resumed = sensor(one)
+    resumed.prediction_id = given
+    outcome = runner.run(resumed, event=event)
+    assert [result and result["id"] for result in outcome.result] == given
+
+
 def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a look."""
     from airflow.sdk.execution_time.xcom import XCom

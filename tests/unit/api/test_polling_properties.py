@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api import polling
-from airflow_provider_comet.api.polling import HEARTBEAT, Wait, Waits, next_look
+from airflow_provider_comet.api.polling import HEARTBEAT, Wait, next_look
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.waits import Waits
 
 ID = "abc"
 FLOOR = polling.SHORTEST * (1 - polling.JITTER)
@@ -227,7 +228,7 @@ def test_many_waits_as_one(durations: list[float], chance: float) -> None:
             assert wait.prediction_id not in waits.ended
             done = now >= durations[int(wait.prediction_id[1:])]
             look = Prediction(wait.prediction_id, "succeeded" if done else "processing")
-            waits.note(wait, wait.after(look, now=now, chance=chance))
+            waits.take([(wait, (look, now))], chance=lambda: chance)
         delay = waits.delay(now)
         if delay is None:
             break
