@@ -107,6 +107,7 @@ class SharedClient:
         :raises CometError: no prediction came back.
         """
         refused_at: float | None = None
+        renewed_at = float("-inf")
         while True:
             sent, client = _now(), self._client
             try:
@@ -121,7 +122,8 @@ class SharedClient:
                 raise refusal
             # If the key works for others, only this prediction is refused. A key that is not known works for nobody.
             before = sent if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
-            if await self._has_changed(client, read_before=before):
+            if await self._has_changed(client, read_before=before) and now - renewed_at >= REREAD_SECONDS:
+                renewed_at = now  # a backend may make another key each time, and none of them good
                 continue
             tell(refusal)
             if self._answered_at < before:

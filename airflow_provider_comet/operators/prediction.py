@@ -97,6 +97,8 @@ class CreatePredictionOperator(BaseOperator):
         self.timeout = _seconds("timeout", timeout)
         self._submission: Submission | None = None
         self._paid_id: str | None = None
+        # Whether the deadline is that of the execution_timeout; ``timeout`` counts from the create, so a wait knows.
+        self._is_execution_timeout = self._execution_seconds < self.timeout
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -127,17 +129,20 @@ class CreatePredictionOperator(BaseOperator):
             if not self.wait_for_completion:
                 return self._hand_over(context, submission, prediction_id)
             now = time.time()
-            deadline = min(now + self.timeout, context["ti"].start_date.timestamp() + self._execution_seconds)
-            wait = Wait(prediction_id, now, deadline, self.poll_interval)
+            execution_ends = context["ti"].start_date.timestamp() + self._execution_seconds
+            self._is_execution_timeout = execution_ends < now + self.timeout
+            wait = Wait(prediction_id, now, min(now + self.timeout, execution_ends), self.poll_interval)
             seen = self.hook.look(wait, time.time) if known else 0.0  # a new one has not finished yet
             if not isinstance(seen, float):
                 return self._conclude(context, submission, seen)
             if self.deferrable:
-                defer(self, [wait], self.conn_id)
+                defer(self, [wait], self.conn_id, kwargs={"is_execution_timeout": self._is_execution_timeout})
             return self._conclude(context, submission, self._block(wait))
 
-    def execute_complete(self, context: Context, event: Any = None) -> str:
+    def execute_complete(self, context: Context, event: Any = None, is_execution_timeout: bool | None = None) -> str:
         """Judge what the trigger saw, and hand it over."""
+        if is_execution_timeout is not None:
+            self._is_execution_timeout = is_execution_timeout
         submission = self._submission or self._new_submission(context)
         ended: Prediction | CometError | Mapping[str, Any] | None = outcome.from_event(event)
         if ended is None:
@@ -233,7 +238,7 @@ class CreatePredictionOperator(BaseOperator):
             return outcome.airflow_error_of_paid(
                 error.about(self._paid_id),
                 has_record=submission.is_kept,
-                is_execution_timeout=self._execution_seconds < self.timeout,
+                is_execution_timeout=self._is_execution_timeout,
             )
 
         with outcome.raised_as(airflow_error):

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, PredictionListError
+from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.waits import Waits
@@ -253,9 +253,12 @@ class PredictionSensor(BaseSensorOperator):
         differ between a poke, an own ``execute`` and a resumed deferral."""
         try:
             yield
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             raised: BaseException = error
-            if isinstance(error, CometError):
+            if isinstance(error, AirflowTaskTimeout):  # Airflow's signal came amid a look, and knows no prediction
+                late = PredictionTimeoutError(f"{error}").about(self.prediction_id)
+                raised = outcome.airflow_error(late, is_execution_timeout=True)
+            elif isinstance(error, CometError):
                 _, _, is_execution_timeout = self._times(context)
                 raised = outcome.airflow_error(
                     error.about(self.prediction_id), is_execution_timeout=is_execution_timeout

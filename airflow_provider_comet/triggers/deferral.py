@@ -29,11 +29,19 @@ BACKSTOP_EVENT: Final = {"status": "unknown", "late": 1, "ended": {}}
 """What the trigger would have said at the deadline if it knew nothing: all is read again, and what runs on is late."""
 
 
-def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: bool = False) -> NoReturn:
+def defer(
+    task: BaseOperator,
+    waits: Sequence[Wait],
+    conn_id: str,
+    *,
+    is_list: bool = False,
+    kwargs: dict[str, Any] | None = None,
+) -> NoReturn:
     """Leave the worker; the task's ``execute_complete`` gets the event.
 
     :param waits: what to wait for, and until when; of many, the deadline and the interval are the same.
     :param is_list: the event is to be one of a list, however many there are.
+    :param kwargs: what ``execute_complete`` gets besides.
     """
     # Airflow's trigger classes cost a DAG file as much as all of ours: they load when a task defers.
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
@@ -50,6 +58,7 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, is_list: b
             not_before=min(wait.not_before or 0.0 for wait in waits) or None,
         ),
         method_name="execute_complete",
+        kwargs=kwargs,
         timeout=timedelta(seconds=max(0.0, first.deadline - time.time()) + BACKSTOP_SECONDS),
     )
 

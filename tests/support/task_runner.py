@@ -79,6 +79,14 @@ class Outcome:
         made: PredictionTrigger = import_string(self.sent["classpath"])(**kwargs)
         return made
 
+    @property
+    def next_kwargs(self) -> dict[str, Any]:
+        """What the method that a deferred task is resumed with gets besides the event."""
+        from airflow.sdk.serde import deserialize
+
+        kwargs: Any = deserialize(json.loads(json.dumps(self.sent["next_kwargs"])))
+        return dict(kwargs or {})
+
 
 class TaskRunner:
     """Runs tasks of one DAG run; XComs and connections live as long as it does.

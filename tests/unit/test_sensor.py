@@ -459,6 +459,22 @@ def test_a_clock_that_is_set_changes_nothing(
     assert all(17.9 <= seconds <= 22.1 for seconds in clock.sleeps[:-1])
 
 
+@pytest.mark.parametrize(("soft_fail", "state"), [(False, "up_for_retry"), (True, "skipped")])
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_airflows_execution_timeout_amid_a_look(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], mode: str, soft_fail: bool, state: str
+) -> None:
+    """If Airflow's own signal interrupts a look, the task ends as at any other deadline: with the prediction's id."""
+    prediction = create(status="processing")
+    comet.fault(method="GET", delay=5, count=None)
+    task = sensor(prediction, mode, execution_timeout=dt.timedelta(seconds=0.3), soft_fail=soft_fail)
+    outcome = runner.run(task)
+    assert outcome.state == state
+    assert outcome.message.startswith(f"Prediction {prediction}: it was not finished when the timeout ended")
+    if not soft_fail:
+        assert type(outcome.error).__name__ == "AirflowTaskTimeout"
+
+
 @EACH_MODE
 def test_looks_before_the_clock(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str

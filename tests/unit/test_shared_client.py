@@ -868,6 +868,38 @@ def test_a_key_that_was_replaced_before_needs_no_pause(
     assert world.open == 0
 
 
+def test_a_backend_that_makes_a_key_each_time(
+    comet: Emulator,
+    create: Callable[..., str],
+    world: World,
+    connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tidy: Any,
+) -> None:
+    """If each look-up gives another key and none is taken, looks pause as for one key that is refused."""
+    from airflow_provider_comet.hooks import shared_client
+
+    one = create(status="processing")
+    comet.fault(method="GET", status=401, count=None)
+    lookup: Any = shared_client.aget_config
+    steps = itertools.count()
+
+    async def mint(conn_id: str) -> Any:
+        if len(world.lookups) > 100:
+            raise RuntimeError("it asks without an end")
+        connection(host=comet.base_url, password=f"sk-minted-{len(world.lookups):06}")
+        return await lookup(conn_id)
+
+    monkeypatch.setattr(shared_client, "aget_config", mint)
+    # On this loop no time passes between a look-up and the look after it; on a real one some microseconds do.
+    monkeypatch.setattr(shared_client, "_now", lambda: BEGIN + now() + next(steps) / 1e6)
+    ended = world.run(lambda: event(trigger(one)))
+    assert ended["error"]["type"] == "AuthenticationError"
+    assert world.at()[-1] >= 540
+    assert len(world.at()) <= 25
+    assert world.open == 0
+
+
 @pytest.mark.parametrize("status", [403])
 def test_one_refused_prediction_does_not_stop_the_others(
     comet: Emulator, create: Callable[..., str], world: World, status: int

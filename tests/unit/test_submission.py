@@ -30,7 +30,9 @@ def waiting(**options: Any) -> Any:
 def to_the_end(runner: TaskRunner, task: Any, **options: Any) -> Outcome:
     """Run a task, and its deferral."""
     outcome = runner.run(task, **options)
-    return runner.run(task, event=event_of(outcome.trigger()), **options) if outcome.state == "deferred" else outcome
+    if outcome.state != "deferred":
+        return outcome
+    return runner.run(task, event=event_of(outcome.trigger()), next_kwargs=outcome.next_kwargs, **options)
 
 
 @pytest.fixture
@@ -414,6 +416,24 @@ def test_execution_timeout_ends_the_wait(comet: Emulator, runner: TaskRunner, cl
     comet.set_prediction(made, status="succeeded")
     assert to_the_end(runner, waiting(**options), try_number=2).result == made
     assert comet.ledger()["accepted"] == 1
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_an_execution_timeout_after_a_slow_create(
+    comet: Emulator, runner: TaskRunner, clock: Clock, deferrable: bool
+) -> None:
+    """`timeout` counts from the create, `execution_timeout` from the task's start: what comes first decides, not what
+    is shorter."""
+    comet.fault(method="POST", status=429, headers={"Retry-After": "100"}, count=1)
+    for seconds, error in ((650, "AirflowTaskTimeout"), (720, "AirflowSensorTimeout")):
+        comet.next_outcome(status="processing")
+        task = waiting(execution_timeout=dt.timedelta(seconds=seconds), timeout=600, deferrable=deferrable)
+        began = clock.time()
+        late = to_the_end(runner, task)
+        assert type(late.error).__name__ == error
+        assert clock.time() - began == pytest.approx(min(700, seconds), abs=11)
+        runner.store.clear()
+        comet.fault(method="POST", status=429, headers={"Retry-After": "100"}, count=1)
 
 
 @pytest.mark.parametrize("next_kwargs", [{"error": "Trigger timeout"}, {"error": "gone", "traceback": ["x"]}])
