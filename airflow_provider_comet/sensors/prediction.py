@@ -41,6 +41,7 @@ _NOT_OURS = {
     "max_wait": "by default the interval grows to a minute at most",
 }
 """Options of Airflow's sensors that do nothing while a task is deferred."""
+NOT_MAPPED = "start_from_trigger does not go with mapping: Airflow would not give the trigger its ids"
 
 
 class PredictionSensor(BaseSensorOperator):
@@ -96,16 +97,12 @@ class PredictionSensor(BaseSensorOperator):
         mode: str = "poke",
         **kwargs: Any,
     ) -> None:
-        for name in _NOT_OURS.keys() & kwargs.keys():
-            if kwargs[name]:
-                raise ValueError(f"PredictionSensor has no {name}: {_NOT_OURS[name]}")
         super().__init__(
             timeout=timeout, poke_interval=LONGEST if poke_interval is None else poke_interval, mode=mode, **kwargs
         )
         if deferrable and mode == "reschedule":
             raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
-        if wait_rule not in ("all_success", "all_done"):
-            raise ValueError(f"wait_rule must be 'all_success' or 'all_done', not {wait_rule!r}")
+        _check_options({"wait_rule": wait_rule, **{name: getattr(self, name) for name in _NOT_OURS}})
         self.prediction_id = prediction_id
         self.conn_id = conn_id
         self.wait_rule = wait_rule
@@ -116,6 +113,9 @@ class PredictionSensor(BaseSensorOperator):
         if start_from_trigger:
             if not self.deferrable:
                 raise ValueError("start_from_trigger is a way to defer: leave deferrable and mode as they are")
+            # Also of an instance that got it by expand_kwargs, which parsing does not know.
+            if getattr(self, "_BaseOperator__from_mapped", False) or self.get_closest_mapped_task_group() is not None:
+                raise ValueError(NOT_MAPPED)
             from airflow_provider_comet.triggers.start import start_trigger_args  # loads Airflow's trigger classes
 
             self.start_trigger_args = start_trigger_args(
@@ -133,9 +133,15 @@ class PredictionSensor(BaseSensorOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Begin to map this sensor (``.partial(...).expand(...)``)."""
-        if kwargs.get("start_from_trigger"):
-            raise ValueError("start_from_trigger does not go with mapping: Airflow would not give the trigger its ids")
-        return super().partial(**kwargs)
+        made = super().partial(**kwargs)
+        places = (made.kwargs["dag"], made.kwargs["task_group"])
+        defaults = [*(getattr(place, "default_args", None) or {} for place in places), kwargs.get("default_args") or {}]
+        try:
+            _check_options({name: value for given in (*defaults, kwargs) for name, value in given.items()})
+        except ValueError:
+            made._expand_called = True  # otherwise Airflow complains that it was never mapped
+            raise
+        return made
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -269,3 +275,14 @@ class PredictionSensor(BaseSensorOperator):
             if raised is error:
                 raise
             raise raised from error
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Refuse what can't be meant, given to the sensor, to ``partial``, or by ``default_args``."""
+    for name, reason in _NOT_OURS.items():
+        if given.get(name):
+            raise ValueError(f"PredictionSensor has no {name}: {reason}")
+    if (wait_rule := given.get("wait_rule", "all_success")) not in ("all_success", "all_done"):
+        raise ValueError(f"wait_rule must be 'all_success' or 'all_done', not {wait_rule!r}")
+    if given.get("start_from_trigger"):
+        raise ValueError(NOT_MAPPED)

@@ -14,7 +14,7 @@ from airflow_provider_comet.triggers.prediction import PATH
 
 def start_trigger_args(
     prediction_id: Any,
-    conn_id: str,
+    conn_id: Any,
     *,
     timeout: float,
     execution_timeout: timedelta | None,
@@ -32,6 +32,8 @@ def start_trigger_args(
         raise ValueError(
             "start_from_trigger does not go with [triggerer] queues_enabled: such a trigger would have no queue"
         )
+    if not isinstance(conn_id, str) or "xcom_pull" in conn_id:
+        raise ValueError("start_from_trigger: conn_id can't come from an XCom, which hangs in the triggerer")
     # Airflow's own timeout. That of an execution_timeout may come amid the last look, which the worker then repeats.
     limit = min(timeout + BACKSTOP_SECONDS, execution_timeout.total_seconds() if execution_timeout else float("inf"))
     kwargs = {

@@ -662,6 +662,28 @@ def test_options_of_airflow_that_do_nothing_are_refused(options: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"exponential_backoff": True}, "no exponential_backoff"),
+        ({"silent_fail": True}, "no silent_fail"),
+        ({"max_wait": dt.timedelta(minutes=1)}, "no max_wait"),
+        ({"wait_rule": "nonsense"}, "wait_rule must be"),
+    ],
+    ids=str,
+)
+def test_refused_wherever_they_are_given(options: dict[str, Any], words: str) -> None:
+    """The same in a DAG's `default_args`, and for a sensor that is mapped."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag(default_args=options), pytest.raises(ValueError, match=words):
+        PredictionSensor(task_id="wait", prediction_id="abc")
+    with dag(default_args=options), pytest.raises(ValueError, match=words):
+        PredictionSensor.partial(task_id="wait").expand(prediction_id=["abc"])
+    with dag(), pytest.raises(ValueError, match=words):
+        PredictionSensor.partial(task_id="wait", **options).expand(prediction_id=["abc"])
+
+
+@pytest.mark.parametrize(
     "options", [{"silent_fail": False}, {"exponential_backoff": False}, {"max_wait": None}], ids=str
 )
 def test_their_defaults_are_accepted(options: dict[str, Any]) -> None:

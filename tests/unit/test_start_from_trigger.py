@@ -222,8 +222,25 @@ def refused() -> list[tuple[str, Callable[[], Any], str]]:
     def mapped() -> Any:
         return PredictionSensor.partial(task_id="wait", start_from_trigger=True).expand(prediction_id=["a", "b"])
 
+    def mapped_by_default() -> Any:
+        args = {"start_from_trigger": True}
+        return PredictionSensor.partial(task_id="wait", default_args=args).expand(prediction_id=["a", "b"])
+
+    def in_a_mapped_group() -> Any:
+        from airflow.sdk import task_group
+
+        @task_group
+        def group(one: str) -> None:
+            sensor("{{ params.id }}")
+
+        return group.expand(one=["a", "b"])
+
     return [
         ("mapped", mapped, "does not go with mapping"),
+        ("mapped-by-default", mapped_by_default, "does not go with mapping"),
+        ("in-a-mapped-group", in_a_mapped_group, "does not go with mapping"),
+        ("conn_id-xcom", lambda: sensor(conn_id="{{ ti.xcom_pull('create') }}"), "conn_id can't come from an XCom"),
+        ("conn_id-output", lambda: sensor(conn_id=create().output), "conn_id can't come from an XCom"),
         ("mapped-create", mapped_create, "can't read the output of the mapped task 'create'"),
         ("map", lambda: sensor(create().output.map(str)), "not a map, zip or concat"),
         ("list", lambda: sensor(["a", "b"]), "not a list"),
@@ -233,7 +250,7 @@ def refused() -> list[tuple[str, Callable[[], Any], str]]:
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(11))
 def test_refused_while_parsing(number: int) -> None:
     """What Airflow would ignore, or hang on, is refused with the reason before any run."""
     _, make, words = refused()[number]
@@ -255,6 +272,26 @@ def test_refused_by_older_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "BaseTrigger", object)
     with pytest.raises(ValueError, match=r"needs Airflow 3\.3"):
         sensor()
+
+
+def test_mapped_by_the_dags_default_args() -> None:
+    """Also where the DAG says it for all of its sensors, a mapped one is refused."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag(default_args={"start_from_trigger": True}), pytest.raises(ValueError, match="does not go with mapping"):
+        PredictionSensor.partial(task_id="wait").expand(prediction_id=["a", "b"])
+
+
+def test_mapped_by_expand_kwargs(runner: TaskRunner) -> None:
+    """What `expand_kwargs` brings is known when an instance is made: it fails with the reason."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag():
+        task = PredictionSensor.partial(task_id="wait").expand_kwargs([
+            {"prediction_id": "a", "start_from_trigger": True}
+        ])
+    with pytest.raises(ValueError, match="does not go with mapping"):
+        task.unmap({"prediction_id": "a", "start_from_trigger": True})
 
 
 def test_mapping_without_it_works_as_ever(runner: TaskRunner) -> None:
