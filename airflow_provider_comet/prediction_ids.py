@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
@@ -39,12 +40,25 @@ def items_of(value: Sequence[Any], context: Context) -> list[Any]:
     :param value: an output (``LazyXComSequence``) is read by one slice: iterating over it makes a request for each item
         (700 ms against 25 ms for 40).
     """
-    is_derived = type(value).__module__ == "airflow.sdk.definitions.xcom_arg"  # map, zip, concat: they know no slices
-    items = [*(value if is_derived else value[:])]
+    items: list[Any] = _read(value)
     source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
     if source is not None:
         _report_gaps(source, len(items), context)
     return items
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, Mapping):  # what a single task has returned
+        return value
+    if type(value).__module__ != "airflow.sdk.definitions.xcom_arg":
+        return [*value[:]]
+    # The results of map, zip and concat know no slices, but what they lie over does.
+    derived = copy.copy(value)
+    if hasattr(derived, "value"):
+        derived.value = _read(derived.value)
+    if hasattr(derived, "values"):
+        derived.values = [_read(one) for one in derived.values]
+    return [*derived]
 
 
 def _report_gaps(source: Any, found: int, context: Context) -> None:

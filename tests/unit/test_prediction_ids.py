@@ -140,9 +140,10 @@ def test_without_airflows_private_attribute_there_is_no_report() -> None:
 # What a DAG author can make of outputs
 
 
-@pytest.mark.parametrize("form", ["output", "map", "concat", "list"])
+@pytest.mark.parametrize("form", ["output", "map", "concat", "zip", "list"])
 def test_forms_of_a_mapped_output(comet: Emulator, runner: TaskRunner, create: Callable[..., str], form: str) -> None:
-    """`create.output`, a map over it, two of them concatenated, and single outputs in a list are lists of ids."""
+    """`create.output`, a map over it, two of them concatenated or zipped, and single outputs in a list are lists of
+    ids; each output is read by one request, not by one for each item."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
@@ -163,6 +164,9 @@ def test_forms_of_a_mapped_output(comet: Emulator, runner: TaskRunner, create: C
             given = mapped("one", ids).output
         elif form == "map":
             given = mapped("one", [f"prediction {one}" for one in ids]).output.map(lambda text: text.split()[-1])
+        elif form == "zip":
+            others = mapped("two", ["x"] * 4).output
+            given = mapped("one", ids).output.zip(others).map(lambda pair: pair[0])
         elif form == "concat":
             given = mapped("one", ids[:3]).output.concat(mapped("two", ids[3:]).output)
         else:
@@ -171,3 +175,6 @@ def test_forms_of_a_mapped_output(comet: Emulator, runner: TaskRunner, create: C
     outcome: Outcome = runner.run(task)
     assert (outcome.state, outcome.error) == ("success", None)
     assert [one["id"] for one in outcome.result] == ids
+    reads = [path for path in runner.asked if path.startswith("GET /xcoms") and "/create_" not in path]
+    assert all(path.endswith("/slice") for path in reads)
+    assert len(reads) == {"output": 1, "map": 1, "concat": 2, "zip": 2, "list": 0}[form]
