@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS
+from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
 
 TIMEOUT = 600
-WAYS: dict[str, dict[str, Any]] = {**MODES, "start_from_trigger": {"start_from_trigger": True}}
+WAYS: dict[str, dict[str, Any]] = {**MODES, "default": {}, "start_from_trigger": {"start_from_trigger": True}}
 FLAGS: dict[str, dict[str, bool]] = {"": {}, "soft_fail": {"soft_fail": True}, "never_fail": {"never_fail": True}}
 MODEL = "/replicate/v1/models/black-forest-labs/flux-schnell/predictions"
 
@@ -182,10 +182,19 @@ def test_the_same_in_every_mode(
         assert set(outcome.xcoms) == {"return_value"}
         assert list(outcome.result) == list(SUMMARY_KEYS)
         assert (outcome.result["id"], outcome.result["status"]) == (prediction, "succeeded")
+        assert outcome.result == Prediction.from_body(read(comet, prediction)).summary()
     else:
         assert outcome.xcoms == {}
         assert [type(one) for one in outcome.chain if isinstance(one, e.CometError)] == [row.error]
         assert outcome.message.startswith(f"Prediction {prediction}: ")
+
+
+def read(comet: Emulator, prediction: str) -> Any:
+    """What the API says of a prediction, without the package under test."""
+    import requests
+
+    headers = {"Authorization": f"Bearer {comet.api_key}"}
+    return requests.get(f"{comet.base_url}/replicate/v1/predictions/{prediction}", headers=headers, timeout=5).json()
 
 
 def new_prediction(comet: Emulator) -> str:

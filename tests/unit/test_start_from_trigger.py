@@ -7,12 +7,15 @@ import datetime as dt
 import json
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner, dag, event_of
+
+GOLDEN_ID = "kv7m2qexample4wd5o3hzrcb6a"
 
 
 def sensor(prediction_id: Any = "abc", **options: Any) -> Any:
@@ -84,6 +87,45 @@ def test_the_xcom_is_read_in_the_triggerer(
     event = event_of(started(task, clock))
     assert (event["prediction_id"], event["status"]) == (prediction, "succeeded")
     assert asked == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
+
+
+@pytest.mark.parametrize("name", ["past", "present", "future"])
+def test_stored_starts_of_other_releases(
+    clock: Clock,
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """A wait whose DAG another release has serialized starts, keeps its deadline, and ends with its result."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    golden = Path(__file__).parent / "golden"
+    stored = json.loads((golden / f"start-{name}.json").read_text(encoding="utf-8"))
+    prediction = create(status="processing")
+    comet._store.predictions[GOLDEN_ID] = comet._store.predictions[prediction]
+    clock.on_sleep = lambda seconds: comet.set_prediction(prediction, status="succeeded")
+
+    async def aget_one(**what: Any) -> Any:
+        assert (what["task_id"], what["key"]) == ("create", "return_value")
+        return GOLDEN_ID
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    trigger = PredictionTrigger(**stored)
+    trigger.timeout_after = clock.utcnow() + dt.timedelta(seconds=3900)
+    trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
+    ends = clock.time() + 3900 - stored["margin"]
+    event = event_of(trigger)
+    assert trigger.deadline == pytest.approx(ends)
+    if "limit" in stored:
+        assert trigger.started_at == pytest.approx(ends - 3600)
+    with dag():
+        task = sensor(GOLDEN_ID)
+    outcome = runner.run(task, event=event)
+    assert (outcome.state, outcome.result["id"], outcome.result["status"]) == ("success", GOLDEN_ID, "succeeded")
 
 
 @pytest.mark.parametrize("execution_timeout", [None, dt.timedelta(hours=1)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from tests.support.task_runner import Clock, Outcome, TaskRunner, dag, event_of
 SCHNELL = "black-forest-labs/flux-schnell"
 CREATE = f"/replicate/v1/models/{SCHNELL}/predictions"
 UNKNOWN_ID = "abcdefghijklmnopqrstuvwxyz"
+GOLDEN_ID = "kv7m2qexample4wd5o3hzrcb6a"
 
 
 def operator(**options: Any) -> Any:
@@ -448,6 +452,38 @@ def test_a_wait_that_airflow_ended(comet: Emulator, runner: TaskRunner, next_kwa
     comet.set_prediction(made, status="succeeded")
     again = to_the_end(runner, waiting(), try_number=2)
     assert (again.result, comet.ledger()["accepted"]) == (made, 1)
+
+
+ENDS = {
+    "event-past-summary": ("success", None),
+    "event-past-status": ("success", None),
+    "event-past-error": ("failed", "AirflowSensorTimeout"),
+    "event-past-transient": ("up_for_retry", "AuthenticationError"),
+    "event-past-failed": ("up_for_retry", "PredictionFailedError"),  # the retry buys a new one
+    "event-future-summary": ("success", None),
+    "event-future-status": ("success", None),
+    "event-future-error": ("up_for_retry", "CometError"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_events_of_other_releases(comet: Emulator, runner: TaskRunner, name: str) -> None:
+    """An event that another release has stored for a create that waits ends it as it says."""
+    golden = Path(__file__).parent / "golden" / f"{name}.json"
+    event = json.loads(golden.read_text(encoding="utf-8"))
+    comet.next_outcome(status="processing")
+    runner.run(waiting())
+    made, known = runner.record()["id"], comet._store.predictions
+    known[GOLDEN_ID] = dataclasses.replace(known[made], id=GOLDEN_ID, pinned={"status": "succeeded"})
+    runner.store["create/-1/comet_submission"]["id"] = GOLDEN_ID
+    outcome = runner.run(waiting(), event=event)
+    assert (outcome.state, outcome.error and type(outcome.error).__name__) == ENDS[name]
+    if outcome.state == "success":
+        assert (outcome.result, outcome.xcoms["prediction"]["id"]) == (GOLDEN_ID, GOLDEN_ID)
+        assert runner.record()["state"] == "delivered"
+    else:
+        assert GOLDEN_ID in outcome.message
+    assert comet.ledger()["accepted"] == 1
 
 
 def test_a_result_that_came_while_the_triggerer_was_away(comet: Emulator, runner: TaskRunner) -> None:
