@@ -13,8 +13,8 @@ from tests.support import private_airflow
 PROVIDERS = {
     "comet": (
         "this provider",
-        "airflow_provider_comet.operators.prediction, airflow_provider_comet.operators.download, "
-        "airflow_provider_comet.sensors.prediction",
+        "airflow_provider_comet.operators.prediction, airflow_provider_comet.operators.batch, "
+        "airflow_provider_comet.operators.download, airflow_provider_comet.sensors.prediction",
     ),
     "http": (
         "apache-airflow-providers-http",
