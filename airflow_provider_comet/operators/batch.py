@@ -129,8 +129,8 @@ class CreatePredictionBatchOperator(BaseOperator):
         """Buy nothing from now on. A signal handler: no request to Airflow may be made here."""
         if self._submission is not None:
             self._submission.kill()
-        if self._submission is not None and self._submission.is_under_way:
-            self.log.warning(outcome.UNDER_WAY)
+            if self._submission.is_under_way:
+                self.log.warning(outcome.UNDER_WAY)
 
     def _given(self, context: Context) -> list[Any]:
         if not is_list(self.inputs):
@@ -216,8 +216,8 @@ class CreatePredictionBatchOperator(BaseOperator):
                 has_record=submission.is_kept,
                 is_paid=any(ids),
             )
-            is_kept = self.on_item_error == "keep" and not batch.missing and batch.has_only_items_errors and any(ids)
-            if raised is error or not is_kept:
+            is_usable = not batch.missing and batch.has_only_items_errors and any(ids)
+            if raised is error or self.on_item_error == "fail" or not is_usable:
                 ti.xcom_push(key=CREATED_XCOM_KEY, value=ids)
                 if raised is error:
                     raise error
