@@ -52,3 +52,18 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
 
     return connection
+
+
+@pytest.fixture
+def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow before 3.3: tasks find no state store."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    original = RuntimeTaskInstance.get_template_context
+
+    def without(ti: Any) -> Any:
+        context = original(ti)
+        context.pop("task_state_store")
+        return context
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", without)

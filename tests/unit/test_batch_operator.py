@@ -478,19 +478,9 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
 
 
 def test_without_a_store_nothing_is_bought_by_a_retry_that_can_be_told(
-    comet: Emulator, runner: TaskRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow before 3.3 keeps no record: a batch of which some were accepted fails for good."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    original = RuntimeTaskInstance.get_template_context
-
-    def without(ti: Any) -> Any:
-        context = original(ti)
-        context.pop("task_state_store")
-        return context
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", without)
     assert runner.run(operator(inputs("a", "b"))).state == "success"
     comet.fault(method="POST", status=429, count=None)
     assert runner.run(operator(inputs("c", "d"))).state == "up_for_retry"

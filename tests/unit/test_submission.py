@@ -265,24 +265,15 @@ def test_from_airflow_3_4_on_a_record_that_is_there_is_meant(
 def test_without_a_store_a_retry_submits_again_and_says_so(
     comet: Emulator,
     runner: TaskRunner,
-    monkeypatch: pytest.MonkeyPatch,
+    no_store: None,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Airflow before 3.3 has none: everything else works, and the log says what is missing."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     def said() -> str:  # the first task of a process sets Airflow's logging up, which goes past caplog
         return caplog.text + "".join(capfd.readouterr())
 
-    original = RuntimeTaskInstance.get_template_context
-
-    def without(ti: Any) -> Any:
-        context = original(ti)
-        context.pop("task_state_store")
-        return context
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", without)
     caplog.set_level("INFO")
     assert runner.run(operator()).state == "success"
     assert "keeps no record" not in said()
@@ -694,19 +685,9 @@ def test_an_intent_whose_answer_was_lost_is_taken_back(comet: Emulator, runner: 
 
 
 def test_without_a_record_polling_trouble_is_final(
-    comet: Emulator, runner: TaskRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None
 ) -> None:
     """Airflow before 3.3: a retry would submit again, so only a failed prediction is left to it."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    original = RuntimeTaskInstance.get_template_context
-
-    def without(ti: Any) -> Any:
-        context = original(ti)
-        context.pop("task_state_store")
-        return context
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_template_context", without)
     comet.fault(method="GET", status=401, count=None)
     outcome = to_the_end(runner, waiting())
     (made,) = comet.ledger()["creates"]
