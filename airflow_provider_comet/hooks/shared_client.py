@@ -185,7 +185,7 @@ class SharedClient:
                 self._give_up(prediction_id, tell)
             self._tell_refusal(prediction_id, tell)
             while (delay := at - _now()) > HEARTBEAT:
-                tell(RateLimitedError(f"the looks over this connection pause: this one's turn is in {delay:.0f} s"))
+                tell(RateLimitedError(f"all looks pause, and this one's turn is in {delay:.0f} s", status=429))
                 await asyncio.sleep(HEARTBEAT)
             await asyncio.sleep(delay)
             if self._pace.pauses == pauses:
