@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.batch import Batch, Item, record_key
+from airflow_provider_comet.api.batch import Batch, Item, Known, record_key
 from airflow_provider_comet.api.record import BATCH_KEY, BatchRecord
 from airflow_provider_comet.submission import Submission, keep, patiently, warn_without_record
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 log = logging.getLogger(__name__)
+
+
+class BatchStopped(Exception):
+    """Nothing more of this batch is sent; what was about to be is left as it is."""
 
 
 class BatchSubmission:
@@ -30,12 +34,14 @@ class BatchSubmission:
     """
 
     def __init__(self, context: Context, model: str, on_ambiguous_submit: str) -> None:
+        self.killed = False
+        self.batch = Batch([])
+        self.record = BatchRecord()
         self._context = context
         self._model = model
         self._on_ambiguous_submit = on_ambiguous_submit
         self._ti = context["ti"]
         self._store: Any = context.get("task_state_store")
-        self._record = BatchRecord()
         self._creates: dict[str, _ItemSubmission] = {}
 
     @property
@@ -50,87 +56,129 @@ class BatchSubmission:
 
     def of(self, item: Item) -> Submission:
         """The create of an input."""
-        return self._creates[item.key]
+        return self._create(item.key, item.input)
 
     def resume(self, batch: Batch) -> None:
-        """Give each item the id that an earlier attempt has paid for, or the error that keeps it from being sent.
+        """Give each item its key, the id that an earlier attempt has paid for, or the error that keeps it from being
+        sent.
 
         :raises SubmissionRecordError: that can't be read.
+        :raises InvalidInputError: the inputs are others at each try.
         """
-        for item in batch.items:
-            self._creates[item.key] = self._create(item.key, item.input)
+        self.batch = batch
         if not self.is_kept:
             warn_without_record(self._ti)
-            return
-        value = patiently(lambda: self._store.get(BATCH_KEY))
-        if value is None:
-            return
-        self._record = BatchRecord.from_json(value)
-        for create in self._creates.values():
-            create.batch = self._record
-        for item in batch.items:
-            if item.key in self._record.items:
-                try:
-                    item.id = self._creates[item.key].recorded_id()
-                except e.AmbiguousSubmissionError as error:
-                    item.error = error
-        self._say(batch)
+        value = patiently(lambda: self._store.get(BATCH_KEY)) if self.is_kept else None
+        if value is not None:
+            self.record = BatchRecord.from_json(value)
+        known: dict[str, list[Known]] = {}
+        inputs = {item.content: item.input for item in batch.items}
+        for key in sorted(self.record.items, key=lambda one: int(one.rpartition("-")[2])):
+            content = key.rpartition("-")[0]
+            if content in inputs:
+                known.setdefault(content, []).append(self._known(key, inputs[content]))
+        batch.place(known)
+        if value is not None:
+            self._tell_of_known()
+            self._check_gone()
 
-    def begin(self, batch: Batch) -> None:
+    def begin(self) -> None:
         """Write down what may have a record from now on.
 
         :raises SubmissionRecordError: it can't be written; nothing must be sent then.
         """
-        items = self._record.items | {item.key for item in batch.missing}
-        if items != self._record.items:
-            self._write(dataclasses.replace(self._record, items=items))
+        items = {**dict.fromkeys(item.key for item in self.batch.missing), **self.record.items}
+        self._write(BatchRecord(items, self._ti.max_tries))
 
     def delivered(self) -> None:
-        """Write down that the task hands the list over, in this cycle."""
-        self._write(dataclasses.replace(self._record, delivered=self._ti.max_tries))
+        """Write down that the task hands these predictions over."""
+        self._write(self.record.with_delivered({item.key: item.id for item in self.batch.items if item.id is not None}))
 
-    def kill(self) -> None:
-        """Buy nothing from now on."""
-        for create in self._creates.values():
-            create.killed = True
+    def _known(self, key: str, input: object) -> Known:
+        try:
+            return Known(key, self._create(key, input).recorded_id())
+        except e.AmbiguousSubmissionError as error:
+            return Known(key, error=error)
 
     def _create(self, key: str, input: object) -> _ItemSubmission:
-        return _ItemSubmission(self._context, self._model, input, self._on_ambiguous_submit, record_key(key))
+        if key not in self._creates:
+            self._creates[key] = _ItemSubmission(self, key, input)
+        return self._creates[key]
 
     def _write(self, record: BatchRecord) -> None:
-        if self.is_kept:
+        if self.is_kept and record != self.record:
             keep(self._store, BATCH_KEY, record.to_json())
-        self._record = record
+        self.record = record
 
-    def _say(self, batch: Batch) -> None:
-        """What earlier attempts have left, for all at once."""
-        known = sum(item.id is not None for item in batch.items)
-        again = sum(create.record is not None and create.record.id is not None for create in self._creates.values())
-        log.info("Going on with %s predictions that an earlier attempt has paid for: they are not bought again", known)
-        if again > known:
-            log.warning(
-                "Buying %s predictions again: the task was cleared after it had handed them over", again - known
+    def _tell_of_known(self) -> None:
+        if known := sum(item.id is not None for item in self.batch.items):
+            log.info(
+                "Going on with %s predictions that an earlier attempt has paid for: nothing is bought again", known
             )
-        for key in sorted(self._record.items - self._creates.keys()):
+        again = [create for item in self.batch.missing if (create := self._creates.get(item.key)) and create.has_id]
+        if again:
+            log.warning("Buying %s predictions again: the task was cleared after it had handed them over", len(again))
+
+    def _check_gone(self) -> None:
+        """Name what was paid for and is not in the list any more.
+
+        If no user has cleared the task since, the list is another one at each try (a random seed, the number of the
+        try): to go on would buy all of it again each time.
+        """
+        used = {item.key for item in self.batch.items}
+        gone = []
+        for key in self.record.items.keys() - used:
             create = self._create(key, None)
-            create.batch = self._record
-            create.read()
-            if create.record is not None and create.record.state == "accepted":
+            try:
+                if create.record is None:
+                    create.read()
+            except e.SubmissionRecordError as error:
+                log.warning("%s", error)
+                continue
+            record = create.record
+            if record is not None and record.state in ("accepted", "sending"):
+                gone.append(key)
                 log.warning(
-                    "Prediction %s was paid for and never handed over: its input is not in the list any more. A "
-                    "PredictionSensor with this id gets it at no cost",
-                    create.record.id,
+                    "Prediction %s was paid for and never handed over, or may be (record %s, %s): its input is not in "
+                    "the list any more, or not so often. A PredictionSensor with its id gets it at no cost",
+                    record.id,
+                    record_key(key),
+                    record.state,
                 )
+        if gone and self.batch.missing and self.record.max_tries == self._ti.max_tries:
+            raise e.InvalidInputError(
+                f"{len(gone)} inputs that an earlier try has paid for, or may have, are not in the list any more, and "
+                f"{len(self.batch.missing)} are new: do they render differently at each try (a random seed, the date)? "
+                "The log names the predictions. Let the inputs stay the same; clear the task to buy the new ones"
+            )
 
 
 class _ItemSubmission(Submission):
     """The create of one input. It keeps what it knows to itself: a line for each would be a thousand at each retry."""
 
-    batch = BatchRecord()
+    def __init__(self, owner: BatchSubmission, key: str, input: object) -> None:
+        super().__init__(owner._context, owner._model, input, owner._on_ambiguous_submit, record_key(key))
+        self._owner = owner
+        self._item_key = key
+
+    @property
+    def has_id(self) -> bool:
+        """Whether a prediction is on record."""
+        return self.record is not None and self.record.id is not None
 
     def read(self) -> None:
         super().read()
-        self.record = self.record and self.batch.of(self.record)
+        if self.record is not None and self._owner.record.has_delivered(self._item_key, self.record.id):
+            self.record = dataclasses.replace(self.record, state="delivered")
+
+    def sending(self) -> None:
+        if self._owner.batch.stopped and not self._owner.killed:
+            raise BatchStopped
+        super().sending()
+
+    @property
+    def _is_killed(self) -> bool:
+        return self._owner.killed
 
     def _tell(self, message: str, *args: object, level: int = logging.DEBUG) -> None:
         log.debug(message, *args)

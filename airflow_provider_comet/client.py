@@ -34,19 +34,20 @@ class CometClient:
     """Blocking client on ``requests``, for workers.
 
     :param config: where the API is.
-    :param sleep: how to wait between two attempts; tests inject their own, with ``clock``.
+    :param sleep: how to wait between two attempts, instead of until ``halt``; tests inject their own, with ``clock``.
     """
 
     def __init__(
         self,
         config: Config,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.session = _Session(config)
-        self._sleep = sleep
+        self._halted = threading.Event()
+        self._sleep = sleep or self._halted.wait
         self._clock = clock
         self._looks = Pace(config.max_polls_per_second)
         self._creates = Pace(CREATES_PER_SECOND)
@@ -105,6 +106,10 @@ class CometClient:
         request = protocol.list_models()
         return protocol.read_models(request, self._exchange(request))
 
+    def halt(self) -> None:
+        """Let nobody sleep any more: a task that ends must not wait for a rate limit to pass."""
+        self._halted.set()
+
     def close(self) -> None:
         """Close the connections."""
         self.session.close()
@@ -131,10 +136,10 @@ class CometClient:
                 delay = polling.retry_delay(
                     error, attempt=attempt, elapsed=self._clock() - started, chance=random.random()
                 )
+                if isinstance(error, RateLimitedError):
+                    limited(delay or error.retry_after or 0.0)
                 if delay is None:
                     raise
-                if isinstance(error, RateLimitedError):
-                    limited(delay)
             self._sleep(delay)
 
     def _create(self, request: protocol.Request, journal: Journal | None) -> Prediction:

@@ -34,6 +34,7 @@ CLEAR_BATCH = (
     "task's state store."
 )
 """How to go on with a batch that failed."""
+NO_RECORD = "This Airflow keeps no record: a retry, or a cleared task, submits and pays all of it again."
 
 
 def going_on(prediction_id: object) -> str:
@@ -162,25 +163,22 @@ def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_r
 
 
 def airflow_batch_error(
-    error: e.PredictionListError, *, on_ambiguous_submit: str, has_record: bool, is_paid: bool
+    error: e.PredictionListError, *, on_ambiguous_submit: str, has_record: bool, may_be_paid: bool
 ) -> BaseException:
     """Return what a batch raises: what a retry may still submit decides, because it submits nothing else.
 
     :param on_ambiguous_submit: as for a create.
     :param has_record: a retry knows what was paid.
-    :param is_paid: whether anything was.
+    :param may_be_paid: whether anything was.
     """
+    if not has_record and may_be_paid:
+        return AirflowFailException(f"{error}\n{NO_RECORD}")
+    is_unrecorded = any(isinstance(one, e.UnrecordedPredictionError) for one in error.errors)
     may_retry = any(
         airflow_create_error(one, on_ambiguous_submit=on_ambiguous_submit, has_record=has_record) is one
         for one in error.errors
     )
-    if may_retry and (has_record or not is_paid):
-        return error
-    if not has_record:
-        return AirflowFailException(
-            f"{error}\nThis Airflow keeps no record: a cleared task submits, and pays, all of them again."
-        )
-    return AirflowFailException(f"{error}\n{CLEAR_BATCH}")
+    return error if may_retry and not is_unrecorded else AirflowFailException(f"{error}\n{CLEAR_BATCH}")
 
 
 @contextlib.contextmanager

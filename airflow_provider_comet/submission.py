@@ -103,15 +103,14 @@ class Submission:
         :raises SubmissionRecordError: it can't be read.
         """
         value = patiently(lambda: self._store.get(self._key)) if self.is_kept else None
-        self.record = None if value is None else Record.from_json(value)
+        self.record = None if value is None else Record.from_json(value, self._key)
 
     def sending(self) -> None:
         """Write down that a POST is about to go out.
 
         :raises SubmissionRecordError: it can't be written; the POST must not go out then.
         """
-        if self.killed:  # Airflow's signal does not end the process at once: nothing may be bought in its last seconds
-            raise AirflowException("The task was killed before the prediction was submitted: nothing was sent")
+        self._refuse_if_killed()
         before = self.record
         intent = Record(
             "sending",
@@ -124,6 +123,7 @@ class Submission:
         )
         try:
             self._write(intent)
+            self._refuse_if_killed()  # the store may have been away for minutes
         except BaseException:
             # It may be on record although nobody said so, and nothing is sent: the next attempt must not take it for a
             # create of unknown fate.
@@ -222,6 +222,15 @@ class Submission:
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
             self._change({"max_tries": self._ti.max_tries})  # a retry of this cycle must not be taken for a clear
         metrics.count("comet.reattached", model=record.model or self._model)
+
+    def _refuse_if_killed(self) -> None:
+        """Airflow's signal does not end the process at once: nothing may be bought in its last seconds."""
+        if self._is_killed:
+            raise AirflowException("The task was killed before the prediction was submitted: nothing was sent")
+
+    @property
+    def _is_killed(self) -> bool:
+        return self.killed
 
     def _change(self, fields: Mapping[str, Any], patience: float = PATIENCE_SECONDS) -> None:
         if self.record is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from airflow_provider_comet.api import errors as e
@@ -17,6 +17,7 @@ LOST_IN_A_ROW = 2
 """So many creates in a row without a clear answer are no accident: a wrong URL or a failing gateway loses all of them,
 and each may be billed."""
 SHOWN_CHARACTERS = 60
+REASON_CHARACTERS = 300
 
 
 @dataclass
@@ -24,13 +25,15 @@ class Item:
     """One input of a batch.
 
     :param index: where it stands in the list.
-    :param key: what it is: the same input has the same key wherever it stands. Equal inputs are told apart by counting.
+    :param content: what it is: a digest of model and input.
     :param input: as it was given.
+    :ivar key: what its create is on record by: the content, and a number that tells equal inputs apart.
     """
 
     index: int
-    key: str
+    content: str
     input: Any
+    key: str = ""
     id: str | None = None
     error: e.CometError | None = None
 
@@ -38,19 +41,13 @@ class Item:
         return f"inputs[{self.index}] {excerpt(_text(self.input), SHOWN_CHARACTERS)}"
 
 
-def items_of(model: str, inputs: Sequence[Any]) -> list[Item]:
-    """Return an item for each input.
+@dataclass(frozen=True)
+class Known:
+    """What is on record by a key: an id that is gone on with, an error that keeps it from being sent, or neither."""
 
-    The key is made of model and input, never of the position: an input that is put in front of a list that was paid for
-    must not make all others look new.
-    """
-    seen: Counter[str] = Counter()
-    items = []
-    for index, input in enumerate(inputs):
-        digest = hashlib.sha256(f"{model}\n{_text(input)}".encode()).hexdigest()[:20]
-        seen[digest] += 1
-        items.append(Item(index, f"{digest}-{seen[digest]}", input))
-    return items
+    key: str
+    id: str | None = None
+    error: e.CometError | None = None
 
 
 @dataclass
@@ -63,7 +60,33 @@ class Batch:
     items: Sequence[Item]
     stopped: bool = False
     """Whether nothing more is to be sent: the reason concerns all items, or may cost money."""
+    accepted_count: int = field(default=0, init=False)
     _lost: int = field(default=0, init=False)
+
+    @classmethod
+    def of(cls, model: str, inputs: Sequence[Any]) -> Batch:
+        """Return the batch of these inputs.
+
+        What an input is goes by model and input, never by its position: one that is put in front of a list that was
+        paid for must not make all others look new.
+        """
+        digests = (hashlib.sha256(f"{model}\n{_text(input)}".encode()).hexdigest()[:20] for input in inputs)
+        return cls([Item(index, one, inputs[index]) for index, one in enumerate(digests)])
+
+    def place(self, known: Mapping[str, Sequence[Known]]) -> None:
+        """Give each item its key, and what is known by it.
+
+        Of equal inputs those that are paid for come first, then those of open fate, so that a list that has grown
+        shorter uses what there is.
+
+        :param known: by content.
+        """
+        keys: dict[str, Iterator[Known]] = {}
+        for item in self.items:
+            if item.content not in keys:
+                keys[item.content] = _in_turn(item.content, known.get(item.content, ()))
+            one = next(keys[item.content])
+            item.key, item.id, item.error = one.key, one.id, one.error
 
     @property
     def missing(self) -> list[Item]:
@@ -72,7 +95,7 @@ class Batch:
 
     @property
     def errors(self) -> list[Item]:
-        """Those that have no id, and why."""
+        """Those that have no id, or none that is on record, and why."""
         return [item for item in self.items if item.error is not None]
 
     @property
@@ -81,15 +104,20 @@ class Batch:
         return [item.id for item in self.items]
 
     @property
+    def may_be_paid(self) -> bool:
+        """Whether any of it was paid for, as far as anybody knows."""
+        return any(item.id is not None or is_open(item.error) for item in self.items)
+
+    @property
     def has_only_items_errors(self) -> bool:
         """Whether each error is about its own input, so that the others can be used without it."""
         return all(
             is_about_input(item.error) or isinstance(item.error, e.AmbiguousSubmissionError) for item in self.errors
         )
 
-    def accepted(self, item: Item, prediction_id: str) -> None:
-        """Note an id."""
-        item.id = prediction_id
+    def accepted(self, item: Item) -> None:
+        """Note that an item has its id."""
+        self.accepted_count += 1
         self._lost = 0
 
     def failed(self, item: Item, error: e.CometError) -> None:
@@ -98,22 +126,27 @@ class Batch:
         if isinstance(error, e.AmbiguousSubmissionError):
             self._lost += 1
             self.stopped = self.stopped or self._lost >= LOST_IN_A_ROW
-        elif not is_about_input(error):
-            self.stopped = True
+            return
+        self._lost = 0
+        self.stopped = self.stopped or not is_about_input(error)
 
     def rejected(self) -> list[dict[str, Any]]:
         """What XCom says of those without an id."""
         return [
-            {"index": item.index, "type": type(item.error).__name__, "error": str(item.error)}
-            for item in self.items
-            if item.error is not None
+            {
+                "index": item.index,
+                "type": type(item.error).__name__,
+                "error": excerpt(str(item.error), REASON_CHARACTERS),
+                "record": record_key(item.key),
+            }
+            for item in self.errors
         ]
 
     def error(self) -> BatchError:
-        """The error that names each input without a prediction, and why."""
-        failed, unsent = self.errors, len(self.missing)
-        errors = [item.error for item in failed if item.error is not None]
-        error = BatchError.of(errors, len(self.items))
+        """The error that names each input without a prediction, and why: first those that may be paid for."""
+        failed = sorted(self.errors, key=lambda item: not is_open(item.error))
+        error = BatchError.of([item.error for item in failed if item.error is not None], len(self.items))
+        unsent = len(self.missing)
         error.detail += f"; {unsent} more were not sent" if unsent else ""
         error.reasons = [
             f"{item} (record {record_key(item.key)}): {item.error}" if is_open(item.error) else f"{item}: {item.error}"
@@ -139,12 +172,23 @@ def is_about_input(error: e.CometError | None) -> bool:
 
 
 def is_open(error: e.CometError | None) -> bool:
-    """Whether this input may have been paid for, and only a person can tell."""
+    """Whether this input may have been paid for, and a person has to look."""
     return isinstance(error, (e.AmbiguousSubmissionError, e.UnrecordedPredictionError))
+
+
+def _in_turn(content: str, known: Sequence[Known]) -> Iterator[Known]:
+    def rank(one: Known) -> int:
+        return 0 if one.id is not None else 1 if one.error is not None else 2
+
+    yield from sorted(known, key=rank)
+    used = {one.key for one in known}
+    for number in count(1):
+        if (key := f"{content}-{number}") not in used:
+            yield Known(key)
 
 
 def _text(value: object) -> str:
     try:
-        return json.dumps(value, sort_keys=True, default=repr)
+        return json.dumps(value, sort_keys=True, default=str)
     except (TypeError, ValueError, RecursionError):  # refused before it is sent
         return f"not JSON, {type(value).__name__}"

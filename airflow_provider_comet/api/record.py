@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -85,41 +86,45 @@ class Record:
         return {"version": VERSION, **dataclasses.asdict(self), "earlier": list(self.earlier)}
 
     @classmethod
-    def from_json(cls, value: object) -> Record:
+    def from_json(cls, value: object, key: str = KEY) -> Record:
         """Read the value in the store, also one that a user wrote: only version, state and id must be there.
 
+        :param key: under which it stands, for errors.
         :raises SubmissionRecordError: it can't be understood, which is not the same as "nothing was paid".
         """
         if not isinstance(value, Mapping) or value.get("version") != VERSION or value.get("state") not in STATES:
-            raise e.SubmissionRecordError(f"{KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
+            raise e.SubmissionRecordError(f"{key!r} does not hold a record of version {VERSION}: {_shape(value)}")
         known = {item.name: value[item.name] for item in dataclasses.fields(cls) if value.get(item.name) is not None}
         kinds = {"earlier": list, "input": Mapping, "max_tries": int}
         if wrong := [name for name, item in known.items() if not isinstance(item, kinds.get(name, str))]:
-            raise e.SubmissionRecordError(f"{KEY!r} holds a value of the wrong type in {', '.join(wrong)}")
+            raise e.SubmissionRecordError(f"{key!r} holds a value of the wrong type in {', '.join(wrong)}")
         if known["state"] in ("accepted", "delivered") and not known.get("id"):
-            raise e.SubmissionRecordError(f"{KEY!r} says {known['state']!r} without an id")
+            raise e.SubmissionRecordError(f"{key!r} says {known['state']!r} without an id")
         return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """Which inputs of a batch may have a record of their own, and when they were handed over all together.
+    """Which inputs of a batch may have a record of their own, and what of it was handed over.
 
-    :param items: the keys of all inputs that were ever about to be sent.
-    :param delivered: ``ti.max_tries`` of the cycle in which the list of ids was handed over.
+    :param items: the keys of all inputs that were ever about to be sent; with a digest of the id that was handed over.
+    :param max_tries: ``ti.max_tries`` when something was last about to be sent.
     """
 
-    items: frozenset[str] = frozenset()
-    delivered: int | None = None
+    items: Mapping[str, str | None] = field(default_factory=dict)
+    max_tries: int | None = None
 
-    def of(self, record: Record) -> Record:
-        """Return the record of an input as it is by what is known of all: handed over, if the list was."""
-        is_delivered = record.state == "accepted" and self.delivered is not None and record.max_tries == self.delivered
-        return dataclasses.replace(record, state="delivered") if is_delivered else record
+    def has_delivered(self, key: str, prediction_id: str | None) -> bool:
+        """Whether this prediction was handed over: what it is, not when. ``ti.max_tries`` can come to a value again."""
+        return prediction_id is not None and self.items.get(key) == _short(prediction_id)
+
+    def with_delivered(self, ids: Mapping[str, str]) -> BatchRecord:
+        """Return the record after these, by key, were handed over."""
+        return dataclasses.replace(self, items={**self.items, **{key: _short(one) for key, one in ids.items()}})
 
     def to_json(self) -> dict[str, Any]:
         """The value in the store."""
-        return {"version": VERSION, "items": sorted(self.items), "delivered": self.delivered}
+        return {"version": VERSION, "items": dict(self.items), "max_tries": self.max_tries}
 
     @classmethod
     def from_json(cls, value: object) -> BatchRecord:
@@ -127,13 +132,10 @@ class BatchRecord:
 
         :raises SubmissionRecordError: it can't be understood.
         """
-        if (
-            not isinstance(value, Mapping)
-            or value.get("version") != VERSION
-            or not isinstance(value.get("items"), list)
-        ):
+        items = value.get("items") if isinstance(value, Mapping) and value.get("version") == VERSION else None
+        if not isinstance(items, Mapping) or not all(re.fullmatch(r"\w+-\d+", str(key)) for key in items):
             raise e.SubmissionRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
-        return cls(frozenset(map(str, value["items"])), value.get("delivered"))
+        return cls(dict(items), value.get("max_tries") if isinstance(value, Mapping) else None)
 
 
 def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) -> str | None:
@@ -176,9 +178,13 @@ def digest(input: object) -> dict[str, str]:
 
 def _text(value: object) -> str:
     try:
-        return json.dumps(value, sort_keys=True, default=repr)
+        return json.dumps(value, sort_keys=True, default=str)  # of an ObjectStoragePath its connection, too
     except (TypeError, ValueError, RecursionError):  # a template gone wrong must not keep a paid result from its task
         return f"not JSON, {type(value).__name__}"
+
+
+def _short(prediction_id: str) -> str:
+    return hashlib.sha256(prediction_id.encode()).hexdigest()[:8]
 
 
 def _shape(value: object) -> str:

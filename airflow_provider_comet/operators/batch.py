@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -9,10 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from airflow_provider_comet import outcome
-from airflow_provider_comet.api.errors import CometError, InvalidInputError
+from airflow_provider_comet.api.errors import SHOWN_ERRORS, CometError, InvalidInputError, RateLimitedError
 from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_comet.api.batch import Batch, Item
     from airflow_provider_comet.batch_submission import BatchSubmission
+    from airflow_provider_comet.client import CometClient
     from airflow_provider_comet.input_schemas import GivenSchema
 
 REJECTED_XCOM_KEY = "rejected"
@@ -38,7 +40,7 @@ class CreatePredictionBatchOperator(BaseOperator):
     another list of inputs. docs/batches.md.
 
     Returns a list as long as ``inputs``, in the same order: ids, and null where an input was not accepted. XCom
-    ``rejected`` is a list of ``{"index", "type", "error"}`` for those. ``PredictionSensor`` and
+    ``rejected`` is a list of ``{"index", "type", "error", "record"}`` for those. ``PredictionSensor`` and
     ``DownloadPredictionOutputOperator`` take the list as it is.
 
     If the task fails, XCom ``created`` is that list as far as it came. It raises ``AirflowFailException`` where a retry
@@ -93,6 +95,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         self.input_schema = input_schema
         self.strict = strict
         self._submission: BatchSubmission | None = None
+        self._client: CometClient | None = None
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -101,36 +104,55 @@ class CreatePredictionBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str | None]:
         """Check all inputs, submit those that no earlier attempt has paid for, and return the ids."""
-        from airflow_provider_comet.api.batch import Batch
-        from airflow_provider_comet.api.batch import items_of as batch_items
-        from airflow_provider_comet.api.validation import check_model
         from airflow_provider_comet.batch_submission import BatchSubmission
 
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = BatchSubmission(context, self.model, self.on_ambiguous_submit)
-        with outcome.raised_as(
-            functools.partial(
-                outcome.airflow_create_error,
-                on_ambiguous_submit=self.on_ambiguous_submit,
-                has_record=submission.is_kept,
-            )
-        ):
-            check_model(self.model)
-            batch = Batch(batch_items(self.model, self._given(context)))
-            submission.resume(batch)
-            self._check(batch)
-            if not batch.stopped and batch.missing:
-                assert self.hook.client is not None  # reads Airflow's connection: threads can't
-                submission.begin(batch)
-                self._submit(batch, submission)
-        return self._conclude(context, batch, submission)
+        try:
+            with outcome.raised_as(
+                functools.partial(
+                    outcome.airflow_create_error,
+                    on_ambiguous_submit=self.on_ambiguous_submit,
+                    has_record=submission.is_kept,
+                )
+            ):
+                batch = self._begin(context, submission)
+                if not batch.stopped and batch.missing:
+                    self._submit(batch, submission)
+            return self._conclude(context, batch, submission)
+        except BaseException as error:
+            self._keep_what_there_is(context, submission)
+            if submission.is_kept or not submission.batch.may_be_paid or isinstance(error, AirflowFailException):
+                raise
+            raise AirflowFailException(
+                f"{type(error).__name__}: {error}. {outcome.NO_RECORD} XCom {CREATED_XCOM_KEY!r} has the ids."
+            ) from error
 
     def on_kill(self) -> None:
         """Buy nothing from now on. A signal handler: no request to Airflow may be made here."""
         if self._submission is not None:
-            self._submission.kill()
+            self._end(self._submission)
             if self._submission.is_under_way:
                 self.log.warning(outcome.UNDER_WAY)
+
+    def _begin(self, context: Context, submission: BatchSubmission) -> Batch:
+        from airflow_provider_comet.api.batch import Batch
+        from airflow_provider_comet.api.validation import check_model
+
+        check_model(self.model)
+        batch = Batch.of(self.model, self._given(context))
+        submission.resume(batch)
+        self._check(batch)
+        if not batch.stopped and batch.missing:
+            self._client = self.hook.client  # reads Airflow's connection: threads can't
+            submission.begin()
+        return batch
+
+    def _end(self, submission: BatchSubmission) -> None:
+        """What is on its way is answered and recorded; nothing more is sent, and nobody waits for a turn to send."""
+        submission.killed = True
+        if self._client is not None:
+            self._client.halt()
 
     def _given(self, context: Context) -> list[Any]:
         if not is_list(self.inputs):
@@ -148,6 +170,8 @@ class CreatePredictionBatchOperator(BaseOperator):
 
     def _check(self, batch: Batch) -> None:
         """Check what is to be sent; with ``on_item_error="fail"`` one error stops all of it."""
+        if not batch.missing:  # what is paid for needs no schema
+            return
         from airflow_provider_comet.input_schemas import find_schema, prepare  # loads jsonschema
 
         schema = find_schema(self.model, self.input_schema)
@@ -165,23 +189,38 @@ class CreatePredictionBatchOperator(BaseOperator):
             self.log.warning("In %s inputs: %s", count, one)
 
     def _submit(self, batch: Batch, submission: BatchSubmission) -> None:
+        from airflow_provider_comet.batch_submission import BatchStopped
+
         noting = threading.Lock()
         missing, began = batch.missing, time.monotonic()
 
         def submit(item: Item) -> None:
             if batch.stopped:
                 return
-            create = submission.of(item)
+            create, accepted_before = submission.of(item), batch.accepted_count
             try:
                 made = self.hook.create_prediction(self.model, item.input, journal=create)
+                item.id = made.id
                 create.accepted(made.id)
+            except BatchStopped:
+                return
+            except RateLimitedError as error:
+                if batch.accepted_count > accepted_before:  # slow, but it goes on: this one's turn comes
+                    submit(item)
+                else:
+                    failed(item, error)
             except CometError as error:
-                self.log.warning("%s: %s", item, error)
-                with noting:
-                    batch.failed(item, error)
+                failed(item, error)
             else:
                 with noting:
-                    batch.accepted(item, made.id)
+                    batch.accepted(item)
+
+        def failed(item: Item, error: CometError) -> None:
+            self.log.warning("%s: %s", item, error)
+            with noting:
+                batch.failed(item, error)
+            if batch.stopped:
+                self.hook.client.halt()
 
         with ThreadPoolExecutor(self.max_in_flight, "comet-create") as pool:
             try:
@@ -191,18 +230,16 @@ class CreatePredictionBatchOperator(BaseOperator):
                     for one in done:
                         one.result()
                     sent = sum(item.id is not None for item in missing)
-                    rate = sent / max(time.monotonic() - began, 0.001)
                     self.log.info(
                         "%s of %s inputs submitted (%.1f a second), %s not accepted, %s to go",
                         sent,
                         len(missing),
-                        rate,
+                        sent / max(time.monotonic() - began, 0.001),
                         sum(item.error is not None for item in missing),
                         len(pending),
                     )
-            except BaseException:  # the task's timeout, say: what is on its way is answered and recorded, no more
-                batch.stopped = True
-                submission.kill()
+            except BaseException:  # the task's timeout, say
+                self._end(submission)
                 raise
 
     def _conclude(self, context: Context, batch: Batch, submission: BatchSubmission) -> list[str | None]:
@@ -210,17 +247,18 @@ class CreatePredictionBatchOperator(BaseOperator):
         ti.xcom_push(key=REJECTED_XCOM_KEY, value=batch.rejected())
         if batch.errors or batch.missing:
             error = batch.error()
+            for reason in error.reasons[SHOWN_ERRORS:]:
+                self.log.warning("%s", reason)
             raised = outcome.airflow_batch_error(
                 error,
                 on_ambiguous_submit=self.on_ambiguous_submit,
                 has_record=submission.is_kept,
-                is_paid=any(ids),
+                may_be_paid=batch.may_be_paid,
             )
             is_usable = not batch.missing and batch.has_only_items_errors and any(ids)
-            if raised is error or self.on_item_error == "fail" or not is_usable:
-                ti.xcom_push(key=CREATED_XCOM_KEY, value=ids)
-                if raised is error:
-                    raise error
+            if raised is error:
+                raise error
+            if self.on_item_error == "fail" or not is_usable:
                 raise raised from error
             self.log.warning("%s", error)
         # What is called delivered has to be there: Airflow pushes it only afterwards, and that may fail.
@@ -228,3 +266,7 @@ class CreatePredictionBatchOperator(BaseOperator):
             ti.xcom_push(key=RETURN_VALUE_XCOM_KEY, value=ids)
         submission.delivered()
         return ids
+
+    def _keep_what_there_is(self, context: Context, submission: BatchSubmission) -> None:
+        with contextlib.suppress(Exception):  # why the task ends is the better error
+            context["ti"].xcom_push(key=CREATED_XCOM_KEY, value=submission.batch.ids)

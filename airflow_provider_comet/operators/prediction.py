@@ -139,7 +139,9 @@ class CreatePredictionOperator(BaseOperator):
                 defer(self, [wait], self.conn_id, kwargs={"is_execution_timeout": self._is_execution_timeout})
             return self._conclude(context, submission, self._block(wait))
 
-    def execute_complete(self, context: Context, event: Any = None, is_execution_timeout: bool | None = None) -> str:
+    def execute_complete(
+        self, context: Context, event: Any = None, is_execution_timeout: bool | None = None, **_unknown: Any
+    ) -> str:
         """Judge what the trigger saw, and hand it over."""
         if is_execution_timeout is not None:
             self._is_execution_timeout = is_execution_timeout

@@ -171,7 +171,7 @@ class PredictionSensor(BaseSensorOperator):
                     return self._conclude(context, waits.ended)
                 time.sleep(delay)
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
         if (error := outcome.error_in(event)) is not None:  # first: a wait that found no id has none here either
             raise error

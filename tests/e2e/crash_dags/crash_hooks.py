@@ -91,7 +91,7 @@ def after_xcom(result: Any, ti: Any, log: Any) -> None:
     stand_still("after_xcom", ti)
 
 
-def before_resuming(operator: Any, context: Any, event: Any = None) -> None:
+def before_resuming(operator: Any, context: Any, *args: Any, **kwargs: Any) -> None:
     stand_still("resuming", context["ti"])
 
 

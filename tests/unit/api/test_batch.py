@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.batch import LOST_IN_A_ROW, Batch, items_of
-from airflow_provider_comet.api.record import BatchRecord, Record
+from airflow_provider_comet.api.batch import LOST_IN_A_ROW, Batch, Known
+from airflow_provider_comet.api.record import BatchRecord
 
 MODEL = "black-forest-labs/flux-schnell"
 
 
+def placed(*inputs: Any, model: str = MODEL, known: Mapping[str, Sequence[Known]] | None = None) -> Batch:
+    made = Batch.of(model, inputs)
+    made.place(known or {})
+    return made
+
+
 def batch(count: int) -> Batch:
-    return Batch(items_of(MODEL, [{"prompt": str(number)} for number in range(count)]))
+    return placed(*({"prompt": str(number)} for number in range(count)))
 
 
 def keys(*inputs: Any, model: str = MODEL) -> list[str]:
-    return [item.key for item in items_of(model, inputs)]
+    return [item.key for item in placed(*inputs, model=model).items]
 
 
 def test_an_input_is_known_by_what_it_is() -> None:
@@ -86,7 +93,7 @@ def test_lost_answers_in_a_row_stop_the_rest() -> None:
     made = batch(10)
     for number in range(0, 8, 2):
         made.failed(made.items[number], e.AmbiguousSubmissionError("lost"))
-        made.accepted(made.items[number + 1], "id")
+        made.accepted(made.items[number + 1])
     assert not made.stopped
     for number in (8, 9)[:LOST_IN_A_ROW]:
         made.failed(made.items[number], e.AmbiguousSubmissionError("lost"))
@@ -96,7 +103,7 @@ def test_lost_answers_in_a_row_stop_the_rest() -> None:
 def test_ids_keep_order_and_length() -> None:
     """Null stands for what was not accepted, and what is said of it is in ``rejected``."""
     made = batch(3)
-    made.accepted(made.items[2], "third")
+    made.items[2].id = "third"
     made.failed(made.items[0], e.BadRequestError("this prompt is refused", status=400))
     assert made.ids == [None, None, "third"]
     (rejected,) = made.rejected()
@@ -105,14 +112,14 @@ def test_ids_keep_order_and_length() -> None:
 
 
 def test_the_error_lists_inputs_and_reasons() -> None:
-    """Each input is named by its place and first words; of one that may be paid for, also where that is on record."""
-    made = Batch(items_of(MODEL, [{"prompt": "a lighthouse " * 20}, {"image": "data:image/png;base64,AAAA"}, {}, {}]))
-    made.failed(made.items[0], e.AmbiguousSubmissionError("no answer"))
-    made.failed(made.items[1], e.BadRequestError("too small"))
+    """By place and first words; first those that may be paid for, with the place of their record."""
+    made = placed({"image": "data:image/png;base64,AAAA"}, {"prompt": "a lighthouse " * 20}, {}, {})
+    made.failed(made.items[0], e.BadRequestError("too small"))
+    made.failed(made.items[1], e.AmbiguousSubmissionError("no answer"))
     text = str(made.error())
     assert text.startswith("Some inputs have no prediction: 2 of 4; 2 more were not sent.")
-    assert f"(record comet_submission.{made.items[0].key}): The create has no clear answer" in text
-    assert 'inputs[0] {"prompt": "a lighthouse a lighthouse' in text
+    assert f"(record comet_submission.{made.items[1].key}): The create has no clear answer" in text
+    assert 'inputs[1] {"prompt": "a lighthouse a lighthouse' in text
     assert "AAAA" not in text
     assert len(text.splitlines()[1]) < 400
 
@@ -125,17 +132,43 @@ def test_the_longest_pause_counts_for_all() -> None:
     assert made.error().retry_after == 30
 
 
-def test_a_list_that_was_handed_over_was_handed_over_for_each() -> None:
-    """One mark for all says it, for those that were used in the same cycle."""
-    marked = BatchRecord(frozenset({"a"}), delivered=2)
-    assert marked.of(Record("accepted", id="x", max_tries=2)).state == "delivered"
-    assert marked.of(Record("accepted", id="x", max_tries=3)).state == "accepted"
-    assert marked.of(Record("sending", max_tries=2)).state == "sending"
-    assert BatchRecord().of(Record("accepted", id="x", max_tries=None)).state == "accepted"
+def test_a_clear_answer_ends_a_row() -> None:
+    """Lost, refused, lost is no row: the API answers."""
+    made = batch(3)
+    made.failed(made.items[0], e.AmbiguousSubmissionError("lost"))
+    made.failed(made.items[1], e.BadRequestError("no"))
+    made.failed(made.items[2], e.AmbiguousSubmissionError("lost"))
+    assert not made.stopped
+
+
+def test_of_equal_inputs_the_paid_ones_are_used() -> None:
+    """A list that has grown shorter uses what is paid for, then looks at what is open; a new number is a free one."""
+    lost = e.AmbiguousSubmissionError("lost")
+    (content,) = {item.content for item in Batch.of(MODEL, [{}]).items}
+    known = {content: [Known(f"{content}-1", error=lost), Known(f"{content}-2"), Known(f"{content}-4", id="paid")]}
+    assert placed({}, known=known).ids == ["paid"]
+    two = placed({}, {}, known=known)
+    assert [(item.id, item.error) for item in two.items] == [("paid", None), (None, lost)]
+    four = placed(*[{}] * 4, known=known)
+    assert [item.key[-2:] for item in four.items] == ["-4", "-1", "-2", "-3"]
+    assert [item.index for item in four.missing] == [2, 3]
+
+
+def test_what_was_handed_over_is_known_by_its_id() -> None:
+    """Not by the attempt in which that was: its number can come again."""
+    marked = BatchRecord({"a-1": None}, max_tries=2).with_delivered({"a-1": "first"})
+    assert marked.has_delivered("a-1", "first")
+    assert not marked.has_delivered("a-1", "second")
+    assert not marked.has_delivered("a-1", None)
+    assert not marked.has_delivered("b-1", "first")
     assert BatchRecord.from_json(marked.to_json()) == marked
+    assert "first" not in str(marked.to_json())
 
 
-@pytest.mark.parametrize("value", ["text", {}, {"version": 2, "items": []}, {"version": 1, "items": "a"}, []])
+@pytest.mark.parametrize(
+    "value",
+    ["text", {}, {"version": 2, "items": {}}, {"version": 1, "items": ["a-1"]}, {"version": 1, "items": {"a": None}}],
+)
 def test_an_unreadable_mark_is_no_empty_one(value: Any) -> None:
     """Else everything would be bought again."""
     with pytest.raises(e.SubmissionRecordError, match="comet_batch"):
