@@ -20,6 +20,11 @@ BLOCK_BYTES = 5 * 1024 * 1024
 10,000 of them: files up to 52 GB."""
 
 
+LOCAL_WRITE_BYTES = 16 * 1024
+"""Of one write to a local file, as curl has it. Of a larger one Linux makes one large piece of memory (ext4's large
+folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, in these 0.6 s (Linux 6.18)."""
+
+
 class Writer:
     """What a file is written by.
 
@@ -29,14 +34,17 @@ class Writer:
     def __init__(self, path: ObjectStoragePath, file: IO[bytes]) -> None:
         self._path = path
         self._file = file
+        self._write_bytes = LOCAL_WRITE_BYTES if _is_local(path) else BLOCK_BYTES
 
     def write(self, data: bytes) -> None:
         """Write all of it.
 
         :raises StorageError: it can't be.
         """
+        whole = memoryview(data)
         with storage_errors(self._path):
-            self._file.write(data)
+            for start in range(0, len(data), self._write_bytes):
+                self._file.write(whole[start : start + self._write_bytes])
 
 
 @contextlib.contextmanager
