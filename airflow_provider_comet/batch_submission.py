@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.batch import Batch, Item, Known, record_key
 from airflow_provider_comet.api.record import BATCH_KEY, BatchRecord
-from airflow_provider_comet.submission import Submission, keep, patiently, warn_without_record
+from airflow_provider_comet.state_store import keep, patiently
+from airflow_provider_comet.submission import Submission, warn_without_record
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -14,11 +14,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowException
@@ -26,24 +25,15 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.record import KEY, Record, decide, digest
-from airflow_provider_comet.api.redaction import excerpt
+from airflow_provider_comet.state_store import PATIENCE_SECONDS, keep, patiently
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 300.0
-"""How long a write or read of the record is repeated: an API server that restarts must not cost a paid id."""
-PAUSE_SECONDS = 5.0
-
 # From 3.4 on a clear of the task empties the store unless the user asks to keep it: a record that is there is meant.
 CLEAR_EMPTIES_STORE = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 4)
-
-_STORE = threading.Lock()
-"""Airflow's channel for such requests is used by one thread at a time; that of ``dag.test()`` does not see to it."""
-
-_Result = TypeVar("_Result")
 
 
 class Submission:
@@ -254,35 +244,6 @@ def warn_without_record(ti: Any) -> None:
             "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
             "killed after it had submitted, a prediction may be paid twice."
         )
-
-
-def keep(store: Any, key: str, value: dict[str, Any], patience: float = PATIENCE_SECONDS) -> None:
-    """Write a value into Airflow's task state store.
-
-    :raises SubmissionRecordError: it can't be written.
-    """
-    from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
-
-    # The default retention of 30 days would make an old task forget what it paid; the row goes with its DAG run.
-    patiently(lambda: store.set(key, value, retention=NEVER_EXPIRE), patience)
-
-
-def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -> _Result:
-    """Repeat a call of the store until it answers.
-
-    :param patience: seconds.
-    :raises SubmissionRecordError: it does not.
-    """
-    started = time.monotonic()
-    while True:
-        try:
-            with _STORE:
-                return call()
-        except Exception as error:  # whatever it is: an unreadable record must never look like no record
-            if time.monotonic() - started >= patience:
-                raise e.SubmissionRecordError(f"{type(error).__name__}: {error}") from error
-            log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
-        time.sleep(PAUSE_SECONDS)
 
 
 def _now() -> str:

@@ -372,7 +372,7 @@ class Clock:
         from airflow.sdk.bases import sensor as base
         from airflow.sdk.execution_time import supervisor
 
-        from airflow_provider_comet import submission
+        from airflow_provider_comet import state_store, submission
         from airflow_provider_comet.async_client import AsyncCometClient
         from airflow_provider_comet.client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
@@ -382,7 +382,7 @@ class Clock:
         from airflow_provider_comet.triggers import prediction as trigger
 
         ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)
-        for module in (hook, operator, submission, sensor, trigger, base):
+        for module in (hook, operator, state_store, submission, sensor, trigger, base):
             monkeypatch.setattr(module, "time", ours)
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))

@@ -1,0 +1,53 @@
+"""Airflow's task state store (3.3 and later), asked until it answers: an API server that restarts must not cost a paid
+id."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from airflow_provider_comet.api.errors import SubmissionRecordError
+from airflow_provider_comet.api.redaction import excerpt
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 300.0
+"""How long a write or read is repeated."""
+PAUSE_SECONDS = 5.0
+
+_STORE = threading.Lock()
+"""Airflow's channel for such requests is used by one thread at a time; that of ``dag.test()`` does not see to it."""
+
+_Result = TypeVar("_Result")
+
+
+def keep(store: Any, key: str, value: dict[str, Any], patience: float = PATIENCE_SECONDS) -> None:
+    """Write a value into Airflow's task state store.
+
+    :raises SubmissionRecordError: it can't be written.
+    """
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
+
+    # The default retention of 30 days would make an old task forget what it paid; the row goes with its DAG run.
+    patiently(lambda: store.set(key, value, retention=NEVER_EXPIRE), patience)
+
+
+def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -> _Result:
+    """Repeat a call of the store until it answers.
+
+    :param patience: seconds.
+    :raises SubmissionRecordError: it does not.
+    """
+    started = time.monotonic()
+    while True:
+        try:
+            with _STORE:
+                return call()
+        except Exception as error:  # whatever it is: an unreadable record must never look like no record
+            if time.monotonic() - started >= patience:
+                raise SubmissionRecordError(f"{type(error).__name__}: {error}") from error
+            log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
+        time.sleep(PAUSE_SECONDS)
