@@ -625,14 +625,14 @@ def stage(
     """Everything works; the keeping of the record, and Airflow's client with its API server, wait on the clock, too."""
     from airflow.sdk.api.client import Client
 
-    from airflow_provider_comet import submission
+    from airflow_provider_comet import state_store
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
     monkeypatch.setattr(Client.request.retry, "sleep", sleep)
     time = types.SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    monkeypatch.setattr(submission, "time", time)
+    monkeypatch.setattr(state_store, "time", time)
     return Stage(comet, clock, runner, point_to)
 
 

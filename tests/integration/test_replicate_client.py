@@ -14,7 +14,10 @@ from airflow_provider_comet.emulator import Emulator
 if TYPE_CHECKING:
     import replicate
 
-pytestmark = pytest.mark.skipif(sys.version_info >= (3, 14), reason="the client needs pydantic.v1")
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="replicate 1.0.7 imports pydantic.v1, which Python 3.14 can't (replicate-python #454)",
+)
 
 SCHNELL = "black-forest-labs/flux-schnell"
 
