@@ -8,7 +8,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -20,7 +19,6 @@ from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.client import innermost
 from airflow_provider_comet.delivery_session import Lines, Session
-from airflow_provider_comet.side_digest import SideDigest
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -44,14 +42,12 @@ class Delivery:
         self._lines = Lines()
         self._session = Session(self._lines, is_local=config.is_local)
         self.sleep = sleep or self._lines.pause
-        self._digesting = ThreadPoolExecutor(thread_name_prefix="comet-digest")
 
     def __enter__(self) -> Delivery:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
-        self._digesting.shutdown()
 
     def end(self) -> None:
         """Break off everything on its way, at once. Callable from a signal handler and from any thread."""
@@ -63,10 +59,6 @@ class Delivery:
         :raises DeliveryError: it was called.
         """
         self._lines.check()
-
-    def new_digest(self) -> SideDigest:
-        """For one file, taken in beside the work."""
-        return SideDigest(self._digesting)
 
     def open(self, url: str, max_bytes: int) -> Download:
         """Ask for a file; only the first of its bytes have come when this returns.
@@ -118,7 +110,7 @@ class Download:
         self._url = url
         self._max_bytes = max_bytes
         self._retries = _Retries()
-        self._digest = delivery_.new_digest()
+        self._digest = hashlib.sha256()
         self._head: delivery.Head | None = None
         self.received = 0
         self._answer = self._connect()

@@ -22,7 +22,7 @@ from airflow_provider_comet.api.errors import (
 )
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.api.polling import HEARTBEAT
-from airflow_provider_comet.hooks.comet_replicate import aget_config
+from airflow_provider_comet.hooks.connection import aget_config
 from airflow_provider_comet.overdue import Overdue
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import SHOWN_ERRORS, CometError, InvalidInputError, RateLimitedError
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
 from airflow_provider_comet.prediction_ids import is_list, items_of

@@ -13,7 +13,8 @@ from airflow.sdk.definitions.asset import AssetRef
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
 from airflow_provider_comet.api.manifest import plain_uri
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.prediction_ids import is_list, items_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.submission import Submission
 from airflow_provider_comet.triggers.deferral import defer, resumed

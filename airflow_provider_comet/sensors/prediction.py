@@ -23,7 +23,8 @@ from airflow_provider_comet.api.errors import CometError, PredictionListError, P
 from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.waits import Waits
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID, CometReplicateHook, steady_clock
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.prediction_ids import distinct, given_ids
 from airflow_provider_comet.triggers.deferral import defer, resumed
 

@@ -15,7 +15,7 @@ from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.polling import HEARTBEAT, Wait
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
 from airflow_provider_comet.api.waits import Progress
-from airflow_provider_comet.hooks.comet_replicate import DEFAULT_CONN_ID
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.prediction_ids import distinct
 
 if TYPE_CHECKING:

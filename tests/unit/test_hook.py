@@ -32,7 +32,7 @@ def blocking(conn_id: str) -> Config:
 
 
 def asynchronous(conn_id: str) -> Config:
-    from airflow_provider_comet.hooks.comet_replicate import aget_config
+    from airflow_provider_comet.hooks.connection import aget_config
 
     return asyncio.run(aget_config(conn_id))
 
@@ -62,7 +62,7 @@ def test_a_lookup_that_fails_in_the_triggerer(monkeypatch: pytest.MonkeyPatch, i
     """Whatever keeps Airflow from giving a connection is this package's error, which other waits outlast."""
     from airflow.providers.common.compat import connection as compat
 
-    from airflow_provider_comet.hooks import comet_replicate
+    from airflow_provider_comet.hooks import connection
 
     async def look_up(conn_id: str) -> Any:
         if is_silent:
@@ -70,7 +70,7 @@ def test_a_lookup_that_fails_in_the_triggerer(monkeypatch: pytest.MonkeyPatch, i
         raise PermissionError("the vault is sealed")
 
     monkeypatch.setattr(compat, "get_async_connection", look_up)
-    monkeypatch.setattr(comet_replicate, "LOOKUP_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LOOKUP_SECONDS", 0.01)
     words = "Airflow gave no answer in 0.01 s" if is_silent else "can't be read: PermissionError: the vault is sealed"
     with pytest.raises(e.ConfigurationError, match=f"connection 'mine'.* ?{words}"):
         asynchronous("mine")
@@ -184,12 +184,12 @@ def test_use_of_the_environment_is_said_once(
     read: Read, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log tells that the environment's key is in use, once per process and without the key."""
-    from airflow_provider_comet.hooks import comet_replicate
+    from airflow_provider_comet.hooks import connection
 
-    comet_replicate._say_once.cache_clear()
+    connection._say_once.cache_clear()
     monkeypatch.setenv("COMETAPI_KEY", KEY)
-    monkeypatch.setattr(comet_replicate.log, "propagate", True)
-    with caplog.at_level(logging.INFO, comet_replicate.log.name):
+    monkeypatch.setattr(connection.log, "propagate", True)
+    with caplog.at_level(logging.INFO, connection.log.name):
         for _ in range(3):
             read("cometapi_default")
     said = [record.getMessage() for record in caplog.records if "COMETAPI_KEY" in record.getMessage()]

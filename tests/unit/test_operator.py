@@ -183,12 +183,12 @@ def test_class_attributes() -> None:
 
 def test_making_one_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing a DAG file reads no connection and sends nothing."""
-    from airflow_provider_comet.hooks import comet_replicate
+    from airflow_provider_comet.hooks import connection
 
     def fail(*args: object) -> None:
         raise AssertionError("read while parsing")
 
-    monkeypatch.setattr(comet_replicate.CometReplicateHook, "get_connection", fail)
+    monkeypatch.setattr(connection.BaseHook, "get_connection", fail)
     task = operator()
     assert "hook" not in vars(task)
 

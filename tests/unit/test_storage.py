@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import random
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +49,27 @@ def test_a_file_and_its_folders(tmp_path: Path) -> None:
     write(target, b"one")
     write(target, b"two", b" three")
     assert (target.read_bytes(), names(target.parent)) == (b"two three", ["picture.webp"])
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_begin: bool) -> None:
+    """Small blocks do not overtake large ones, which another thread writes; and of a long file the disk begins with
+    each stretch once, where the system can be asked to (macOS can't)."""
+    from airflow_provider_comet import storage
+
+    begun: list[tuple[int, int]] = []
+    if can_begin:
+        monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: begun.append((start, length)))
+    else:
+        monkeypatch.delattr(os, "posix_fadvise")
+    sizes = [3, storage.WORTH_A_THREAD_BYTES, 5, 4_000_000, 1, 70_000] * 10
+    blocks = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
+    write(tmp_path / "film.mp4", *blocks)
+    assert (tmp_path / "film.mp4").read_bytes() == b"".join(blocks)
+    starts = [start for start, _ in begun]
+    assert len(begun) == (2 if can_begin else 0)
+    assert starts == [0, *(start + length for start, length in begun)][: len(begun)]
+    assert all(length >= storage.STRIDE_BYTES for _, length in begun)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit()], ids=repr)
@@ -104,9 +128,12 @@ def test_what_is_not_locked_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "picture.webp").read_bytes() == b"whole"
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    """The error names path and reason, may be retried, and nothing half-written stays. (A limit on the size of files
-    stands for the disk: it fails the same call in the same way.)"""
+@pytest.mark.parametrize(
+    "sizes", [[100_000] * 20, [500_000, 1_000_000], [10_000] * 200], ids=["amid", "the last", "small"]
+)
+def test_a_full_disk(tmp_path: Path, sizes: list[int]) -> None:
+    """The error names path and reason, may be retried, and nothing half-written stays, whichever block it is. (A limit
+    on the size of files stands for the disk: it fails the same call in the same way.)"""
     from airflow_provider_comet.api.file_errors import StorageError
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -114,7 +141,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
         with pytest.raises(StorageError) as caught:
-            write(tmp_path / "film.mp4", *[b"x" * 100_000] * 20)
+            write(tmp_path / "film.mp4", *(b"x" * size for size in sizes))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert isinstance(caught.value.__cause__, OSError)
@@ -176,6 +203,18 @@ class Upload:
         self._step("discard")
 
 
+class SlowUpload(Upload):
+    """One that writes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+
+    def write(self, data: bytes) -> int:
+        assert self.may_write.wait(60)
+        return super().write(data)
+
+
 class ReadOnlyUpload(Upload):
     """One whose ``closed`` can't be set."""
 
@@ -225,9 +264,34 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.done for one in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
 
 
+def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who hands a block over goes on before it is written; nothing is committed before it is, nor discarded."""
+    from airflow_provider_comet.storage import WORTH_A_THREAD_BYTES, whole_file
+
+    uploads = [SlowUpload(), SlowUpload()]
+    left = iter(uploads)
+    path = object_at(monkeypatch, lambda: next(left))
+    block = bytes(WORTH_A_THREAD_BYTES)
+    with whole_file(path) as file:
+        file.write(block)
+        assert uploads[0].done == ["open"]
+        uploads[0].may_write.set()
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            file.write(block)
+            threading.Timer(0.1, uploads[1].may_write.set).start()
+            raise ValueError("amid")
+
+    with pytest.raises(ValueError, match="amid"):
+        fail()
+    assert [one.done for one in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
+
+
 @pytest.mark.parametrize("kind", [Upload, ReadOnlyUpload])
 @pytest.mark.parametrize("step", ["open", "write", "close", "commit"])
-def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Upload]) -> None:
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Upload], size: int) -> None:
     """Whatever they raise is an error of the storage, and what was begun is discarded."""
     from airflow_provider_comet.api.file_errors import StorageError
     from airflow_provider_comet.storage import whole_file
@@ -240,5 +304,5 @@ def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind
 
     path = object_at(monkeypatch, make)
     with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), whole_file(path) as file:
-        file.write(b"x")
+        file.write(bytes(size))
     assert [one.done[-1] for one in uploads] == ["discard"] * (step != "open")
