@@ -1,4 +1,4 @@
-"""From a prediction to its files and their manifest below one folder. Safe to repeat: what is there is not fetched."""
+"""From a prediction to its files and their manifest below a folder. A repeat fetches nothing that a manifest names."""
 
 from __future__ import annotations
 

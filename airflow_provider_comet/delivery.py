@@ -172,16 +172,19 @@ class Download:
         headers = delivery.resume_headers(self.received, self._head.tag if self._head else None)
         answer = self._delivery.get(self._url, headers)
         try:
-            head = delivery.read_head(answer.status_code, answer.headers, asked_from=self.received if headers else 0)
+            asked_from = self.received if headers else 0
+            head = delivery.read_head(answer.status_code, answer.headers, asked_from=asked_from, first=self._head)
             if self._max_bytes < (head.size or 0):
                 raise OutputRefusedError(f"the file has {head.size} bytes; max_bytes is {self._max_bytes}")
         except BaseException as error:
             answer.close()
-            if isinstance(error, DeliveryError) and error.status == 416:
+            if headers and isinstance(error, DeliveryError) and error.status in delivery.NO_RESUME:
                 self._head = dataclasses.replace(self._first, tag=None)  # from now on all of it is asked for
             raise
         if self._head is None or not self.received:  # the one before may have broken off amid its length
             self._head = head
+        elif self._head.size is None:
+            self._head = dataclasses.replace(self._head, size=head.size)
         self._skip = self.received - head.start
         return answer
 
@@ -204,6 +207,8 @@ class Download:
                 yield new
         if self._skip or self.received != (self.size or self.received):
             raise DeliveryError(f"the connection ended after {self.received} of {self.size} bytes")
+        if not self.received:  # a picture that is not there yet, or was lost; it would count as stored
+            raise DeliveryError("the delivery host sends an empty file")
 
     def _chunks(self) -> Iterator[bytes]:
         """What comes, while it comes fast enough. The time that the caller needs for a chunk does not count."""

@@ -57,7 +57,7 @@ def _data_uri(path: ObjectStoragePath, name: str) -> str:
             content = file.read(most + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise InvalidInputError(f"{name}: there is no file {path} ({type(error).__name__})") from error
-    except OSError as error:
+    except Exception as error:  # s3fs passes errors of botocore on, which are no OSError
         raise InputFileError(f"{name}: {path}: {type(error).__name__}: {error}") from error
     if not content:
         raise InvalidInputError(f"{name}: the file {path} is empty")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_comet.api.errors import InvalidInputError
+from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.file_errors import InputFileError
 from airflow_provider_comet.api.input_schema import InputSchema
 from airflow_provider_comet.api.validation import check_create, is_model
@@ -90,22 +91,29 @@ def _schema(path: str) -> InputSchema:
 
     :raises FileNotFoundError: there is none.
     """
+    with _file_errors(path):
+        content = _location(path).read_bytes()
     try:
-        document = json.loads(_location(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputFileError(f"input_schema {path}: {type(error).__name__}: {error}") from error
+        document = json.loads(content.decode())
     except ValueError as error:  # neither UTF-8 nor JSON
         raise InvalidInputError(f"{path} is not JSON: {error}") from None
     return InputSchema(document, path)
 
 
 def _is_there(folder: str) -> bool:
-    try:
+    with _file_errors(folder):
         return _location(folder).exists()
-    except OSError as error:
-        raise InputFileError(f"input_schema {folder}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _file_errors(path: str) -> Iterator[None]:
+    """Not all raise ``OSError``: s3fs passes errors of botocore on."""
+    try:
+        yield
+    except (FileNotFoundError, CometError):
+        raise
+    except Exception as error:
+        raise InputFileError(f"input_schema {path}: {type(error).__name__}: {error}") from error
 
 
 def _is_absolute(path: str) -> bool:

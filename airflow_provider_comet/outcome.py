@@ -202,14 +202,21 @@ def to_event(ended: Prediction | e.CometError) -> dict[str, Any]:
     return event
 
 
-def to_list_event(ended: Mapping[str, Prediction | e.CometError]) -> dict[str, Any]:
+def to_unseen_event(prediction_id: str) -> dict[str, Any]:
+    """Return the JSON for a wait whose last look had no turn: the worker has to look, and what runs on is late."""
+    return {"prediction_id": prediction_id, "status": "unknown", "late": 1}
+
+
+def to_list_event(ended: Mapping[str, Prediction | e.CometError | None]) -> dict[str, Any]:
     """Return the JSON that carries the ends of many waits: how many there are, and of the ends what fits, errors
-    first. ``late``: how many were not finished at the deadline."""
+    first. ``late``: how many were not finished at the deadline, or had no turn for their last look (``None``)."""
     errors = {one: end for one, end in ended.items() if isinstance(end, e.CometError)}
-    late = sum(isinstance(error, e.PredictionTimeoutError) for error in errors.values())
+    late = sum(end is None or isinstance(end, e.PredictionTimeoutError) for end in ended.values())
     event: dict[str, Any] = {"count": len(ended), "errors": len(errors), "late": late, "ended": {}}
     room = EVENT_LIMIT_BYTES
     for prediction_id, end in {**errors, **ended}.items():
+        if end is None:
+            continue
         carried = {"error": end.to_dict()} if isinstance(end, e.CometError) else {"summary": end.summary()}
         if size := _carries(carried, room):
             event["ended"][prediction_id] = carried
@@ -247,9 +254,11 @@ def from_event(event: object) -> dict[str, Any] | e.CometError | None:
 
 def read_again(seen: Prediction | e.CometError, event: Mapping[str, Any]) -> Prediction | e.CometError:
     """What a look of the worker says of a prediction that the event did not carry: late, if that was at the deadline
-    and it has not finished."""
+    and it has not finished. One that the trigger has seen is not unknown because of a single answer."""
     if isinstance(seen, Prediction) and not seen.is_terminal and event.get("late"):
         return e.PredictionTimeoutError(f"last status {seen.status!r}", prediction_id=seen.id)
+    if isinstance(seen, e.PredictionNotFoundError) and event.get("status") != "unknown":
+        return e.CometError(f"it was seen, and is unknown now: {seen.detail}", prediction_id=seen.prediction_id)
     return seen
 
 

@@ -1,4 +1,4 @@
-"""One timer for many things that may take too long, each for the same time."""
+"""One timer for many things that may take too long, each for the same time; and the place that one of them holds."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Overdue:
         self._begun.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -50,3 +51,18 @@ class Overdue:
                 return
             del self._begun[act]
             act()
+
+
+class Place:
+    """One of the places on the way, given back once: when its time is over, or in the end."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+
+    def leave(self) -> None:
+        """Give it back, if that was not done before."""
+        if self._slots is not None:
+            self._slots.release()
+            self._slots = None

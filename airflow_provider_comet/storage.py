@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -25,15 +26,19 @@ folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, 
 STRIDE_BYTES = 16 * 1024 * 1024
 """Of a local file, until the disk is asked to begin with them. Left to itself it begins when ``fsync`` waits for all of
 it: 0.4 s more for 1 GB."""
-WORTH_A_THREAD_BYTES = 64 * 1024
-"""Below that, handing a block over takes longer than writing it."""
+GATHERED_BYTES = 256 * 1024
+"""Are handed to the thread at once: over https a file comes in pieces of 16 KiB, and handing one over takes longer than
+writing it."""
+
+_NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+"""What file systems answer that can't sync a folder: shared folders of VirtualBox, Samba, some of FUSE."""
 
 
 class Writer:
-    """What a file is written by: a block is, while its owner fetches the next one.
+    """Writes one file: a thread does, while the caller fetches what comes next.
 
     :param path: what its errors name.
-    :param thread: writes.
+    :param thread: has no other work.
     """
 
     _piece_bytes = BLOCK_BYTES
@@ -42,43 +47,49 @@ class Writer:
         self._path = path
         self._file = file
         self._thread = thread
-        self._last: Future[None] | None = None
+        self._gathered: list[bytes] = []
+        self._under_way: Future[None] | None = None
 
     def write(self, data: bytes) -> None:
-        """Begin with a block, once the one before it is written: no more than one is kept.
+        """Take the next bytes. They are written soon.
 
-        :raises StorageError: the one before, or this one, can't be written.
+        :raises StorageError: what came before could not be.
         """
-        self.finish()
-        if len(data) < WORTH_A_THREAD_BYTES:
-            with storage_errors(self._path):
-                self._put(data)
-        else:
-            self._last = self._thread.submit(self._put, data)
+        self._gathered.append(data)
+        if sum(map(len, self._gathered)) >= GATHERED_BYTES:
+            self._settle()
+            gathered, self._gathered = self._gathered, []
+            self._under_way = self._thread.submit(self._put, gathered)
 
     def finish(self) -> None:
-        """Wait until all is written.
+        """Write what is left.
 
-        :raises StorageError: it can't be.
+        :raises StorageError: it can't be, or what came before.
         """
-        last, self._last = self._last, None
-        if last is not None:
-            with storage_errors(self._path):
-                last.result()
+        self._settle()
+        with storage_errors(self._path):
+            self._put(self._gathered)
 
-    def _put(self, data: bytes) -> None:
-        whole = memoryview(data)
-        for start in range(0, len(data), self._piece_bytes):
-            self._file.write(whole[start : start + self._piece_bytes])
+    def _settle(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            with storage_errors(self._path):
+                under_way.result()
+
+    def _put(self, gathered: list[bytes]) -> None:
+        for data in gathered:
+            whole = memoryview(data)
+            for start in range(0, len(data), self._piece_bytes):
+                self._file.write(whole[start : start + self._piece_bytes])
 
 
 class _LocalWriter(Writer):
     _piece_bytes = LOCAL_WRITE_BYTES
     _written = _begun = 0
 
-    def _put(self, data: bytes) -> None:
-        super()._put(data)
-        self._written += len(data)
+    def _put(self, gathered: list[bytes]) -> None:
+        super()._put(gathered)
+        self._written += sum(map(len, gathered))
         if self._written - self._begun >= STRIDE_BYTES:
             # On Linux this begins to write what is in memory, and drops only what is on the disk already. If that goes
             # wrong, fsync says so. macOS has no such call.
@@ -97,11 +108,11 @@ def whole_file(path: ObjectStoragePath) -> Iterator[Writer]:
 
     :raises StorageError: it can't be written. What the block raises passes as it is.
     """
+    opened = _local_file(path) if _is_local(path) else _object(path)
     passing: list[BaseException] = []
-    open_file, writer_of = (_local_file, _LocalWriter) if _is_local(path) else (_object, Writer)
-    # The thread ends first: nothing is removed, discarded or closed while it is written.
-    with storage_errors(path, passing), open_file(path) as file, ThreadPoolExecutor(1, "comet-write") as thread:
-        writer = writer_of(path, file, thread)
+    # The thread ends first, so that nothing is removed or discarded while it is written.
+    with storage_errors(path, passing), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
+        writer = (_LocalWriter if _is_local(path) else Writer)(path, file, thread)
         try:
             yield writer
         except BaseException as error:
@@ -172,9 +183,15 @@ def _remove_abandoned(target: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make the new name last: else a machine that loses power may know a manifest, and not the file it names."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written and not read
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

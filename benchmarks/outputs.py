@@ -25,9 +25,10 @@ ROUNDS = 3
 FILES_AT_ONCE = 4
 AIM_MB = 8 * 2  # of a file on its way
 NOTES = [
-    f"A server in another process sends a file of {SPEED_BYTES / 1e9:g} GB by `sendfile` over loopback. `curl -o` and "
-    "a fresh task process store it in the same folder, in turn; medians. Ours also hashes the file, and waits until "
-    "the disk has it (`fsync`), which curl does not: in the second row it is followed by `sync` of that file.",
+    f"A server in another process sends a file of {SPEED_BYTES / 1e9:g} GB over loopback, by `sendfile`, or over "
+    "https, where it is the slowest part. `curl -o` and a fresh task process store it in the same folder, in turn; "
+    "medians. Ours also hashes the file, and waits until the disk has it (`fsync`), which curl does not: in the second "
+    "row it is followed by `sync` of that file.",
     f"Memory: `ru_maxrss` of a task process at its end, above what it was before the first byte (Airflow, requests and "
     f"the file system's library are loaded then), with one file of {MEMORY_BYTES / 1e9:g} GB, with {FILES_AT_ONCE} of "
     "them at once, and with S3 (moto). There s3fs and the HTTP library below it hold up to four parts of "
@@ -46,11 +47,12 @@ def store(url: str, folder: str, count: int = 1, **env: str) -> dict[str, float]
     return measured
 
 
-def curl(url: str, folder: Path, *, sync: bool) -> float:
+def curl(url: str, folder: Path, *, sync: bool, ca: str | None) -> float:
     """Seconds that curl needs."""
     path = folder / "curl.mp4"
     began = time.perf_counter()
-    subprocess.run(["curl", "-sS", "-o", str(path), f"{url}/0.mp4"], check=True)
+    trust = ["--cacert", ca] if ca else []
+    subprocess.run(["curl", "-sS", *trust, "-o", str(path), f"{url}/0.mp4"], check=True)
     if sync:
         subprocess.run(["sync", str(path)], check=True)
     took = time.perf_counter() - began
@@ -67,22 +69,33 @@ def made(path: Path, size: int) -> Path:
     return path
 
 
+def speeds(film: Path, folder: Path, rounds: int, *tls: str) -> dict[str, float]:
+    """Seconds for a file, by way: medians of the rounds.
+
+    :param tls: a folder for the certificate, for https.
+    """
+    seen: dict[str, list[float]] = {"curl": [], "curl_sync": [], "ours": []}
+    with Process("file_host", str(film), *tls) as host:
+        url, ca = host.hello["url"], host.hello["ca"]
+        trust = {"STORE_CA": ca} if ca else {}
+        curl(url, folder, sync=True, ca=ca)  # the file is in the server's cache from here on
+        for _ in range(rounds):
+            seen["curl"].append(curl(url, folder, sync=False, ca=ca))
+            seen["curl_sync"].append(curl(url, folder, sync=True, ca=ca))
+            seen["ours"].append(store(url, f"file://{folder}", **trust)["seconds"])
+            shutil.rmtree(folder)
+            folder.mkdir()
+    return {way: median(times) for way, times in seen.items()}
+
+
 def run(rounds: int = ROUNDS) -> Part:
     """Measure speed, then memory."""
-    seen: dict[str, list[float]] = {"ours": [], "curl": [], "curl_sync": []}
     peaks: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="comet-bench-") as home:
         folder = Path(home) / "stored"
         folder.mkdir()
-        with Process("file_host", str(made(Path(home) / "film.mp4", SPEED_BYTES))) as host:
-            url = host.hello["url"]
-            curl(url, folder, sync=True)  # the file is in the server's cache from here on
-            for _ in range(rounds):
-                seen["curl"].append(curl(url, folder, sync=False))
-                seen["curl_sync"].append(curl(url, folder, sync=True))
-                seen["ours"].append(store(url, f"file://{folder}")["seconds"])
-                shutil.rmtree(folder)
-                folder.mkdir()
+        film = made(Path(home) / "film.mp4", SPEED_BYTES)
+        seconds = {"http": speeds(film, folder, rounds), "https": speeds(film, folder, rounds, home)}
         with Process("file_host", str(made(Path(home) / "film.mp4", MEMORY_BYTES))) as host:
             peaks["one"] = store(host.hello["url"], f"file://{folder}")
             shutil.rmtree(folder)
@@ -93,15 +106,20 @@ def run(rounds: int = ROUNDS) -> Part:
             with Process("file_host", str(made(Path(home) / "film.mp4", size))) as host, s3_server() as s3:
                 url = host.hello["url"]
                 peaks[name] = store(url, "s3://store@bucket/films", count, STORE_CONNECTION=s3.connection)
-    figures = {f"{name}_seconds": median(times) for name, times in seen.items()}
+    figures = {f"{scheme}_{way}_seconds": took for scheme, ways in seconds.items() for way, took in ways.items()}
     figures |= {f"{name}_above_mb": one["peak_mb"] - one["before_mb"] for name, one in peaks.items()}
     figures |= {f"{name}_before_mb": one["before_mb"] for name, one in peaks.items()}
-    figures["speed_against_curl"] = figures["curl_seconds"] / figures["ours_seconds"]
-    figures["speed_against_curl_sync"] = figures["curl_sync_seconds"] / figures["ours_seconds"]
+    ratios = {
+        f"{scheme}_speed_against_{way}": ways[way] / ways["ours"]
+        for scheme, ways in seconds.items()
+        for way in ("curl", "curl_sync")
+    }
+    figures |= ratios
     titles = {"curl": "`curl -o`", "curl_sync": "`curl -o`, then `sync`", "ours": "the download task's own part"}
     rows = [
-        [titles[name], number(figures[f"{name}_seconds"]), number(SPEED_BYTES / 1e6 / figures[f"{name}_seconds"])]
-        for name in titles
+        [f"{scheme}: {titles[way]}", number(took), number(SPEED_BYTES / 1e6 / took)]
+        for scheme, ways in seconds.items()
+        for way, took in ways.items()
     ]
     files = {
         "one": "one file of 2 GB",
@@ -120,9 +138,10 @@ def run(rounds: int = ROUNDS) -> Part:
             Table(["memory of the task process", "before, MB", "most above it, MB"], memory),
         ],
         figures=figures,
-        ratios=["speed_against_curl", "speed_against_curl_sync"],
+        ratios=[*ratios],
         targets=[
-            Target("speed_against_curl", "speed against `curl -o`", 0.8, is_most=False, unit="x"),
+            Target("http_speed_against_curl", "http: speed against `curl -o`", 0.8, is_most=False, unit="x"),
+            Target("https_speed_against_curl", "https: speed against `curl -o`", 0.8, is_most=False, unit="x"),
             Target("one_above_mb", "memory for one file", AIM_MB, unit=" MB"),
             Target("four_above_mb", "memory for four at once", AIM_MB * FILES_AT_ONCE, unit=" MB"),
             Target("s3_above_mb", "memory for one file to S3", AIM_MB, unit=" MB"),

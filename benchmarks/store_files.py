@@ -19,6 +19,8 @@ def main(url: str, folder: str, count: int) -> None:
     private_airflow()
     connection = {"conn_type": "cometapi", "host": url, "password": "sk-outputs-0123456789"}
     os.environ["AIRFLOW_CONN_COMETAPI_DEFAULT"] = json.dumps(connection)
+    if authority := os.environ.get("STORE_CA"):
+        os.environ["REQUESTS_CA_BUNDLE"] = authority
     if store := os.environ.get("STORE_CONNECTION"):
         os.environ["AIRFLOW_CONN_STORE"] = store
     from airflow.sdk import ObjectStoragePath

@@ -32,7 +32,7 @@ class Config:
     :param api_key: sent as a Bearer token, to the origin of ``base_url`` alone.
     :param base_url: the API's address; see ``clean_base_url``.
     :param connect_timeout: seconds for a connection to be made.
-    :param read_timeout: seconds without a byte of the answer.
+    :param read_timeout: seconds without a byte of the answer; in a triggerer for all of it.
     :param max_polls_per_second: looks that one process sends over this connection, at most.
     :param output_hosts: where files of outputs may be fetched from, besides redirects among these: host names, or
         ``*.example.com`` for all below; text with commas, or a list. Empty: from any public host.

@@ -26,6 +26,8 @@ minute would hold a worker for ever otherwise."""
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 """Object stores say 403 (Google's 400, others 401) for a signature that is too old, and for an object that is gone."""
 _PASSES = frozenset({408, 425, 429})
+NO_RESUME = frozenset({206, 416})
+"""Of an error: the host can't go on where it was, and has to be asked for all of the file."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """The last four bytes are an IPv4 address that is reached through it."""
 _NOT_HOSTS = (
@@ -126,11 +128,12 @@ def resume_headers(received: int, tag: str | None) -> dict[str, str]:
     return {"Range": f"bytes={received}-", "If-Range": tag} if received and tag else {}
 
 
-def read_head(status: int, headers: Mapping[str, str], *, asked_from: int) -> Head:
+def read_head(status: int, headers: Mapping[str, str], *, asked_from: int, first: Head | None = None) -> Head:
     """Say what an answer brings.
 
     :param headers: names in any case.
     :param asked_from: the byte that ``resume_headers`` asked for.
+    :param first: what the answer said that the bytes before it came from.
     :raises OutputExpiredError: the link is no longer good.
     :raises DeliveryError: no file now.
     :raises OutputRefusedError: no file ever.
@@ -156,6 +159,9 @@ def read_head(status: int, headers: Mapping[str, str], *, asked_from: int) -> He
         if found is None or int(found[1]) != asked_from or int(found[2]) + 1 != int(found[3]):
             raise DeliveryError("the delivery host sends another part of the file than it was asked for", status=status)
         start, size = asked_from, int(found[3])
+        # Some answer so although "If-Range" names another version.
+        if first and (seen.get("etag", first.tag) != first.tag or first.size not in {None, size}):
+            raise DeliveryError("the delivery host sends a part of another version of the file", status=status)
     tag = seen.get("etag")
     return Head(start, size, seen.get("content-type"), None if tag is None or tag.startswith("W/") else tag)
 

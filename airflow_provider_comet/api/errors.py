@@ -2,6 +2,7 @@
 
 CometError
 ├── ConfigurationError            the connection can't be used as it is
+│   └── ConnectionLookupError     Airflow can't say what is in it (retry helps)
 ├── InvalidInputError             refused here, before anything was sent or paid
 ├── APIError                      the API answered, and the answer is no
 │   ├── AuthenticationError       401: wrong key
@@ -58,6 +59,10 @@ class CometError(Exception):
     """Whether a retry of a task that creates and waits buys a new prediction because of it."""
     summary: ClassVar[str] = "CometAPI call failed"
     next_step: ClassVar[str] = ""
+    _types: ClassVar[dict[str, type[CometError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        CometError._types[cls.__name__] = cls
 
     def __init__(
         self,
@@ -78,13 +83,10 @@ class CometError(Exception):
         super().__init__(self.detail)
 
     def __str__(self) -> str:
-        facts = [
-            f"HTTP {self.status}" if self.status is not None else "",
-            f"code {self.code}" if self.code else "",
-            f"request id {self.request_id}" if self.request_id else "",
-        ]
+        known = {"HTTP": self.status, "code": self.code, "request id": self.request_id}
+        facts = ", ".join(f"{name} {value}" for name, value in known.items() if value)
         text = f"Prediction {self.prediction_id}: {self.summary}" if self.prediction_id else self.summary
-        text += f" ({', '.join(fact for fact in facts if fact)})" if any(facts) else ""
+        text += f" ({facts})" if facts else ""
         text += f": {self.detail}" if self.detail else ""
         text += "" if text.endswith((".", "!", "?")) else "."
         return f"{text} {self.next_step}".rstrip()
@@ -103,21 +105,22 @@ class CometError(Exception):
     def from_dict(data: dict[str, Any]) -> CometError:
         """Rebuild an error, also another release's: unknown fields are dropped, an unknown type is a CometError."""
         fields = ("status", "code", "request_id", "prediction_id", "retry_after")
-        cls = _subclasses(CometError).get(str(data.get("type")), CometError)
-        return cls(str(data.get("detail") or ""), **{name: data.get(name) for name in fields})
-
-
-def _subclasses(cls: type[CometError]) -> dict[str, type[CometError]]:
-    found = {cls.__name__: cls}
-    for subclass in cls.__subclasses__():
-        found.update(_subclasses(subclass))
-    return found
+        return CometError._types.get(str(data.get("type")), CometError)(
+            str(data.get("detail") or ""), **{name: data.get(name) for name in fields}
+        )
 
 
 class ConfigurationError(CometError):
     """The connection can't be used as it is. A retry does not help until somebody changes it."""
 
     summary = "The CometAPI connection can't be used"
+
+
+class ConnectionLookupError(ConfigurationError):
+    """Airflow can't say now what is in the connection: its API server, or a secrets backend, is away. A retry helps."""
+
+    retryable = True
+    summary = "The CometAPI connection can't be read"
 
 
 class InvalidInputError(CometError):

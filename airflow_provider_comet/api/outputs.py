@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
+from airflow_provider_comet.api.redaction import whole_characters
 
 _FILMS = frozenset({"application/mp4", "application/ogg", "application/vnd.apple.mpegurl", "application/x-mpegurl"})
 _XML = frozenset({"application/xml", "text/xml"})
@@ -59,9 +60,8 @@ def outputs_of(prediction: Prediction) -> list[Output]:
 
 
 def utf8(text: str) -> bytes:
-    """A text in UTF-8. JSON may hold halves of a character (``"\\ud83d"``): tokens of a language model end where they
-    like. Halves that have come together are one character again, others are replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    """A text in UTF-8, also one with halves of characters."""
+    return whole_characters(text).encode()
 
 
 def file_name(prediction_id: str, output: Output, media_type: str) -> str:

@@ -60,8 +60,9 @@ class Pace:
         :param sent: when the look left. Of many that were on their way together, only the first one halves the rate.
         :param chance: 0 to 1; several triggerers that were stopped together do not come back together.
         """
+        self._reduced_to = self.rate(now)  # what it has grown to; it grows on from there
         if sent >= self._reduced_at:
-            self._reduced_to = max(min(SLOWEST, self.per_second), self.rate(now) / 2)
+            self._reduced_to = max(min(SLOWEST, self.per_second), self._reduced_to / 2)
             self._reduced_at = now
         self.pause(now, now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance))
         self._grows_from = max(self._grows_from, now, self.paused_until)

@@ -103,6 +103,7 @@ class Wait:
         The interval that was going on is kept. If it is over (the triggerer was away), the first looks are spread over
         one interval: thousands of waits start together then. Past the deadline there is no reason to wait any more.
         """
+        self._known_at = now  # somebody has seen it: one answer to a new process does not make it unknown
         age = now - self.started_at
         usual = {"poke_interval": self.poke_interval, "retry_after": None}
         delay = 0.0 if self.looked_at is None and age < FIRST_LOOK_AGE else -1.0

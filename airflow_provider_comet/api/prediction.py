@@ -10,6 +10,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from airflow_provider_comet.api.redaction import whole_characters
+
 INLINE_LIMIT_BYTES = 48_000
 """Longer text stays out of XCom: there it would sit in the metadata database and in every log of it."""
 
@@ -42,7 +44,7 @@ _REFUSALS = (
 def normalise_status(raw: object) -> str:
     """One of the six statuses, or what the server said if it is none of them."""
     text = raw if isinstance(raw, str) else ""
-    return _SPELLINGS.get(text.strip().lower(), text or "unknown")
+    return _SPELLINGS.get(text.strip().lower()) or whole_characters(text) or "unknown"
 
 
 SUMMARY_KEYS = (
@@ -142,10 +144,10 @@ class Prediction:
     def _without_data_uris(self, value: Any) -> Any:
         if isinstance(value, str):
             if not is_data_uri(value):
-                return value
+                return whole_characters(value)
             return self._marker(value[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(value))
         if isinstance(value, Mapping):
-            return {key: self._without_data_uris(item) for key, item in value.items()}
+            return {whole_characters(key): self._without_data_uris(item) for key, item in value.items()}
         return [self._without_data_uris(item) for item in value] if isinstance(value, list) else value
 
     def _marker(self, kind: str, size: int) -> str:

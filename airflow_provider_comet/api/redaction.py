@@ -24,10 +24,19 @@ def redact(text: str) -> str:
     return text
 
 
+def whole_characters(text: str) -> str:
+    """A text that UTF-8 can carry. JSON may hold halves of a character (``"\\ud83d"``): tokens of a language model end
+    where they like. One such half in a trigger's event would end Airflow's triggerer.
+
+    Halves that have come together are one character again, others are replaced by U+FFFD.
+    """
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def excerpt(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
     """One redacted line of at most ``limit`` characters, for messages.
 
     Redaction comes first: a key that is cut in half would no longer be recognised.
     """
-    text = " ".join(redact(text).split())
+    text = " ".join(redact(whole_characters(text)).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Response:
         kept = {name: value for given, value in headers.items() if (name := given.lower()) in READ_HEADERS}
         if hidden and hidden in text:
             text = text.replace(hidden, "***")
-        if hidden and any(hidden in value for value in kept.values()):
+        if hidden and hidden in " ".join(kept.values()):
             kept = {name: value.replace(hidden, "***") for name, value in kept.items()}
         return cls(status, kept, text)
 
@@ -47,7 +46,7 @@ class Response:
         is_labelled = "text/html" in self.headers.get("content-type", "") and self.json is None
         return is_labelled or start.startswith(("<!doctype html", "<html"))
 
-    @functools.cached_property
+    @property
     def json(self) -> Any:
         """The body, or ``None`` if it is no JSON."""
         return _load(self.text)

@@ -88,7 +88,7 @@ class CometReplicateHook(BaseHook):
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        from airflow_provider_comet.input_files import embedded  # loads jsonschema: not while DAGs are parsed
+        from airflow_provider_comet.input_files import embedded  # not while DAGs are parsed
 
         return self.client.create_prediction(model, embedded(input), journal=journal)
 

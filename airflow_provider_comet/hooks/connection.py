@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_comet.api.config import DEFAULT_BASE_URL, EXTRAS, Config
-from airflow_provider_comet.api.errors import ConfigurationError
+from airflow_provider_comet.api.errors import ConfigurationError, ConnectionLookupError
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def get_config(conn_id: str) -> Config:
 async def aget_config(conn_id: str) -> Config:
     """Return the settings of a connection, without blocking the event loop of a triggerer.
 
-    :raises ConfigurationError: as ``get_config``, and for whatever else keeps Airflow from giving it.
+    :raises ConnectionLookupError: something keeps Airflow from giving it.
+    :raises ConfigurationError: as ``get_config``.
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
@@ -55,9 +56,9 @@ async def aget_config(conn_id: str) -> Config:
         await _amask_secret(config.api_key)
         return config
     except TimeoutError:
-        raise ConfigurationError(f"connection {conn_id!r}: Airflow gave no answer in {LOOKUP_SECONDS:g} s") from None
+        raise ConnectionLookupError(f"connection {conn_id!r}: Airflow gave no answer in {LOOKUP_SECONDS:g} s") from None
     except Exception as error:  # a secrets backend may raise anything, and must not end the waits that go on without
-        raise ConfigurationError(f"connection {conn_id!r} can't be read: {type(error).__name__}: {error}") from error
+        raise ConnectionLookupError(f"connection {conn_id!r}: {type(error).__name__}: {error}") from error
     return _config_from_connection(conn_id, connection, extra)
 
 

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_comet import metrics
@@ -23,7 +23,7 @@ from airflow_provider_comet.api.errors import (
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.api.polling import HEARTBEAT
 from airflow_provider_comet.hooks.connection import aget_config
-from airflow_provider_comet.overdue import Overdue
+from airflow_provider_comet.overdue import Overdue, Place
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
@@ -39,6 +39,8 @@ FRESH_SECONDS = 300.0
 """A wait that begins reads the connection again if it was read longer ago: on a busy triggerer it never closes."""
 FAILURE_SECONDS = 5.0
 """How long a connection that can't be used is not looked up again: its waits ask for it all at once."""
+LATE_SECONDS = 1.0
+"""A turn that is so long past is void: it does not keep the distance to the next one."""
 AT_ONCE = 500
 SLOW_SECONDS = 10.0
 """So many looks are on their way at once. A slower one does not count any more: it would hold the others back."""
@@ -68,16 +70,24 @@ class SharedClient:
         self._refusal: CometError | None = None
         self._refused_since = float("inf")
 
-    async def open(self) -> None:
+    async def open(self, tell: Callable[[CometError], None]) -> None:
         """Read the connection, unless that was done a short time ago.
 
-        :raises ConfigurationError: it can't be used. One that could be used before is used on.
+        :param tell: is told why this takes longer.
+        :raises ConfigurationError: it can't be used, or not be read for ten minutes. What could be used before is used
+            on.
         """
-        try:
-            await self._read(_now() - FRESH_SECONDS)
-        except CometError:
-            if self._client is None:
-                raise
+        give_up_at = _now() + KEY_PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._read(_now() - FRESH_SECONDS)
+            except CometError as error:
+                if self._client is not None:
+                    return None
+                if not error.retryable or _now() >= give_up_at:
+                    raise
+                tell(error)
+            await asyncio.sleep(REREAD_SECONDS)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -99,11 +109,12 @@ class SharedClient:
 
     async def look(
         self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float = float("inf")
-    ) -> Prediction:
+    ) -> Prediction | None:
         """Ask once, when its turn has come. A refused key is waited out: it may be about to be replaced.
 
         :param tell: is told why this takes longer.
         :param give_up_at: the loop's time after which a look is of no use.
+        :returns: ``None``: nobody was asked, because there is no turn before ``give_up_at``.
         :raises CometError: no prediction came back.
         """
         refused_at: float | None = None
@@ -135,17 +146,22 @@ class SharedClient:
             await asyncio.sleep(REREAD_SECONDS)
             await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
 
-    async def _ask(self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float) -> Prediction:
+    async def _ask(
+        self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
+    ) -> Prediction | None:
         if self._refusal is not None:
             self._tell_refusal(prediction_id, tell)
         if self._pace.paused_until > give_up_at:  # those who wait for the end of the pause may hold all places
-            self._give_up(prediction_id, tell)
+            return self._no_turn(prediction_id, tell)
         await self._slots.acquire()
-        place = _Place(self._slots)
+        place = Place(self._slots)
         try:
+            sent: float | None
             sent = now = _now()
             if (at := self._pace.turn(now, give_up_at)) > now:
                 sent = await self._turn(at, prediction_id, tell, give_up_at)
+            if sent is None:
+                return self._no_turn(prediction_id, tell)
             if self._client is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
             self._slow.begin(place.leave)
@@ -177,23 +193,26 @@ class SharedClient:
 
     async def _turn(
         self, at: float, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
-    ) -> float:
-        """Sleep until this turn, and take another one if a pause has begun meanwhile; return when it is."""
-        while True:
+    ) -> float | None:
+        """Sleep until this turn, and take another one if a pause has begun meanwhile, or if it is long past: a loop
+        that was blocked would send all that is due at once. Return when it is; ``None``: too late."""
+        while at <= give_up_at:
             pauses = self._pace.pauses
-            if at > give_up_at:
-                self._give_up(prediction_id, tell)
             self._tell_refusal(prediction_id, tell)
             while (delay := at - _now()) > HEARTBEAT:
                 tell(RateLimitedError(f"all looks pause, and this one's turn is in {delay:.0f} s", status=429))
                 await asyncio.sleep(HEARTBEAT)
             await asyncio.sleep(delay)
-            if self._pace.pauses == pauses:
+            if self._pace.pauses == pauses and _now() - at < LATE_SECONDS:
                 return at
             at = self._pace.turn(_now(), give_up_at)
+        return None
 
-    def _give_up(self, prediction_id: object, tell: Callable[[CometError], None]) -> NoReturn:
-        raise self._tell_refusal(prediction_id, tell) or RateLimitedError("no look has its turn before the deadline")
+    def _no_turn(self, prediction_id: object, tell: Callable[[CometError], None]) -> Prediction | None:
+        if refusal := self._tell_refusal(prediction_id, tell):
+            raise refusal
+        tell(RateLimitedError("no look has its turn before the deadline"))
+        return None
 
     def _tell_refusal(self, prediction_id: object, tell: Callable[[CometError], None]) -> CometError | None:
         """Tell a wait that another one's look was refused, and that all pause."""
@@ -246,28 +265,15 @@ class SharedClient:
                 await before.retire()
 
 
-class _Place:
-    """One of the places on the way, given back once: when its time is over, or in the end."""
-
-    __slots__ = ("_slots",)
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots: asyncio.Semaphore | None = slots
-
-    def leave(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
-            self._slots = None
-
-
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
 _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pace]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
+async def shared_client(conn_id: str, tell: Callable[[CometError], None]) -> AsyncIterator[SharedClient]:
     """The client of this event loop for a connection: the first user opens it, the last one closes it.
 
+    :param tell: is told why it takes longer to open it.
     :raises ConfigurationError: the connection can't be used.
     """
     loop = asyncio.get_running_loop()
@@ -277,7 +283,7 @@ async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
         client = clients[conn_id] = SharedClient(conn_id, pace)
     client.users += 1
     try:
-        await client.open()
+        await client.open(tell)
         yield client
     finally:
         client.users -= 1

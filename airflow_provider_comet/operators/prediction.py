@@ -152,7 +152,7 @@ class CreatePredictionOperator(BaseOperator):
             prediction_id = event.get("prediction_id") or self._paid_id
             if prediction_id is None:  # nothing came from the triggerer, and this Airflow keeps no record
                 raise PredictionTimeoutError("its id is in the log of the create")
-            ended = outcome.read_again(self.hook.get_prediction(prediction_id), event)
+            ended = outcome.read_again(self.hook.read([prediction_id])[prediction_id], event)
         return self._conclude(context, submission, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -249,7 +249,8 @@ class PredictionSensor(BaseSensorOperator):
         results = [None if one is None else seen[one] for one in given]
         for error in errors:
             self.log.warning("%s", error)
-        if errors and self.wait_rule == "all_success":
+        # Of trouble in reaching the API no rule makes a result: a retry, which costs nothing, may have it.
+        if errors and (self.wait_rule == "all_success" or any(outcome.airflow_error(one) is one for one in errors)):
             context["ti"].xcom_push(key=PREDICTIONS_XCOM_KEY, value=results)
             raise PredictionListError.of(errors, len(seen))
         return results

@@ -51,7 +51,7 @@ def defer(
         trigger=PredictionTrigger(
             [wait.prediction_id for wait in waits] if is_list else first.prediction_id,
             conn_id,
-            min(wait.started_at for wait in waits),
+            max(wait.started_at for wait in waits),  # a look tells which of them are older
             first.deadline,
             first.poke_interval,
             first.looked_at,

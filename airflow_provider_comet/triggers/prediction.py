@@ -26,7 +26,7 @@ PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 """Stored with every waiting task: it never moves."""
 LAST_LOOK_SECONDS = 200
 """How long after the deadline the last look may have its turn: a pause may hold it. With the time that its answer may
-take, this is less than ``deferral.BACKSTOP_SECONDS``."""
+take (``read_timeout``, 75 by default), this is less than ``deferral.BACKSTOP_SECONDS``."""
 
 
 class PredictionTrigger(BaseTrigger):
@@ -96,7 +96,7 @@ class PredictionTrigger(BaseTrigger):
 
         try:
             await self._start()
-            async with shared_client(self.conn_id) as client:
+            async with shared_client(self.conn_id, lambda why: self.log.warning("%s", why)) as client:
                 event = await self._wait(client)
         except CometError as error:
             event = self._event(error)
@@ -131,7 +131,8 @@ class PredictionTrigger(BaseTrigger):
         given = self.prediction_id
         if not isinstance(given, list):
             wait = self._new_wait(check_prediction_id(given))
-            return self._event(await self._wait_for(client, wait, Progress([wait])))
+            ended = await self._wait_for(client, wait, Progress([wait]))
+            return outcome.to_unseen_event(wait.prediction_id) if ended is None else self._event(ended)
         waits = [self._new_wait(one) for one in distinct(check_prediction_ids(given))]
         progress = Progress(waits)
         async with asyncio.TaskGroup() as group:
@@ -141,7 +142,8 @@ class PredictionTrigger(BaseTrigger):
     def _new_wait(self, prediction_id: str) -> Wait:
         return Wait(prediction_id, self.started_at, self.deadline, self.poke_interval, self.looked_at, self.not_before)
 
-    async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError:
+    async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError | None:
+        """How the wait for one of them ended; ``None``: its last look had no turn, and is the worker's."""
         loop = asyncio.get_running_loop()
         offset = time.time() - loop.time()  # absolute times, but immune to a clock that is set meanwhile
         give_up_at = max(wait.deadline - offset, loop.time()) + LAST_LOOK_SECONDS
@@ -162,7 +164,7 @@ class PredictionTrigger(BaseTrigger):
         with client.waiting():
             while isinstance(ended, float):
                 await sleep(ended)
-                look: Prediction | CometError
+                look: Prediction | CometError | None
                 try:
                     look = await client.look(wait.prediction_id, tell, give_up_at)
                 except CometError as error:
@@ -170,6 +172,9 @@ class PredictionTrigger(BaseTrigger):
                 except Exception as error:
                     self.log.exception("Waiting for prediction %s failed", wait.prediction_id)
                     return CometError(f"{type(error).__name__}: {error}")
+                if look is None:
+                    await sleep(wait.deadline - offset - loop.time())
+                    return None
                 tell(look)
                 ended = wait.after(look, now=loop.time() + offset, chance=random.random())
                 del look  # it would be kept while this sleeps, an error with all its frames

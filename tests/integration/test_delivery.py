@@ -186,6 +186,69 @@ def test_a_file_that_changes(delivery: Delivery, clock: Clock, ranges: bool) -> 
         assert len(server.asked) == 2
 
 
+OTHER = CONTENT[:-5] + b"other"
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_changed"),
+    [
+        ({"ETag": '"v2"'}, True),
+        ({"Content-Range": f"bytes 400000-{len(CONTENT) + 4}/{len(CONTENT) + 5}"}, True),
+        ({"ETag": None}, False),
+    ],
+    ids=["tag", "length", "no tag"],
+)
+def test_a_part_of_another_version(
+    delivery: Delivery, server: FileServer, headers: dict[str, str | None], is_changed: bool
+) -> None:
+    """A host that sends it although another version was asked for is asked for all of the file: what came before is
+    compared, so that no file is put together of two."""
+    server.answers = [Answer(cut=400_000), Answer(headers=headers)]
+    assert is_whole(fetch(delivery, server.url))
+    assert server.ranges_asked == [None, "bytes=400000-", *([None] if is_changed else [])]
+    server.asked.clear()
+    server.answers = [Answer(cut=400_000), Answer(headers=headers), Answer(body=OTHER[::-1])]
+    if is_changed:
+        with pytest.raises(DeliveryError, match="has changed"):
+            fetch(delivery, server.url)
+
+
+@pytest.mark.parametrize("way", ["amid the head", "amid the body"])
+def test_a_resume_that_is_cut(delivery: Delivery, way: str) -> None:
+    """Where only the second answer says how long the file is, less than that is no file."""
+    tag = b'ETag: "v1"\r\n'
+    first = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nTransfer-Encoding: chunked\r\n" + tag + b"\r\n4\r\nRIFF\r\n"
+    )
+    second = b"HTTP/1.1 206 Partial Content\r\nContent-Type: image/webp\r\n" + tag + b"Content-Range: bytes 4-11/12\r\n"
+    cut = second if way == "amid the head" else second + b"Connection: close\r\n\r\n...."
+    rest = b"HTTP/1.1 206 Partial Content\r\n" + tag + b"Content-Range: bytes %d-11/12\r\n\r\n%b"
+    asked: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        asked.append(connection.recv(10_000))
+        received = 4 if way == "amid the head" else 8
+        answers = [first, cut, rest % (received, b"RIFF....WEBP"[received:])]
+        connection.sendall(answers[min(len(asked), 3) - 1])
+        connection.shutdown(socket.SHUT_WR)
+
+    with raw_server(answer) as (port, _):
+        assert fetch(delivery, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_empty_file(delivery: Delivery, server: FileServer, clock: Clock, chunked: bool) -> None:
+    """It is asked for again: stored, it would count as whole, and what was paid for would be gone with its link."""
+    server.answers = [Answer(body=b"", chunked=chunked)]
+    assert is_whole(fetch(delivery, server.url))
+    server.otherwise = Answer(body=b"", chunked=chunked)
+    with pytest.raises(DeliveryError, match="an empty file") as caught:
+        delivery.open(server.url, MOST)
+    assert caught.value.retryable
+    assert sum(clock.slept) <= 2 * polling.PATIENCE
+
+
 def test_fewer_bytes_than_promised(delivery: Delivery, server: FileServer) -> None:
     """A body that ends too early is not taken for a short file."""
     server.otherwise = Answer(

@@ -132,6 +132,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow_provider_comet.storage import whole_file
 with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
     file.write(b"x" * {2 * BLOCK_BYTES})
+    file.finish()
     os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

@@ -210,6 +210,23 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
         find_schema(SCHNELL, tmp_path)
 
 
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_storage_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Errors of a store that are no ``OSError`` (botocore's, which s3fs passes on) may pass, too."""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.input_schemas import find_schema
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("gone")
+
+    for name in ("read_bytes", "exists"):
+        monkeypatch.setattr(ObjectStoragePath, name, fail)
+    monkeypatch.setenv("AIRFLOW__COMET__INPUT_SCHEMAS", "file:///schemas" if place == "folder" else "")
+    with pytest.raises(InputFileError, match="RuntimeError: gone"):
+        find_schema(SCHNELL, "file:///schemas/a.json" if place == "file" else None)
+
+
 def test_a_paid_prediction_is_not_checked_again(comet: Emulator, runner: TaskRunner) -> None:
     """A retry goes on with what was paid, also if the schema is another one by then."""
     first = runner.run(operator({"prompt": "x", "num_outputs": 9}, wait_for_completion=True))

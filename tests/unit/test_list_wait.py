@@ -228,6 +228,24 @@ def test_all_done_returns_what_there_is(
     assert set(outcome.xcoms) == {"return_value"}
 
 
+@pytest.mark.parametrize("trouble", ["key", "away"])
+def test_all_done_is_not_all_lost(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], trouble: str
+) -> None:
+    """If the API can't be read, a prediction is not taken for one without a result: the next try gets it."""
+    done, missed, bad = create(), create(), create(status="failed")
+    refused = {"error": e.AuthenticationError(status=401, prediction_id=missed).to_dict()}
+    event = {"count": 3, "errors": 1, "late": 0, "ended": {missed: refused} if trouble == "key" else {}}
+    if trouble == "away":
+        comet.fault(method="GET", path=missed, status=503, count=None)
+    outcome = runner.run(sensor([done, missed, bad], wait_rule="all_done"), event=event)
+    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.PredictionListError)
+    assert [one and one["status"] for one in outcome.xcoms["predictions"]] == ["succeeded", None, "failed"]
+    comet.clear_faults()
+    again = run_sensor(runner, sensor([done, missed, bad], wait_rule="all_done"), clock, try_number=2)
+    assert [one["status"] for one in again.result] == ["succeeded", "succeeded", "failed"]
+
+
 def test_a_wait_rule_that_does_not_exist() -> None:
     """A rule that can't be meant is refused while parsing."""
     with pytest.raises(ValueError, match="'all_success' or 'all_done', not 'one_success'"):

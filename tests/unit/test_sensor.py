@@ -303,6 +303,30 @@ def test_backstop_without_the_api_is_retried(
     assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.ServerError)
 
 
+def test_a_last_look_that_had_no_turn(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
+    """If a pause has kept the trigger from it, the worker looks: at a result, or at what runs on and is late."""
+    done, running = create(), create(status="processing")
+    outcome = runner.run(sensor(done), event={"prediction_id": done, "status": "unknown", "late": 1})
+    assert (outcome.state, outcome.result["id"]) == ("success", done)
+    outcome = runner.run(sensor(running), event={"prediction_id": running, "status": "unknown", "late": 1})
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowSensorTimeout")
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_result_that_is_unknown_to_one_look(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], is_list: bool
+) -> None:
+    """What the trigger has seen at its end is not unknown because the worker's own look says so: the next try looks
+    again."""
+    one = create()
+    comet.fault(method="GET", path=one, status=404, count=1)
+    event = {"count": 1, "errors": 0, "late": 0, "ended": {}} if is_list else {}
+    event |= {} if is_list else {"prediction_id": one, "status": "succeeded"}
+    outcome = runner.run(sensor([one] if is_list else one), event=event)
+    assert outcome.state == "up_for_retry"
+    assert "it was seen, and is unknown now" in outcome.message
+
+
 @pytest.mark.parametrize("when", ["at-once", "later"])
 @EACH_MODE
 def test_skip_says_why(

@@ -132,8 +132,8 @@ def test_stored_starts_of_other_releases(
 def test_a_restart_knows_when_the_wait_began(
     clock: Clock, comet: Emulator, create: Callable[..., str], execution_timeout: dt.timedelta | None
 ) -> None:
-    """A triggerer that starts such a wait again, half an hour later, goes on at its age: an id that is not known is not
-    waited for again, and a look is due within the usual minute, not at once."""
+    """A triggerer that starts such a wait again, half an hour later, goes on at its age: an id that is not known is
+    asked for once more after the usual minute, and a look is due within that minute, not at once."""
     began = clock.time()
 
     def restarted(prediction_id: str) -> Any:
@@ -147,7 +147,7 @@ def test_a_restart_knows_when_the_wait_began(
         return trigger
 
     assert event_of(restarted("unknown"))["error"]["type"] == "PredictionNotFoundError"
-    assert len([one for one in comet.ledger()["requests"] if one["method"] == "GET"]) == 1
+    assert len([one for one in comet.ledger()["requests"] if one["method"] == "GET"]) == 2
     clock.sleeps = []
     assert event_of(restarted(create(status="processing")))["error"]["type"] == "PredictionTimeoutError"
     assert 0 < clock.sleeps[0] <= 66

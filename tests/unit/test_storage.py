@@ -8,10 +8,12 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +64,7 @@ def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: begun.append((start, length)))
     else:
         monkeypatch.delattr(os, "posix_fadvise")
-    sizes = [3, storage.WORTH_A_THREAD_BYTES, 5, 4_000_000, 1, 70_000] * 10
+    sizes = [3, storage.GATHERED_BYTES, 5, 4_000_000, 1, 70_000] * 10
     blocks = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     write(tmp_path / "film.mp4", *blocks)
     assert (tmp_path / "film.mp4").read_bytes() == b"".join(blocks)
@@ -149,6 +151,40 @@ def test_a_full_disk(tmp_path: Path, sizes: list[int]) -> None:
     assert "film.mp4" in str(caught.value)
     assert caught.value.retryable
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "is_stored"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_folder_that_can_not_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_stored: bool
+) -> None:
+    """Some file systems have no such call, and are written to without it; a disk that fails is an error."""
+    from airflow_provider_comet.api.file_errors import StorageError
+
+    original = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with nullcontext() if is_stored else pytest.raises(StorageError):
+        write(tmp_path / "film.mp4", b"whole")
+    assert (tmp_path / "film.mp4").read_bytes() == b"whole"
+
+
+def test_a_folder_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new name is there; only a sudden loss of power might undo it."""
+    original = os.open
+
+    def open_(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "no")
+        return original(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    write(tmp_path / "film.mp4", b"whole")
+    assert (tmp_path / "film.mp4").read_bytes() == b"whole"
 
 
 def test_a_killed_process_leaves_no_visible_half(tmp_path: Path) -> None:
@@ -245,7 +281,7 @@ def object_at(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Upload]) -> Ob
 def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """All is sent, then it is committed; after an exception nothing more is sent, not even by closing, and what was
     sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
-    from airflow_provider_comet.storage import whole_file
+    from airflow_provider_comet.storage import GATHERED_BYTES, whole_file
 
     uploads = [Upload(), Upload()]
     left = iter(uploads)
@@ -255,7 +291,7 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fail() -> None:
         with whole_file(path) as file:
-            file.write(b"x")
+            file.write(bytes(GATHERED_BYTES))
             raise ValueError("amid")
 
     with pytest.raises(ValueError, match="amid"):
@@ -265,27 +301,31 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who hands a block over goes on before it is written; nothing is committed before it is, nor discarded."""
-    from airflow_provider_comet.storage import WORTH_A_THREAD_BYTES, whole_file
+    """Who hands bytes over goes on before they are written, also over https, where they come in small pieces; nothing
+    is committed before they are, nor discarded."""
+    from airflow_provider_comet.storage import GATHERED_BYTES, whole_file
 
     uploads = [SlowUpload(), SlowUpload()]
     left = iter(uploads)
     path = object_at(monkeypatch, lambda: next(left))
-    block = bytes(WORTH_A_THREAD_BYTES)
+    pieces = [bytes(16 * 1024)] * (GATHERED_BYTES // (16 * 1024))
     with whole_file(path) as file:
-        file.write(block)
+        for piece in pieces:
+            file.write(piece)
         assert uploads[0].done == ["open"]
         uploads[0].may_write.set()
 
     def fail() -> None:
         with whole_file(path) as file:
-            file.write(block)
+            for piece in pieces:
+                file.write(piece)
             threading.Timer(0.1, uploads[1].may_write.set).start()
             raise ValueError("amid")
 
     with pytest.raises(ValueError, match="amid"):
         fail()
-    assert [one.done for one in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
+    written = ["write"] * len(pieces)
+    assert [one.done for one in uploads] == [["open", *written, "close", "commit"], ["open", *written, "discard"]]
 
 
 @pytest.mark.parametrize("kind", [Upload, ReadOnlyUpload])

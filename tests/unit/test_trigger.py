@@ -256,6 +256,26 @@ def test_picture_stays_out_of_the_event(comet: Emulator, create: Callable[..., s
     assert "summary" not in event_of(trigger(create(status="succeeded", output=f"![picture]({uri})")))
 
 
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_half_a_character_is_in_no_event(
+    comet: Emulator, create: Callable[..., str], status: str, is_list: bool
+) -> None:
+    """Airflow sends events as msgpack, which is UTF-8: text that is none would end the triggerer, and the next one."""
+    one = create()
+    body = '{"status": "%s", "output": {"\\udc00": ["half \\ud83d"]}, "error": "no \\ud83d", "model": "\\ud83d"}'
+    comet.fault(method="GET", status=200, body=body % status)
+    event = event_of(trigger([one] if is_list else one))
+    assert "half \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()
+
+
+def test_half_a_character_is_in_no_error(comet: Emulator, create: Callable[..., str]) -> None:
+    """The same holds for what an answer says that is none."""
+    comet.fault(method="GET", status=400, body='{"error": {"message": "no \\ud83d", "code": "\\ud83d"}}')
+    event = event_of(trigger(create()))
+    assert "no \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()
+
+
 def test_echoed_key_is_in_no_event(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
     """A server that answers with the key does not get it into Airflow's database."""
     prediction = create(status="failed", error=f"bad key {KEY}", logs=KEY)

@@ -22,7 +22,8 @@ def tree(cls: type[e.CometError] = e.CometError) -> list[type[e.CometError]]:
     return [cls, *(found for sub in cls.__subclasses__() for found in tree(sub))]
 
 
-RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, InputFileError, DeliveryError, StorageError}
+RETRYABLE = {e.RateLimitedError, e.ServerError, e.TransportError, e.ConnectionLookupError}
+RETRYABLE |= {InputFileError, DeliveryError, StorageError}
 
 
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
