@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.batch import Batch, Item, Known, record_key
 from airflow_provider_comet.api.record import BATCH_KEY, BatchRecord
-from airflow_provider_comet.state_store import keep, patiently
+from airflow_provider_comet.state_store import keep, recall
 from airflow_provider_comet.submission import Submission, warn_without_record
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class BatchSubmission:
         self.batch = batch
         if not self.is_kept:
             warn_without_record(self._ti)
-        value = patiently(lambda: self._store.get(BATCH_KEY)) if self.is_kept else None
+        value = recall(self._store, BATCH_KEY) if self.is_kept else None
         if value is not None:
             self.record = BatchRecord.from_json(value)
         known: dict[str, list[Known]] = {}

@@ -3,11 +3,14 @@ id."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_comet.api.errors import SubmissionRecordError
 from airflow_provider_comet.api.redaction import excerpt
@@ -21,7 +24,23 @@ PAUSE_SECONDS = 5.0
 _STORE = threading.Lock()
 """Airflow's channel for such requests is used by one thread at a time; that of ``dag.test()`` does not see to it."""
 
+OFFLOADING, RECORD_BYTES = ".StateStoreObjectStorageBackend", 65_536
+"""Airflow's backend that moves values out of the database, and what no record is larger than."""
+_NO_ROW: Any = object()
+
 _Result = TypeVar("_Result")
+
+
+def recall(store: Any, key: str) -> Any:
+    """Read a value of Airflow's task state store; ``None`` if there is none.
+
+    :raises SubmissionRecordError: it can't be read.
+    """
+    _warn_of_offloading()
+    value = patiently(lambda: store.get(key, default=_NO_ROW))
+    if value is None:  # it was moved out of the database, and is lost there: not the same as no record
+        raise SubmissionRecordError(f"{key!r} is in the database, but its value is gone from the state_store_backend")
+    return None if value is _NO_ROW else value
 
 
 def keep(store: Any, key: str, value: dict[str, Any], patience: float = PATIENCE_SECONDS) -> None:
@@ -51,3 +70,16 @@ def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -
                 raise SubmissionRecordError(f"{type(error).__name__}: {error}") from error
             log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
         time.sleep(PAUSE_SECONDS)
+
+
+@functools.cache  # a task is a process: it says so once
+def _warn_of_offloading() -> None:
+    if conf.get("workers", "state_store_backend", fallback="").endswith(OFFLOADING) and (
+        conf.getint("common.io", "state_store_objectstorage_threshold", fallback=0) < RECORD_BYTES
+    ):
+        log.warning(
+            "Airflow's state_store_backend moves the record of paid predictions out of the database, where an attempt "
+            "that was given up can overwrite that of its successor. Set [common.io] "
+            "state_store_objectstorage_threshold to %s at least.",
+            RECORD_BYTES,
+        )

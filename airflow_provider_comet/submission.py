@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.record import KEY, Record, decide, digest
-from airflow_provider_comet.state_store import PATIENCE_SECONDS, keep, patiently
+from airflow_provider_comet.state_store import PATIENCE_SECONDS, keep, recall
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -92,7 +92,7 @@ class Submission:
 
         :raises SubmissionRecordError: it can't be read.
         """
-        value = patiently(lambda: self._store.get(self._key)) if self.is_kept else None
+        value = recall(self._store, self._key) if self.is_kept else None
         self.record = None if value is None else Record.from_json(value, self._key)
 
     def sending(self) -> None:

@@ -217,7 +217,7 @@ class SubmissionRecordError(CometError):
     """The record of what was paid can't be read or written, so nothing is sent. A retry helps when it can be again."""
 
     summary = "The record of paid predictions (Airflow's task state store) can't be used"
-    next_step = "Check that Airflow's API server is up; the next try reads the record again."
+    next_step = "Check that Airflow's API server and state store are up; the next try reads the record again."
 
 
 class UnrecordedPredictionError(CometError):
