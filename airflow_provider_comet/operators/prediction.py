@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseOperator,
+    TaskDeferred,
+)
 
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
@@ -112,33 +118,21 @@ class CreatePredictionOperator(BaseOperator):
         # Before the create: if this fails, nothing was paid.
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = self._new_submission(context)
-        judged = functools.partial(
-            outcome.airflow_create_error,
-            on_ambiguous_submit=self.on_ambiguous_submit,
-            has_record=submission.is_kept,
-        )
-        with outcome.raised_as(judged):
-            prediction_id = known = self._paid_id = submission.recorded_id()
-        if prediction_id is None:
-            submission.input = self._make_input(context)  # may call a function, whose errors stay its own
-            with outcome.raised_as(judged):
-                prediction_id = self._paid_id = self.hook.create_prediction(
-                    self.model, self._checked(submission.input), journal=submission
-                ).id
-                submission.accepted(prediction_id)
-        with self._errors_of_paid(submission):
-            if not self.wait_for_completion:
-                return self._hand_over(context, submission, prediction_id)
-            now = time.time()
-            execution_ends = context["ti"].start_date.timestamp() + self._execution_seconds
-            self._is_execution_timeout = execution_ends < now + self.timeout
-            wait = Wait(prediction_id, now, min(now + self.timeout, execution_ends), self.poll_interval)
-            seen = self.hook.look(wait, time.time) if known else 0.0  # a new one has not finished yet
-            if not isinstance(seen, float):
-                return self._conclude(context, submission, seen)
-            if self.deferrable:
-                defer(self, [wait], self.conn_id, kwargs={"is_execution_timeout": self._is_execution_timeout})
-            return self._conclude(context, submission, self._block(wait))
+        with self._final_where_paid(submission):
+            prediction_id, is_known = self._create(context, submission)
+            with self._errors_of_paid(submission):
+                if not self.wait_for_completion:
+                    return self._hand_over(context, submission, prediction_id)
+                now = time.time()
+                execution_ends = context["ti"].start_date.timestamp() + self._execution_seconds
+                self._is_execution_timeout = execution_ends < now + self.timeout
+                wait = Wait(prediction_id, now, min(now + self.timeout, execution_ends), self.poll_interval)
+                seen = self.hook.look(wait, time.time) if is_known else 0.0  # a new one has not finished yet
+                if not isinstance(seen, float):
+                    return self._conclude(context, submission, seen)
+                if self.deferrable:
+                    defer(self, [wait], self.conn_id, kwargs={"is_execution_timeout": self._is_execution_timeout})
+                return self._conclude(context, submission, self._block(wait))
 
     def execute_complete(
         self, context: Context, event: Any = None, is_execution_timeout: bool | None = None, **_unknown: Any
@@ -158,9 +152,11 @@ class CreatePredictionOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Come back from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        with self._errors_of_paid(submission):
+        event = (next_kwargs or {}).get("event")
+        self._paid_id = event.get("prediction_id") if isinstance(event, dict) else None
+        with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
-            self._paid_id = submission.record.id if submission.record else None
+            self._paid_id = submission.record.id if submission.record else self._paid_id
             return resumed(
                 functools.partial(super().resume_execution, next_method, next_kwargs, context),
                 functools.partial(self.execute_complete, context),
@@ -174,6 +170,25 @@ class CreatePredictionOperator(BaseOperator):
             self.log.warning(outcome.GOES_ON, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
             self.log.warning(outcome.UNDER_WAY)
+
+    def _create(self, context: Context, submission: Submission) -> tuple[str, bool]:
+        """Return the id to go on with, and whether an earlier attempt has paid for it."""
+        judged = functools.partial(
+            outcome.airflow_create_error,
+            on_ambiguous_submit=self.on_ambiguous_submit,
+            has_record=submission.is_kept,
+        )
+        with outcome.raised_as(judged):
+            self._paid_id = submission.recorded_id()
+        if self._paid_id is not None:
+            return self._paid_id, True
+        submission.input = self._make_input(context)  # may call a function, whose errors stay its own
+        with outcome.raised_as(judged):
+            prediction_id = self._paid_id = self.hook.create_prediction(
+                self.model, self._checked(submission.input), journal=submission
+            ).id
+            submission.accepted(prediction_id)
+        return prediction_id, False
 
     def _warn_of_no_limit(self, context: Context) -> None:
         limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun
@@ -232,6 +247,21 @@ class CreatePredictionOperator(BaseOperator):
             context["ti"].xcom_push(key=RETURN_VALUE_XCOM_KEY, value=prediction_id)
         submission.delivered(prediction_id)
         return prediction_id
+
+    @contextlib.contextmanager
+    def _final_where_paid(self, submission: Submission, *, is_paid: bool = False) -> Iterator[None]:
+        """Let nothing be retried where a retry would pay again: whatever ended the try, if no record is kept."""
+        try:
+            yield
+        except (CometError, TaskDeferred, AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
+            raise  # judged already
+        except BaseException as error:  # the task's timeout, say
+            is_paid = is_paid or self._paid_id is not None
+            may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
+            if submission.is_kept or not (is_paid or may_be_paid):
+                raise
+            what = outcome.UNDER_WAY if self._paid_id is None else outcome.going_on(self._paid_id)
+            raise AirflowFailException(f"{type(error).__name__}: {error}. {what} {outcome.NO_RECORD}") from error
 
     @contextlib.contextmanager
     def _errors_of_paid(self, submission: Submission) -> Iterator[None]:

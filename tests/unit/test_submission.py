@@ -699,6 +699,72 @@ def test_without_a_record_polling_trouble_is_final(
     assert to_the_end(runner, waiting()).state == "up_for_retry"
 
 
+def interrupt(*args: Any, **kwargs: Any) -> Any:
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    raise AirflowTaskTimeout("execution_timeout")
+
+
+@pytest.mark.parametrize("phase", ["hand over", "last look", "resume"])
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+def test_without_a_record_any_end_of_what_was_paid_is_final(
+    comet: Emulator,
+    runner: TaskRunner,
+    clock: Clock,
+    no_store: None,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    policy: Any,
+) -> None:
+    """Whatever interrupts the task after its create, a retry would pay again: it fails for good and names the id."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    options: dict[str, Any] = {"on_ambiguous_submit": policy}
+    if phase == "resume":
+        deferred = runner.run(waiting(**options))
+        event = event_of(deferred.trigger())
+    with monkeypatch.context() as patch:
+        patch.setattr(CreatePredictionOperator, "_block" if phase == "last look" else "_hand_over", interrupt)
+        if phase == "resume":
+            ended = runner.run(waiting(**options), event=event, next_kwargs=deferred.next_kwargs)
+        else:
+            ended = runner.run(waiting(**options, deferrable=False) if phase == "last look" else operator(**options))
+    (made,) = comet.ledger()["creates"]
+    assert (ended.state, type(ended.error).__name__) == ("failed", "AirflowFailException")
+    assert type(ended.chain[-1]).__name__ == "AirflowTaskTimeout"
+    assert made["id"] in ended.message
+    assert "keeps no record" in ended.message
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry"])
+def test_without_a_record_an_interrupted_create_is_final(
+    comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None, monkeypatch: pytest.MonkeyPatch, policy: Any
+) -> None:
+    """It may have been accepted: only who takes the risk has it retried."""
+    import http.client
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "getresponse", interrupt)
+        ended = runner.run(operator(on_ambiguous_submit=policy))
+    assert comet.ledger()["accepted"] == 1
+    assert type(ended.chain[-1]).__name__ == "AirflowTaskTimeout"
+    assert type(ended.error).__name__ == {"fail": "AirflowFailException", "retry": "AirflowTaskTimeout"}[policy]
+    assert ("usage page" in ended.message) is (policy == "fail")
+
+
+def test_without_a_record_what_was_not_sent_is_retried(
+    comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption before anything was sent costs nothing, so Airflow may try again."""
+    import urllib3.connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(urllib3.connection.HTTPConnection, "connect", interrupt)
+        ended = runner.run(operator())
+    assert type(ended.error).__name__ == "AirflowTaskTimeout"
+    assert comet.ledger()["accepted"] == 0
+
+
 def test_the_record_lives_as_long_as_its_run(comet: Emulator, runner: TaskRunner) -> None:
     """Airflow's default retention of 30 days does not apply."""
     runner.run(operator())
