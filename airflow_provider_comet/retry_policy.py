@@ -21,10 +21,15 @@ except ImportError:
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-# The same request fails again, or is paid again.
-_NO_USE = (e.BadRequestError, e.ModelNotFoundError, e.UnrecordedPredictionError)
 # A create that was refused for them is refused again. A look is repeated: a paid result must not be lost to them.
-_NO_USE_TO_CREATE = (e.AuthenticationError, e.PermissionDeniedError, e.BalanceExhaustedError, e.WrongURLError)
+_NO_USE_TO_CREATE = (
+    e.AuthenticationError,
+    e.PermissionDeniedError,
+    e.BalanceExhaustedError,
+    e.BadRequestError,
+    e.ModelNotFoundError,
+    e.WrongURLError,
+)
 
 
 class CometRetryPolicy(RetryPolicy):
@@ -62,7 +67,7 @@ class CometRetryPolicy(RetryPolicy):
             return getattr(task, "on_ambiguous_submit", "fail") != "retry"
         if error.buys_again:  # who raises it as it is wants another one
             return False
-        if isinstance(error, _NO_USE) or outcome.airflow_error(error) is not error:
+        if isinstance(error, e.UnrecordedPredictionError) or outcome.airflow_error(error) is not error:
             return True
         if _is_ours(task):  # it knows what it has paid for, and has judged already
             return False

@@ -72,9 +72,10 @@ def test_what_becomes_of_each_error(error: BaseException, action: str) -> None:
 
 
 LOOKS = [e.TransportError, e.ServerError, e.RateLimitedError, e.AuthenticationError, e.PermissionDeniedError]
+LOOKS += [e.BalanceExhaustedError, e.WrongURLError, e.BadRequestError, e.ModelNotFoundError]
 
 
-@pytest.mark.parametrize("cls", [*LOOKS, e.BalanceExhaustedError, e.WrongURLError])
+@pytest.mark.parametrize("cls", LOOKS)
 def test_trouble_with_a_prediction_that_is_there(cls: type[e.CometError]) -> None:
     """A task that creates by the hook would buy another one; one that only looks, or has a record, looks again."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
