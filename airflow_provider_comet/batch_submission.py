@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.batch import Batch, Item, Known, record_key
-from airflow_provider_comet.api.record import BATCH_KEY, BatchRecord
+from airflow_provider_comet.api.record import BATCH_KEY, BatchRecord, Record
 from airflow_provider_comet.state_store import keep, recall
 from airflow_provider_comet.submission import Submission, warn_without_record
 
@@ -79,6 +79,9 @@ class BatchSubmission:
             if content in inputs:
                 known.setdefault(content, []).append(self._known(key, inputs[content]))
         batch.place(known)
+        for item in batch.items:
+            if item.id is not None:
+                self._creates[item.key].take()
         if value is not None:
             self._tell_of_known()
             self._check_gone()
@@ -123,11 +126,11 @@ class BatchSubmission:
     def _check_gone(self) -> None:
         """Name what was paid for and is not in the list any more.
 
-        If no user has cleared the task since, the list is another one at each try (a random seed, the number of the
-        try): to go on would buy all of it again each time.
+        What this cycle has paid for, or handed over before it was killed, can't have been dropped by a user: the list
+        is another one at each try (a random seed, the number of the try), and to go on would buy all of it each time.
         """
         used = {item.key for item in self.batch.items}
-        gone = []
+        gone_in_cycle = 0
         for key in self.record.items.keys() - used:
             create = self._create(key, None)
             try:
@@ -137,8 +140,16 @@ class BatchSubmission:
                 log.warning("%s", error)
                 continue
             record = create.record
-            if record is not None and record.state in ("accepted", "sending"):
-                gone.append(key)
+            if record is None or record.state == "rejected":
+                continue
+            is_of_cycle = record.max_tries == self._ti.max_tries
+            gone_in_cycle += is_of_cycle
+            if record.state == "delivered":
+                if is_of_cycle:
+                    log.warning(
+                        "Prediction %s was handed over (record %s): its input is gone", record.id, record_key(key)
+                    )
+            else:
                 log.warning(
                     "Prediction %s was paid for and never handed over, or may be (record %s, %s): its input is not in "
                     "the list any more, or not so often. A PredictionSensor with its id gets it at no cost",
@@ -146,11 +157,11 @@ class BatchSubmission:
                     record_key(key),
                     record.state,
                 )
-        if gone and self.batch.missing and self.record.max_tries == self._ti.max_tries:
+        if gone_in_cycle and self.batch.missing and self.record.max_tries == self._ti.max_tries:
             raise e.InvalidInputError(
-                f"{len(gone)} inputs that an earlier try has paid for, or may have, are not in the list any more, and "
-                f"{len(self.batch.missing)} are new: do they render differently at each try (a random seed, the date)? "
-                "The log names the predictions. Let the inputs stay the same; clear the task to buy the new ones"
+                f"{gone_in_cycle} inputs that an earlier try has paid for, or may have, are not in the list any more, "
+                f"and {len(self.batch.missing)} are new: do they render differently at each try (a random seed, the "
+                "date)? The log names the predictions. Let the inputs stay the same; clear the task to buy the new ones"
             )
 
 
@@ -171,6 +182,14 @@ class _ItemSubmission(Submission):
         super().read()
         if self.record is not None and self._owner.record.has_delivered(self._item_key, self.record.id):
             self.record = dataclasses.replace(self.record, state="delivered")
+
+    def take(self) -> None:
+        """Go on with what is on record."""
+        if self.record is not None:
+            super()._reattach(self.record)
+
+    def _reattach(self, record: Record) -> None:
+        """Not before the input has its place: of more equal ones than are in the list, some are not used."""
 
     def sending(self) -> None:
         if self._owner.batch.stopped and not self._owner.killed:

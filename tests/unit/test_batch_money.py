@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_comet.api.errors import RateLimitedError
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.submission import Submission
 from tests.support.task_runner import Clock, TaskRunner
 from tests.unit.test_batch_operator import SCHEMA, bought, ids, inputs, lose, operator, refuse
 
@@ -93,6 +94,56 @@ def test_inputs_that_are_others_at_each_try(comet: Emulator, runner: TaskRunner)
     assert bought(comet) == ["a", "b", "c"]
     assert runner.run(operator(given()), try_number=3, max_tries=3).state == "success"
     assert bought(comet) == ["a", "b", "c"] * 2
+
+
+def limit(comet: Emulator, runner: TaskRunner, given: list[dict[str, Any]], **options: Any) -> None:
+    """A try that a rate limit ends after the first create."""
+    accept = Submission.accepted
+
+    def then_limited(submission: Submission, prediction_id: str) -> None:
+        accept(submission, prediction_id)
+        comet.fault(method="POST", status=429, count=None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Submission, "accepted", then_limited)
+        assert runner.run(operator(given), **options).state == "up_for_retry"
+    comet.clear_faults()
+
+
+@pytest.mark.parametrize(
+    ("first", "new"),
+    [(["bad", "a"], ["b", "c", "d"]), (["bad", "b", "b"], ["c", "d"])],
+    ids=["another", "fewer equal ones"],
+)
+def test_a_retry_after_a_clear_with_another_list(
+    comet: Emulator, runner: TaskRunner, clock: Clock, first: list[str], new: list[str]
+) -> None:
+    """What the user dropped before the clear says nothing about the tries after it: they submit what is missing."""
+    refuse(comet)
+    assert runner.run(operator(inputs(*first))).state == "failed"
+    limit(comet, runner, inputs("c", "b", "d"), try_number=2, max_tries=3)
+    assert runner.run(operator(inputs("c", "b", "d")), try_number=3, max_tries=3).state == "success"
+    assert sorted(bought(comet)) == sorted([*first[1:], *new])
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_other_inputs_after_the_hand_over(
+    comet: Emulator,
+    runner: TaskRunner,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    cleared: bool,
+) -> None:
+    """Killed in the moment before success, an automatic retry must not buy a list that is another one each time. XCom
+    was emptied by then: the log has the ids."""
+    assert runner.run(operator(inputs("a", "b"))).state == "success"
+    again = runner.run(operator(inputs("c", "d")), try_number=2, max_tries=3 if cleared else 2)
+    assert again.state == ("success" if cleared else "failed")
+    assert ("do they render differently at each try" in again.message) is not cleared
+    assert bought(comet) == (["a", "b", "c", "d"] if cleared else ["a", "b"])
+    said = caplog.text + "".join(capfd.readouterr())
+    for one in ids(comet, ["a", "b"]):
+        assert (f"Prediction {one} was handed over" in said) is not cleared
 
 
 def test_an_id_that_is_known_is_never_bought_again(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
