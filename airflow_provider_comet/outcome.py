@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction, blames_input
-from airflow_provider_comet.api.record import FORCE, PUT_ON_RECORD
+from airflow_provider_comet.api.record import FORCE, PUT_ON_RECORD, MalformedRecordError
 
 EVENT_LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
@@ -112,7 +112,7 @@ def airflow_error(error: e.CometError, *, is_execution_timeout: bool = False) ->
         return next((kind(str(error)) for kind in final if kind in kinds <= {*final}), error)
     if isinstance(error, e.PredictionTimeoutError):
         return AirflowTaskTimeout(str(error)) if is_execution_timeout else AirflowSensorTimeout(str(error))
-    if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError)):
+    if isinstance(error, (e.PredictionError, e.PredictionNotFoundError, e.InvalidInputError, MalformedRecordError)):
         return AirflowFailException(str(error))
     return error
 
@@ -155,6 +155,8 @@ def airflow_create_error(error: e.CometError, *, on_ambiguous_submit: str, has_r
         )
     if isinstance(error, e.UnrecordedPredictionError):
         return AirflowFailException(f"{error} To go on with it, {PUT_ON_RECORD}")
+    if isinstance(error, MalformedRecordError):
+        return AirflowFailException(str(error))
     if error.retryable or isinstance(error, (e.ConfigurationError, e.SubmissionRecordError)):
         return error
     if isinstance(error, e.PredictionError):  # it was paid before

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.validation import check_prediction_id
 
 KEY = "comet_submission"
 BATCH_KEY = "comet_batch"
@@ -27,6 +28,12 @@ PUT_ON_RECORD = (
 """What users do who know the id of a prediction that is not on record."""
 FORCE = f"To buy a new one all the same, delete {KEY} from the task's state store and clear the task."
 STATES = ("sending", "rejected", "accepted", "delivered")
+
+
+class MalformedRecordError(e.SubmissionRecordError):
+    """What stands in the store is no record, of this release at least. A retry helps only after it was corrected."""
+
+    next_step = "Correct it in the task's state store, or delete it, which buys anew; then clear the task."
 
 
 class Journal(Protocol):
@@ -90,16 +97,21 @@ class Record:
         """Read the value in the store, also one that a user wrote: only version, state and id must be there.
 
         :param key: under which it stands, for errors.
-        :raises SubmissionRecordError: it can't be understood, which is not the same as "nothing was paid".
+        :raises MalformedRecordError: it can't be understood, which is not the same as "nothing was paid".
         """
         if not isinstance(value, Mapping) or value.get("version") != VERSION or value.get("state") not in STATES:
-            raise e.SubmissionRecordError(f"{key!r} does not hold a record of version {VERSION}: {_shape(value)}")
+            raise MalformedRecordError(f"{key!r} does not hold a record of version {VERSION}: {_shape(value)}")
         known = {item.name: value[item.name] for item in dataclasses.fields(cls) if value.get(item.name) is not None}
         kinds = {"earlier": list, "input": Mapping, "max_tries": int}
         if wrong := [name for name, item in known.items() if not isinstance(item, kinds.get(name, str))]:
-            raise e.SubmissionRecordError(f"{key!r} holds a value of the wrong type in {', '.join(wrong)}")
+            raise MalformedRecordError(f"{key!r} holds a value of the wrong type in {', '.join(wrong)}")
         if known["state"] in ("accepted", "delivered") and not known.get("id"):
-            raise e.SubmissionRecordError(f"{key!r} says {known['state']!r} without an id")
+            raise MalformedRecordError(f"{key!r} says {known['state']!r} without an id")
+        if "id" in known and "model" not in known:  # written by hand; what the API gave is an id
+            try:
+                check_prediction_id(known["id"])
+            except e.InvalidInputError as error:
+                raise MalformedRecordError(f"{key!r}: {error.detail}") from None
         return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
 
 
@@ -130,11 +142,11 @@ class BatchRecord:
     def from_json(cls, value: object) -> BatchRecord:
         """Read the value in the store.
 
-        :raises SubmissionRecordError: it can't be understood.
+        :raises MalformedRecordError: it can't be understood.
         """
         items = value.get("items") if isinstance(value, Mapping) and value.get("version") == VERSION else None
         if not isinstance(items, Mapping) or not all(re.fullmatch(r"\w+-\d+", str(key)) for key in items):
-            raise e.SubmissionRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
+            raise MalformedRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
         return cls(dict(items), value.get("max_tries") if isinstance(value, Mapping) else None)
 
 

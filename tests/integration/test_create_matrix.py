@@ -21,6 +21,7 @@ from typing import Any, Literal
 import pytest
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.record import MalformedRecordError
 from airflow_provider_comet.emulator import Emulator
 from tests.integration.conftest import KEY
 from tests.support.forward_proxy import forward_proxy
@@ -1177,8 +1178,8 @@ def test_record_is_unreadable(value: Any, policy: Policy, stage: Stage) -> None:
     stage.runner.store["create/-1/comet_submission"] = value
     for attempt in (stage.run, stage.next_try, stage.clear):
         outcome = attempt(policy)
-        assert_failed_for_now(outcome)
-        assert type(outcome.error) is e.SubmissionRecordError
+        assert_failed_for_good(outcome)
+        assert type(cause_of(outcome)) is MalformedRecordError
         assert "comet_submission" in outcome.message
         assert stage.written == [("read", 0)]
         assert stage.clock.sleeps == []

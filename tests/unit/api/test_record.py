@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.record import PUT_ON_RECORD, STATES, Record, decide
+from airflow_provider_comet.api.record import PUT_ON_RECORD, STATES, MalformedRecordError, Record, decide
 
 AMBIGUOUS = e.AmbiguousSubmissionError
 REFUSED = e.PredictionRefusedError
@@ -85,7 +85,7 @@ def test_an_unknown_fate_names_what_helps_to_find_out() -> None:
 def test_users_are_told_a_value_that_is_a_record() -> None:
     """What the messages tell to write can be read."""
     value = PUT_ON_RECORD.partition(" to ")[2].partition(" and ")[0]
-    assert Record.from_json(json.loads(value)) == Record("accepted", id="<the id>")
+    assert Record.from_json(json.loads(value.replace("<the id>", "abc"))) == Record("accepted", id="abc")
 
 
 def test_a_record_survives_the_store() -> None:
@@ -123,6 +123,8 @@ def test_a_user_can_put_an_id_on_record() -> None:
         {"version": 1, "state": "paid", "id": "abc"},
         {"version": 1, "state": "accepted"},
         {"version": 1, "state": "delivered", "id": ""},
+        {"version": 1, "state": "accepted", "id": "<the id>"},
+        {"version": 1, "state": "accepted", "id": "../models"},
         {"version": 1, "state": "accepted", "id": 7},
         {"version": 1, "state": "accepted", "id": "abc", "earlier": "abc"},
         {"version": 1, "state": "accepted", "id": "abc", "input": "abc"},
@@ -132,8 +134,14 @@ def test_a_user_can_put_an_id_on_record() -> None:
 )
 def test_what_cannot_be_read_is_an_error(value: Any) -> None:
     """Garbage, and a newer release's record, are never taken for "nothing was paid"."""
-    with pytest.raises(e.SubmissionRecordError):
+    with pytest.raises(MalformedRecordError, match="Correct it in the task's state store"):
         Record.from_json(value)
+
+
+def test_an_id_that_the_api_gave_is_an_id() -> None:
+    """Only what a person wrote is checked: a record with a model was written by an attempt."""
+    value = {"version": 1, "state": "accepted", "id": "an id/of a new form", "model": "a/b"}
+    assert Record.from_json(value).id == "an id/of a new form"
 
 
 def test_a_newer_field_is_ignored() -> None:
