@@ -100,7 +100,7 @@ class Submission:
 
         :raises SubmissionRecordError: it can't be written; the POST must not go out then.
         """
-        self._refuse_if_killed()
+        self.refuse_if_killed()
         before = self.record
         intent = Record(
             "sending",
@@ -113,7 +113,7 @@ class Submission:
         )
         try:
             self._write(intent)
-            self._refuse_if_killed()  # the store may have been away for minutes
+            self.refuse_if_killed()  # the store may have been away for minutes
         except BaseException:
             # It may be on record although nobody said so, and nothing is sent: the next attempt must not take it for a
             # create of unknown fate.
@@ -213,7 +213,7 @@ class Submission:
             self._change({"max_tries": self._ti.max_tries})  # a retry of this cycle must not be taken for a clear
         metrics.count("comet.reattached", model=record.model or self._model)
 
-    def _refuse_if_killed(self) -> None:
+    def refuse_if_killed(self) -> None:
         """Airflow's signal does not end the process at once: nothing may be bought in its last seconds."""
         if self._is_killed:
             raise AirflowException("The task was killed before the prediction was submitted: nothing was sent")

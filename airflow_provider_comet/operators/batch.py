@@ -199,6 +199,7 @@ class CreatePredictionBatchOperator(BaseOperator):
             if batch.stopped:
                 return
             create, accepted_before = submission.of(item), batch.accepted_count
+            create.refuse_if_killed()  # before files are read for it, and the end of the task is held up
             try:
                 made = self.hook.create_prediction(self.model, item.input, journal=create)
                 item.id = made.id

@@ -461,7 +461,11 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
 
     from airflow_provider_comet.operators import batch
 
-    original = batch.wait
+    original, create, begun = batch.wait, batch.CometReplicateHook.create_prediction, []
+
+    def counted(hook: Any, model: str, input: dict[str, Any], **options: Any) -> Any:
+        begun.append(input)
+        return create(hook, model, input, **options)
 
     def late(pending: Any, *args: Any) -> Any:
         original(list(pending)[:1], *args)
@@ -470,9 +474,11 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
     prompts = [*map(str, range(300))]
     with monkeypatch.context() as patch:
         patch.setattr(batch, "wait", late)
+        patch.setattr(batch.CometReplicateHook, "create_prediction", counted)
         outcome = runner.run(operator(inputs(*prompts)))
     assert isinstance(outcome.error, AirflowTaskTimeout)
     assert 0 < len(bought(comet)) < 300
+    assert len(begun) <= len(bought(comet)) + 1  # nor is any file read for what is not sent
     assert runner.run(operator(inputs(*prompts)), try_number=2).result == ids(comet, prompts)
     assert sorted(bought(comet)) == sorted(prompts)
 
