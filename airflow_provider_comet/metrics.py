@@ -1,4 +1,4 @@
-"""Numbers for Airflow's metrics backend (StatsD, OpenTelemetry). Their names stand in docs/waiting.md."""
+"""Numbers for Airflow's metrics backend (StatsD, OpenTelemetry). Names: docs/waiting.md, docs/spending.md."""
 
 from __future__ import annotations
 

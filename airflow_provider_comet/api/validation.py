@@ -12,9 +12,6 @@ from airflow_provider_comet.api.errors import InvalidInputError
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
-# The request contract of the create route: the model id is part of the path, the body's only documented key is
-# "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
-# a model takes is the model's business, so nothing is said about them here.
 DEEPEST = 100
 
 
@@ -40,6 +37,9 @@ def check_create(model: object, input: object) -> None:
 
     :raises InvalidInputError: names the parameter and the type of its value, never the value.
     """
+    # The request contract of the create route: the model id is part of the path, the body's only documented key is
+    # "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
+    # a model takes is the model's business, so nothing is said about them here.
     check_model(model)
     if not isinstance(input, dict) or not input:
         raise InvalidInputError(
