@@ -103,7 +103,6 @@ class Wait:
         The interval that was going on is kept. If it is over (the triggerer was away), the first looks are spread over
         one interval: thousands of waits start together then. Past the deadline there is no reason to wait any more.
         """
-        self._known_at = now  # somebody has seen it: one answer to a new process does not make it unknown
         age = now - self.started_at
         usual = {"poke_interval": self.poke_interval, "retry_after": None}
         delay = 0.0 if self.looked_at is None and age < FIRST_LOOK_AGE else -1.0
@@ -113,7 +112,9 @@ class Wait:
             delay = chance * next_look(age, **usual, chance=0.5)
         if self.not_before is not None:
             delay = max(delay, self.not_before - now)
-        return max(0.0, min(delay, self.deadline - now))
+        delay = max(0.0, min(delay, self.deadline - now))
+        self._known_at = now + delay  # somebody has seen it: the first answer to a new process does not end the wait
+        return delay
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:
         """Judge one look: the finished prediction, the error that ends the wait, or seconds until the next look.
