@@ -16,7 +16,7 @@ CometError
 │   └── ServerError               5xx and unreadable answers (retry helps)
 ├── TransportError                no answer at all (retry helps)
 ├── AmbiguousSubmissionError      a create that may or may not have been accepted
-├── SubmissionRecordError         the record of a paid create can't be read or written
+├── SubmissionRecordError         the record of a paid create can't be used (MalformedRecordError: it is none)
 ├── UnrecordedPredictionError     a prediction was paid for, but is not on record
 ├── PredictionListError           some predictions of a list have no result
 ├── InputFileError, DeliveryError, StorageError   a file can't be read, fetched or written (retry helps) *

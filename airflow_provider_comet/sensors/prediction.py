@@ -66,7 +66,8 @@ class PredictionSensor(BaseSensorOperator):
         time the prediction's age has grown by a fifth, at least every minute.
     :param wait_rule: for a list: ``all_success`` (default) fails if one prediction has no result, after all have
         ended; the results that were paid for are then in XCom ``predictions``. ``all_done`` returns what there is: a
-        prediction that failed is returned with its status and error, one that could not be seen at its end as null.
+        prediction that failed is returned with its status and error, one that was unknown or late as null; it fails
+        only if the API could not be read, which a retry may cure.
     :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
         ``mode="reschedule"``. ``[operators] default_deferrable`` is not read: it is off by default, and a wait that
         holds a worker is what this sensor is there to avoid.
