@@ -256,10 +256,13 @@ def from_event(event: object) -> dict[str, Any] | e.CometError | None:
 
 def read_again(seen: Prediction | e.CometError, event: Mapping[str, Any]) -> Prediction | e.CometError:
     """What a look of the worker says of a prediction that the event did not carry: late, if that was at the deadline
-    and it has not finished. One that the trigger has seen is not unknown because of a single answer."""
+    and it has not finished. One that the trigger has seen is not unknown because of a single answer; it may not have
+    if it was among errors that the event had no room for."""
     if isinstance(seen, Prediction) and not seen.is_terminal and event.get("late"):
         return e.PredictionTimeoutError(f"last status {seen.status!r}", prediction_id=seen.id)
-    if isinstance(seen, e.PredictionNotFoundError) and event.get("status") != "unknown":
+    carried = sum("error" in one for one in event.get("ended", {}).values())
+    was_seen = event.get("status") != "unknown" and carried >= event.get("errors", 0)
+    if isinstance(seen, e.PredictionNotFoundError) and was_seen:
         return e.CometError(f"it was seen, and is unknown now: {seen.detail}", prediction_id=seen.prediction_id)
     return seen
 

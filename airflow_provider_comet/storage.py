@@ -48,6 +48,7 @@ class Writer:
         self._file = file
         self._thread = thread
         self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._under_way: Future[None] | None = None
 
     def write(self, data: bytes) -> None:
@@ -56,9 +57,10 @@ class Writer:
         :raises StorageError: what came before could not be.
         """
         self._gathered.append(data)
-        if sum(map(len, self._gathered)) >= GATHERED_BYTES:
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHERED_BYTES:
             self._settle()
-            gathered, self._gathered = self._gathered, []
+            gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._under_way = self._thread.submit(self._put, gathered)
 
     def finish(self) -> None:

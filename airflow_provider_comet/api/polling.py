@@ -24,8 +24,8 @@ LONGEST = 60.0
 JITTER = 0.1
 
 NOT_FOUND_GRACE = 60.0
-"""A new id may be unknown for a moment (CometAPI's Runway pages: "wait a few seconds and poll again"), and one that was
-seen is not unknown because of a single answer: the time counts from its create or the last look that saw it."""
+"""A new id may be unknown for a moment (CometAPI's Runway pages: "wait a few seconds and poll again"): the time counts
+from its create. One that was seen is not unknown because of a single answer: it counts from the first of them."""
 
 HEARTBEAT = 300.0
 """How often a wait without news says that it is alive."""
@@ -95,7 +95,8 @@ class Wait:
     _said_at: float = field(default=0.0, init=False)
     _looks: int = field(default=0, init=False)
     _is_aged: bool = field(default=False, init=False)
-    _known_at: float = field(default=float("-inf"), init=False)
+    _is_known: bool = field(default=False, init=False)
+    _unknown_since: float | None = field(default=None, init=False)
 
     def first_delay(self, now: float, chance: float) -> float:
         """Seconds until the first look of whoever takes this wait over.
@@ -112,9 +113,8 @@ class Wait:
             delay = chance * next_look(age, **usual, chance=0.5)
         if self.not_before is not None:
             delay = max(delay, self.not_before - now)
-        delay = max(0.0, min(delay, self.deadline - now))
-        self._known_at = now + delay  # somebody has seen it: the first answer to a new process does not end the wait
-        return delay
+        self._is_known = True  # somebody has seen it
+        return max(0.0, min(delay, self.deadline - now))
 
     def after(self, look: Prediction | CometError, *, now: float, chance: float) -> Prediction | CometError | float:
         """Judge one look: the finished prediction, the error that ends the wait, or seconds until the next look.
@@ -128,7 +128,7 @@ class Wait:
                 return look
             if not self._is_aged and (known := look.age) is not None:
                 self._is_aged, self.started_at = True, min(self.started_at, now - known)
-            self._known_at = now
+            self._is_known, self._unknown_since = True, None
             last_seen, retry_after = f"last status {look.status!r}", None
         elif look.retryable or (isinstance(look, PredictionNotFoundError) and self._may_be_known(now)):
             last_seen, retry_after = f"last look: {look.summary}. {look.detail}", look.retry_after
@@ -157,7 +157,9 @@ class Wait:
         self.due = max(self.due, min(until, self.deadline))
 
     def _may_be_known(self, now: float) -> bool:
-        return now - max(self.started_at, self._known_at) < NOT_FOUND_GRACE
+        if self._unknown_since is None:
+            self._unknown_since = now if self._is_known else self.started_at
+        return now - self._unknown_since < NOT_FOUND_GRACE
 
     def news(self, look: Prediction | CometError, now: float) -> tuple[int, str] | None:
         """Log level and words for what changed since the last look, or a sign of life every few minutes."""

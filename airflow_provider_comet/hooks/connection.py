@@ -33,7 +33,7 @@ def get_config(conn_id: str) -> Config:
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        config = _config_from_environment(conn_id)
+        config = _config_from_environment(conn_id, ConfigurationError)
         mask_secret(config.api_key)
         return config
     return _config_from_connection(conn_id, connection, connection.extra_dejson)
@@ -42,8 +42,8 @@ def get_config(conn_id: str) -> Config:
 async def aget_config(conn_id: str) -> Config:
     """Return the settings of a connection, without blocking the event loop of a triggerer.
 
-    :raises ConnectionLookupError: something keeps Airflow from giving it.
-    :raises ConfigurationError: as ``get_config``.
+    :raises ConnectionLookupError: it is missing, or something keeps Airflow from giving it.
+    :raises ConfigurationError: it is of another type, or can't be used.
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
@@ -51,8 +51,8 @@ async def aget_config(conn_id: str) -> Config:
         async with asyncio.timeout(LOOKUP_SECONDS):
             connection = await get_async_connection(conn_id)
             extra = await get_async_extra_dejson(connection)
-    except AirflowNotFoundException:
-        config = _config_from_environment(conn_id)
+    except AirflowNotFoundException:  # which Airflow also says while its secrets backend or API server is away
+        config = _config_from_environment(conn_id, ConnectionLookupError)
         await _amask_secret(config.api_key)
         return config
     except TimeoutError:
@@ -91,11 +91,14 @@ def _config_from_connection(conn_id: str, connection: Connection, extra: object)
         raise ConfigurationError(f"connection {conn_id!r}: {error.detail}") from None
 
 
-def _config_from_environment(conn_id: str) -> Config:
-    """Key and URL from the environment, and both from there: a key must never go to the host of another source."""
+def _config_from_environment(conn_id: str, missing: type[ConfigurationError]) -> Config:
+    """Key and URL from the environment, and both from there: a key must never go to the host of another source.
+
+    :param missing: what to raise if it has none.
+    """
     key = os.environ.get("COMETAPI_KEY", "").strip()
     if conn_id != DEFAULT_CONN_ID or not key:
-        raise ConfigurationError(
+        raise missing(
             f"connection {conn_id!r} does not exist; create it: airflow connections add {conn_id} "
             "--conn-type cometapi --conn-password <API key>"
             + (" (or set COMETAPI_KEY)" if conn_id == DEFAULT_CONN_ID else "")

@@ -228,6 +228,19 @@ def test_all_done_returns_what_there_is(
     assert set(outcome.xcoms) == {"return_value"}
 
 
+def test_many_unknown_ids_are_nulls(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """More of them than an event has room for are no trouble with the API: the rule holds, and no retry is wanted."""
+    done, unknown = create(), [f"unknown{number:03}" for number in range(60)]
+    task = sensor([done, *unknown], wait_rule="all_done")
+    event = event_of(runner.run(task).trigger())
+    assert len(event["ended"]) < event["errors"] == 60
+    outcome = runner.run(task, event=event)
+    assert outcome.state == "success"
+    assert [one and one["id"] for one in outcome.result] == [done, *[None] * 60]
+
+
 @pytest.mark.parametrize("trouble", ["key", "away"])
 def test_all_done_is_not_all_lost(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], trouble: str

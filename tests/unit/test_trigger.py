@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.emulator import Emulator
-from tests.support.task_runner import Clock, event_of, events_of
+from tests.support.task_runner import Clock, event_of
 from tests.unit.conftest import KEY
 
 PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
@@ -159,11 +159,13 @@ def test_no_hammering(comet: Emulator, clock: Clock, create: Callable[..., str],
     assert len(clock.sleeps) < 30
 
 
-def test_missing_connection_is_an_event() -> None:
-    """`run` raises nothing: a missing connection is told in words, with the prediction it is about."""
-    (event,) = asyncio.run(events_of(trigger("abc", "missing")))
+def test_missing_connection_is_an_event(clock: Clock) -> None:
+    """`run` raises nothing: a missing connection is told in words, with the prediction it is about. Airflow also calls
+    one missing while its secrets backend is away, so it is asked for again, for ten minutes."""
+    event = event_of(trigger("abc", "missing"))
     assert event["prediction_id"] == "abc"
-    assert event["error"]["type"] == "ConfigurationError"
+    assert event["error"]["type"] == "ConnectionLookupError"
+    assert clock.sleeps == [60.0] * 10
     assert "connection 'missing' does not exist" in event["error"]["detail"]
 
 

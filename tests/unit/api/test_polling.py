@@ -135,14 +135,25 @@ def test_a_new_id_may_be_unknown_for_a_minute(age: float, ends: bool) -> None:
 
 
 def test_a_prediction_that_was_seen_is_not_unknown() -> None:
-    """A stray "not found" about a prediction that was seen running, at any age, is waited out for a minute."""
+    """A stray "not found" about a prediction that was seen running, at any age and at whatever pace, is waited out for
+    a minute from the first of them."""
     waiting = wait()
     look = e.PredictionNotFoundError(status=404)
     assert isinstance(waiting.after(RUNNING[0], now=2000, chance=0.5), float)
-    assert isinstance(waiting.after(look, now=2059.9, chance=0.5), float)
-    assert isinstance(waiting.after(RUNNING[0], now=2070, chance=0.5), float)
-    assert isinstance(waiting.after(look, now=2129.9, chance=0.5), float)
-    assert waiting.after(look, now=2130, chance=0.5) is look
+    assert isinstance(waiting.after(look, now=2066, chance=0.5), float)
+    assert isinstance(waiting.after(RUNNING[0], now=2100, chance=0.5), float)
+    assert isinstance(waiting.after(look, now=2500, chance=0.5), float)
+    assert isinstance(waiting.after(look, now=2559.9, chance=0.5), float)
+    assert waiting.after(look, now=2560, chance=0.5) is look
+
+
+def test_a_prediction_that_another_process_has_seen_is_not_unknown() -> None:
+    """Whoever takes a wait over asks for it again, also if the first turn came late."""
+    waiting = wait()
+    waiting.first_delay(2000, 0.5)
+    look = e.PredictionNotFoundError(status=404)
+    assert isinstance(waiting.after(look, now=2100, chance=0.5), float)
+    assert waiting.after(look, now=2160, chance=0.5) is look
 
 
 def test_a_rate_limits_hint_decides_about_the_next_look() -> None:
