@@ -138,7 +138,7 @@ class CometClient:
                 )
                 if isinstance(error, RateLimitedError):
                     limited(delay or error.retry_after or 0.0)
-                if delay is None:
+                if delay is None or self._halted.is_set():
                     raise
             self._sleep(delay)
 

@@ -182,7 +182,11 @@ class CometReplicateHook(BaseHook):
             return [call(item) for item in items]
         assert self.client is not None  # made here, before there are threads
         with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-            return [*pool.map(call, items)]
+            try:
+                return [*pool.map(call, items)]
+            except BaseException:  # the task's timeout, or its end: the pool waits for those who wait for a rate limit
+                self.client.halt()
+                raise
 
     def test_connection(self) -> tuple[bool, str]:
         """Check URL and key by listing the models: a free, read-only call."""

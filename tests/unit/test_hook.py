@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -348,6 +349,32 @@ def test_wait_names_the_prediction_in_errors_of_the_connection() -> None:
     """Each error of a wait says which prediction it is about, also if it never got to asking."""
     with pytest.raises(e.ConfigurationError, match=r"^Prediction abc: .* does not exist"):
         hook("missing").wait_for_prediction("abc")
+
+
+def test_the_end_of_a_task_ends_its_pauses(comet: Emulator, create: Callable[..., str]) -> None:
+    """A task that is ended amid a list does not wait for the rate limit that one of its threads waits for."""
+    prediction = create()
+    comet.fault(method="GET", status=429, headers={"Retry-After": "100"}, count=1)
+    one, asked = hook(), threading.Event()
+    look = one.client.look
+
+    def seen(prediction_id: object) -> Any:
+        try:
+            return look(prediction_id)
+        finally:
+            asked.set()
+
+    one.client.look = seen  # type: ignore[method-assign]
+
+    def read(number: int) -> Any:
+        if number:
+            return one.get_prediction(prediction)
+        assert asked.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one._at_once(read, [0, 1])
+    assert [entry["status"] for entry in comet.ledger()["requests"] if entry["method"] == "GET"] == [429, 200]
 
 
 def test_wait_in_a_task(comet: Emulator, runner: TaskRunner) -> None:
