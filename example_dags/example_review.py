@@ -1,4 +1,7 @@
-"""A person looks at the pictures and says which of them are stored (Airflow 3.1 and later)."""
+"""A person looks at the pictures and says which of them are stored.
+
+Needs Airflow 3.1 and apache-airflow-providers-standard 1.13, or later.
+"""
 
 import os
 from datetime import timedelta
@@ -19,6 +22,7 @@ FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_review():
+    # So many creates at a time as the pool has slots: airflow pools set cometapi 4 "CometAPI creates"
     create = CreatePredictionOperator.partial(
         task_id="create", model="black-forest-labs/flux-schnell", pool="cometapi"
     ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])

@@ -22,8 +22,8 @@ def example_taskflow():
     # Two at a time. `from airflow_provider_comet.decorators.prediction import comet_prediction` is the same for editors
     # and type checkers: they know its parameters.
     @task.comet_prediction(model="black-forest-labs/flux-schnell", max_active_tis_per_dag=2, retries=3, **POLICY)
-    def picture(place, ds=None):
-        return {"prompt": f"{place} on {ds}, watercolour", "aspect_ratio": "16:9"}
+    def picture(place, dag_run=None):  # `ds` is None in a run that was triggered by hand
+        return {"prompt": f"{place} on {dag_run.run_after:%d %B}, watercolour", "aspect_ratio": "16:9"}
 
     created = picture.expand(place=places())
     PredictionSensor(task_id="wait", prediction_id=created, retries=2, retry_delay=10)

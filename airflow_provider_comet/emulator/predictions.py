@@ -48,8 +48,9 @@ class Prediction:
     pinned: dict[str, Any] = field(default_factory=dict)
 
     def pin(self, fields: Mapping[str, Any], now: float) -> None:
+        was_over = self.status(now) in TERMINAL
         self.pinned.update(checked_pins(fields))
-        if fields.get("status") in TERMINAL and now < self.completed:
+        if fields.get("status") in TERMINAL and not was_over:
             self.started = min(self.started, now)
             self.completed = now
 
@@ -167,7 +168,7 @@ def wrap(prediction: Prediction, answer: dict[str, Any], now: float) -> dict[str
             "fail_reason": (answer["error"] or "") if status == "FAILURE" else "",
             "submit_time": int(prediction.created),
             "start_time": int(prediction.started) if now >= prediction.started else 0,
-            "finish_time": int(prediction.completed) if now >= prediction.completed else 0,
+            "finish_time": int(prediction.completed) if answer["status"] in TERMINAL else 0,
             "progress": progress,
             "data": answer,
         },

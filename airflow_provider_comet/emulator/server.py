@@ -146,6 +146,7 @@ class Server:
         return hmac.compare_digest(given, f"Bearer {self.api_key}".encode())
 
     async def _create(self, request: web.Request, name: str, request_id: str) -> web.Response:
+        content = await request.read()  # first: what is counted below is created before anybody else is
         if self.creates_per_second is not None and self.store.created_within(1.0) >= self.creates_per_second:
             busy = refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", "", request_id)
             busy.headers["Retry-After"] = "1"  # the window is a second long: by then there is room
@@ -155,7 +156,7 @@ class Server:
             message = f"no available channel for group default and model {name} (distributor)"
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, "model_not_found", request_id)
         try:
-            body = json.loads(await request.read())
+            body = json.loads(content)
         except ValueError:
             body = None
         given = body.get("input") if isinstance(body, dict) else None

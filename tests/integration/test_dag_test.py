@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -170,7 +171,8 @@ def test_example_taskflow(airflow: Run) -> None:
     with Emulator(duration=0.5) as comet:
         xcoms = airflow("example_taskflow", comet)
         made = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
-        assert [made[one].partition(" on ")[0] for one in xcoms["picture"]] == ["a harbour", "a lighthouse"]
+        for one, place in zip(xcoms["picture"], ["a harbour", "a lighthouse"], strict=True):
+            assert re.fullmatch(rf"{place} on \d\d [A-Z][a-z]+, watercolour", made[one])
         assert [one["id"] for one in xcoms["wait"][0]] == xcoms["picture"]
 
 

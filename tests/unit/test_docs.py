@@ -11,6 +11,8 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+import types
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def blocks(*languages: str) -> list[Any]:
 
 # With what the functions of tasks that pages show are called; each must return something.
 CALLS: dict[str, tuple[Any, ...]] = {
-    "tonight": ("a harbour", "2026-01-01"),
+    "tonight": ("a harbour", types.SimpleNamespace(run_after=datetime(2026, 1, 1, tzinfo=UTC))),
     "describe": ("https://example.com/a.png",),
     "contact_sheet": ([{"id": "p", "files": ["https://example.com/a.png"]}, None],),
 }

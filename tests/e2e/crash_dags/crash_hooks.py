@@ -1,7 +1,7 @@
 """Where a task's process stands still, so that the test can look at the world and then kill it. Lives in tests alone.
 
-A task is called after its point (`after_intent__fail`); only the first try stops there. It writes a file `<task>.json`
-with its pid and waits for a file `<task>.go`.
+A task is called after its point (`after_intent__fail`); only the first try that comes there stops. It writes a file
+`<task>.json` with its pid and waits for a file `<task>.go`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def note(kind: str, ti: Any) -> None:
 
 def stand_still(point: str, ti: Any) -> None:
     """Stop here if this is the task's point."""
-    if ti.try_number > 1 or ti.task_id.split("__")[0] != point:
+    if ti.task_id.split("__")[0] != point or (FOLDER / f"{ti.task_id}.json").exists():
         return
     note("json", ti)
     while not (FOLDER / f"{ti.task_id}.go").exists():

@@ -3,10 +3,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -226,6 +229,22 @@ def test_creates_above_the_limit() -> None:
         assert answers[2].json()["error"]["type"] == "comet_api_error"
         assert emulator.ledger()["accepted"] == 2
         assert requests.get(emulator.base_url + "/v1/models", headers=key, timeout=5).ok
+
+
+def test_the_limit_holds_for_creates_at_once() -> None:
+    """It counts when a create has come whole, so those whose bodies come together don't slip through together."""
+    body = b'{"input": {"prompt": "x"}}'
+    fields = f"Host: x\r\nAuthorization: Bearer sk-emulator\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Emulator(duration=0, creates_per_second=1) as emulator, ExitStack() as stack:
+        address = ("127.0.0.1", urlsplit(emulator.base_url).port)
+        connections = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
+        for connection in connections:
+            connection.sendall(f"POST {CREATE} HTTP/1.1\r\n{fields}".encode())
+        assert requests.get(emulator.base_url + "/other", timeout=5).ok  # it has read the heads by now
+        for connection in connections:
+            connection.sendall(body)
+        statuses = sorted(connection.recv(10_000).split()[1] for connection in connections)
+        assert statuses == [b"201", *[b"429"] * 4]
 
 
 def test_the_limit_looks_back_one_second() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.emulator.catalog import CATALOG
-from airflow_provider_comet.emulator.predictions import NSFW, Prediction, create_answer, query_answer, wrap
+from airflow_provider_comet.emulator.predictions import NSFW, Prediction, create_answer, iso, query_answer, wrap
 from airflow_provider_comet.emulator.store import Store
 
 T0 = 1_773_314_838.258  # 2026-03-12T11:27:18.258Z, as in the documented sample
@@ -147,6 +147,18 @@ def test_pinned_end_counts_from_the_pin(status: str) -> None:
     answer = seen(item, 1)
     assert (answer["status"], answer["error"], answer["output"]) == (status, "because", None)
     assert answer["completed_at"] == "2026-03-12T11:27:19.258Z"
+
+
+def test_a_held_prediction_ends_when_it_is_let_go() -> None:
+    """One that was pinned as running past its natural end has finished when it is pinned as finished, and keeps its
+    files from then on."""
+    item = prediction()
+    item.pin({"status": "processing"}, T0)
+    assert wrap(item, seen(item, 5000), T0 + 5000)["data"]["finish_time"] == 0
+    item.pin({"status": "succeeded"}, T0 + 5000)
+    answer = seen(item, 5001)
+    assert (answer["completed_at"], answer["data_removed"]) == (iso(T0 + 5000), False)
+    assert answer["output"]
 
 
 def test_pinned_running_status_lasts() -> None:
