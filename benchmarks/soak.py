@@ -2,7 +2,7 @@
 
 All waits are ``PredictionTrigger``s in the event loop of this process, as in a triggerer; the API is
 ``benchmarks.soak_server``. For each wait that ends a new one begins, until the time is up; then the last ones end.
-Every result is compared with what its prediction must have made. Memory is the unique set size of this process; its
+Every result is compared with what its prediction must have made. Memory is that of this process alone; its
 slope is that of the best straight line after the first five minutes.
 """
 
@@ -45,7 +45,7 @@ NOTES = [
     f"{DURATIONS[1]:g} s; for each that ends another one begins. The server answers with 500s, 503s, web pages, cut "
     "JSON, dropped connections, unknown ids and slow answers at random, with bursts of 429s, and changes its key every "
     "seven minutes. Every result is compared with what its prediction must have made. Memory is the process's own "
-    "(unique set size), its slope that of the best line after five minutes.",
+    "(without mapped files), its slope that of the best line after five minutes.",
 ]
 
 
@@ -117,7 +117,9 @@ class Soak:
         began = time.monotonic()
         process = psutil.Process()
         while True:
-            memory = process.memory_full_info().uss / 1e6
+            # Without mapped files: they would count as its own from the moment when another process lets go of them.
+            held = process.memory_info()
+            memory = (held.rss - held.shared) / 1e6
             tasks = len(asyncio.all_tasks())
             self.samples.append((time.monotonic() - began, memory, process.num_fds(), tasks))
             if len(self.samples) % 12 == 0:
