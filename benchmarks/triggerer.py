@@ -1,9 +1,9 @@
 """What a real triggerer process uses while it holds a thousand waits, and what Airflow's own part of that is.
 
-For each row a fresh ``airflow triggerer`` gets that
-many deferred task instances (``benchmarks.hold``), and is measured once it has all of them and has settled: CPU of its
-whole family (supervisor, runner, log server) over a minute, its memory (proportional set size), and the looks that
-arrive at ``benchmarks.server`` in another process. No prediction ends meanwhile.
+For each row a fresh ``airflow triggerer`` gets that many deferred task instances (``benchmarks.hold``), and is
+measured once it has all of them and has settled: CPU of its whole family (supervisor, runner, log server) over two
+minutes (one where looks are frequent), its memory (proportional set size), and the looks that arrive at
+``benchmarks.server`` in another process. No prediction ends meanwhile.
 
 - ``idle``: ``DateTimeTrigger``s that sleep until tomorrow: Airflow's floor.
 - ``http_60``: ``HttpSensorTrigger`` with ``poke_interval=60``, ``comet_60``: ours with the same: equal look rates.
@@ -50,14 +50,17 @@ TITLES = {
 }
 NOTES = [
     "An `airflow triggerer` of its own for each row gets 1,000 deferred task instances, settles until each has been "
-    "looked at, and is measured with its whole family: CPU over a minute, memory as proportional set size. The looks "
-    "are counted by the server, another process. What the row asleep uses is Airflow's own and is taken off where it "
-    "says 'above asleep'.",
+    "looked at, and is measured with its whole family: CPU over two minutes (one where it looks every 5 s), memory as "
+    "proportional set size. The looks are counted by the server, another process. What the row asleep uses is "
+    "Airflow's own and is taken off where it says 'above asleep'.",
     "Every 5 s means 200 looks a second. `HttpSensorTrigger` asks Airflow for its connection before each look, and a "
     "triggerer answers such questions one after the other: it does not get there.",
 ]
-SETTLE_SECONDS = {"60": 75.0, "": 75.0}
-"""By interval; otherwise 30. The first look of each wait writes a line into its task's log, once."""
+SECONDS = {"5": (30.0, 60.0)}
+"""By interval: how long a row settles, because the first look of each wait writes a line into its task's log, and how
+long it is measured."""
+RARE_SECONDS = (75.0, 120.0)
+"""The same of all others: a minute holds too few looks for a steady figure."""
 AGE_SECONDS = 600.0
 
 
@@ -84,14 +87,12 @@ class Bench:
     """One Airflow, whose triggerer is replaced for each row.
 
     :param waits: triggers of a row.
-    :param seconds: how long each is measured.
     """
 
-    def __init__(self, airflow: Standalone, server: processes.Process, waits: int, seconds: float) -> None:
+    def __init__(self, airflow: Standalone, server: processes.Process, waits: int) -> None:
         self._airflow = airflow
         self._server = server
         self._waits = waits
-        self._seconds = seconds
         airflow.rest.send("POST", "/api/v2/pools", {"name": "closed", "slots": 0})
         airflow.rest.wait_for_dag(DAG)
 
@@ -102,11 +103,12 @@ class Bench:
         self._airflow.start("triggerer")
         until("the triggerer runs", lambda: len(self._family()) > 1 or None)
         until("it has all triggers", lambda: self._ask_hold() == self._waits or None)
-        time.sleep(SETTLE_SECONDS.get(row.partition("_")[2], 30.0))
+        settle, measure = SECONDS.get(row.partition("_")[2], RARE_SECONDS)
+        time.sleep(settle)
         self._server.ask()
         family = self._family()
         began, used = time.monotonic(), cpu(family)
-        time.sleep(self._seconds)
+        time.sleep(measure)
         took = time.monotonic() - began
         looks = self._server.ask()["looks"] / took
         figures = {
@@ -151,7 +153,7 @@ def connections(url: str) -> Iterator[tuple[str, str]]:
     yield "AIRFLOW_CONN_HTTP_DEFAULT", json.dumps({"conn_type": "http", "host": url})
 
 
-def run(waits: int = 1000, seconds: float = 60.0) -> Part:
+def run(waits: int = 1000) -> Part:
     """Measure all rows."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
@@ -164,7 +166,7 @@ def run(waits: int = 1000, seconds: float = 60.0) -> Part:
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
         }
         airflow = stack.enter_context(Standalone(dags_folder=DAGS / "held", home=home / "airflow", env=env))
-        bench = Bench(airflow, server, waits, seconds)
+        bench = Bench(airflow, server, waits)
         for row in ROWS:
             measured = bench.measure(row)
             print(row, measured, flush=True)

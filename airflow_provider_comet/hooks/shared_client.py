@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -15,30 +14,18 @@ from airflow_provider_comet.api.config import DEFAULT_MAX_POLLS_PER_SECOND
 from airflow_provider_comet.api.errors import (
     AuthenticationError,
     CometError,
-    ConfigurationError,
     PermissionDeniedError,
     PredictionNotFoundError,
     RateLimitedError,
 )
 from airflow_provider_comet.api.pacing import Pace
 from airflow_provider_comet.api.polling import HEARTBEAT
-from airflow_provider_comet.hooks.connection import aget_config
+from airflow_provider_comet.hooks.renewed_client import PATIENCE_SECONDS, REREAD_SECONDS, RenewedClient
 from airflow_provider_comet.overdue import Overdue, Place
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.async_client import AsyncCometClient
 
-log = logging.getLogger(__name__)
-
-REREAD_SECONDS = 60.0
-"""How often the connection is read again while its key is refused."""
-KEY_PATIENCE_SECONDS = 600.0
-"""How long a look outlasts a refused key: somebody may be replacing it."""
-FRESH_SECONDS = 300.0
-"""A wait that begins reads the connection again if it was read longer ago: on a busy triggerer it never closes."""
-FAILURE_SECONDS = 5.0
-"""How long a connection that can't be used is not looked up again: its waits ask for it all at once."""
 LATE_SECONDS = 1.0
 """A turn that is so long past is void: it does not keep the distance to the next one."""
 AT_ONCE = 500
@@ -49,8 +36,7 @@ SLOW_SECONDS = 10.0
 class SharedClient:
     """Looks at predictions for all waits on one connection; made by ``shared_client``.
 
-    :param conn_id: the Airflow connection. A triggerer looks up some 39 a second, one after the other: so it is read
-        once, not for each wait.
+    :param conn_id: the Airflow connection.
     :param pace: what the looks over this connection keep to. It outlives the client, as a pause outlives its last user.
     """
 
@@ -58,11 +44,7 @@ class SharedClient:
         self.conn_id = conn_id
         self.users = 0
         self._waits = 0
-        self._client: AsyncCometClient | None = None
-        self._reading = asyncio.Lock()
-        self._read_at = float("-inf")
-        self._failure: CometError | None = None
-        self._failed_at = float("-inf")
+        self._connection = RenewedClient(conn_id, pace)
         self._pace = pace
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._slow = Overdue(SLOW_SECONDS)
@@ -74,27 +56,14 @@ class SharedClient:
         """Read the connection, unless that was done a short time ago.
 
         :param tell: is told why this takes longer.
-        :raises ConfigurationError: it can't be used, or not be read for ten minutes. What could be used before is used
-            on.
+        :raises ConfigurationError: it can't be used.
         """
-        give_up_at = _now() + KEY_PATIENCE_SECONDS
-        while True:
-            try:
-                return await self._read(_now() - FRESH_SECONDS)
-            except CometError as error:
-                if self._client is not None:
-                    return None
-                if not error.retryable or _now() >= give_up_at:
-                    raise
-                tell(error)
-            await asyncio.sleep(REREAD_SECONDS)
+        await self._connection.open(tell)
 
     async def close(self) -> None:
         """Close all connections."""
-        client, self._client = self._client, None
         self._slow.close()
-        if client is not None:
-            await client.close()
+        await self._connection.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -120,7 +89,7 @@ class SharedClient:
         refused_at: float | None = None
         renewed_at = float("-inf")
         while True:
-            sent, client = _now(), self._client
+            sent, client = _now(), self._connection.client
             try:
                 return await self._ask(prediction_id, tell, give_up_at)
             except (AuthenticationError, PermissionDeniedError) as error:
@@ -129,11 +98,11 @@ class SharedClient:
             now = _now()
             refused_at = now if refused_at is None else refused_at
             self._refused_since = min(now, self._refused_since)
-            if now - min(refused_at, self._refused_since) >= KEY_PATIENCE_SECONDS:
+            if now - min(refused_at, self._refused_since) >= PATIENCE_SECONDS:
                 raise refusal
             # If the key works for others, only this prediction is refused. A key that is not known works for nobody.
             before = sent if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
-            if await self._has_changed(client, read_before=before) and now - renewed_at >= REREAD_SECONDS:
+            if await self._connection.has_changed(client, read_before=before) and now - renewed_at >= REREAD_SECONDS:
                 renewed_at = now  # a backend may make another key each time, and none of them good
                 continue
             tell(refusal)
@@ -144,7 +113,7 @@ class SharedClient:
             if _now() + REREAD_SECONDS > give_up_at:
                 raise refusal
             await asyncio.sleep(REREAD_SECONDS)
-            await self._has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
+            await self._connection.has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
 
     async def _ask(
         self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
@@ -162,12 +131,12 @@ class SharedClient:
                 sent = await self._turn(at, prediction_id, tell, give_up_at)
             if sent is None:
                 return self._no_turn(prediction_id, tell)
-            if self._client is None:
+            if (client := self._connection.client) is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
             self._slow.begin(place.leave)
             metrics.count("comet.looks")
             try:
-                seen = await self._client.look(prediction_id)
+                seen = await client.look(prediction_id)
             except CometError as error:
                 self._heed(error, sent)
                 raise
@@ -225,44 +194,6 @@ class SharedClient:
     def _count_pause(self, reason: str) -> None:
         if self._pace.paused_until <= _now():
             metrics.count("comet.pauses", reason=reason)
-
-    async def _has_changed(self, client: AsyncCometClient | None, read_before: float) -> bool:
-        """Whether there is another client now: the connection is read again if that was done before a time."""
-        with suppress(CometError):  # said in the log by the one who has read it
-            await self._read(read_before)
-        return self._client is not client
-
-    async def _read(self, read_before: float) -> None:
-        async with self._reading:
-            if self._failure is not None and _now() - self._failed_at < FAILURE_SECONDS:
-                raise type(self._failure)(self._failure.detail)
-            if self._read_at >= read_before:
-                return
-            try:
-                await self._open_new()
-            except CometError as error:
-                self._failure, self._failed_at = error, _now()
-                if self._client is not None:
-                    log.warning("Connection %r can't be read again: %s", self.conn_id, error)
-                raise
-            self._failure, self._read_at = None, _now()
-
-    async def _open_new(self) -> None:
-        config = await aget_config(self.conn_id)
-        known = self._client and self._client.config
-        if known and config.is_from_environment and not known.is_from_environment:
-            # Airflow also calls a connection missing while its secrets backend is away: that is no reason to go on
-            # with another account.
-            raise ConfigurationError("it does not exist any more; what was read before is used, not COMETAPI_KEY")
-        if known != config:
-            from airflow_provider_comet.async_client import AsyncCometClient  # loads aiohttp: not while DAGs are parsed
-
-            client = AsyncCometClient(config)
-            await client.open()
-            before, self._client = self._client, client
-            self._pace.per_second = config.max_polls_per_second
-            if before is not None:
-                await before.retire()
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_comet import outcome
+from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import Wait
 from airflow_provider_comet.api.prediction import Prediction
@@ -141,12 +142,12 @@ class CreatePredictionOperator(BaseOperator):
         if is_execution_timeout is not None:
             self._is_execution_timeout = is_execution_timeout
         submission = self._submission or self._new_submission(context)
-        ended: Prediction | CometError | Mapping[str, Any] | None = outcome.from_event(event)
+        ended: Prediction | CometError | Mapping[str, Any] | None = events.from_event(event)
         if ended is None:
             prediction_id = event.get("prediction_id") or self._paid_id
             if prediction_id is None:  # nothing came from the triggerer, and this Airflow keeps no record
                 raise PredictionTimeoutError("its id is in the log of the create")
-            ended = outcome.read_again(self.hook.read([prediction_id])[prediction_id], event)
+            ended = events.read_again(self.hook.read([prediction_id])[prediction_id], event)
         return self._conclude(context, submission, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_comet import outcome
+from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
 from airflow_provider_comet.api.polling import LONGEST, Wait
 from airflow_provider_comet.api.prediction import Prediction
@@ -175,16 +176,16 @@ class PredictionSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
-        if (error := outcome.error_in(event)) is not None:  # first: a wait that found no id has none here either
+        if (error := events.error_in(event)) is not None:  # first: a wait that found no id has none here either
             raise error
         given = self._given(context)
         ended: dict[str, Prediction | CometError | dict[str, Any]] = {}
         if isinstance(given, list):
-            ended.update(outcome.from_list_event(event))
-        elif (known := outcome.from_event(event)) is not None:
+            ended.update(events.from_list_event(event))
+        elif (known := events.from_event(event)) is not None:
             ended[given] = known
         for one, seen in self.hook.read(one for one in distinct(given) if one not in ended).items():
-            ended[one] = outcome.read_again(seen, event)
+            ended[one] = events.read_again(seen, event)
         return self._conclude(context, ended)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
+from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.polling import Wait
 
@@ -25,8 +26,6 @@ T = TypeVar("T")
 
 BACKSTOP_SECONDS = 300
 """How much later than ours Airflow's own timeout comes: it would end the task without the last look."""
-BACKSTOP_EVENT: Final = {"status": "unknown", "late": 1, "ended": {}}
-"""What the trigger would have said at the deadline if it knew nothing: all is read again, and what runs on is late."""
 
 
 def defer(
@@ -78,4 +77,4 @@ def resumed(go_on: Callable[[], T], execute_complete: Callable[[Any], T]) -> T:
         log.warning("Airflow's own timeout ended the deferral, no trigger: looking once more")
     except TaskDeferralError as error:
         raise CometError(f"the trigger failed: {error}") from None
-    return execute_complete(BACKSTOP_EVENT)
+    return execute_complete(events.UNSEEN)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_comet import outcome
+from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.polling import HEARTBEAT, Wait
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
@@ -132,12 +133,12 @@ class PredictionTrigger(BaseTrigger):
         if not isinstance(given, list):
             wait = self._new_wait(check_prediction_id(given))
             ended = await self._wait_for(client, wait, Progress([wait]))
-            return outcome.to_unseen_event(wait.prediction_id) if ended is None else self._event(ended)
+            return {"prediction_id": wait.prediction_id, **events.UNSEEN} if ended is None else self._event(ended)
         waits = [self._new_wait(one) for one in distinct(check_prediction_ids(given))]
         progress = Progress(waits)
         async with asyncio.TaskGroup() as group:
             tasks = {wait.prediction_id: group.create_task(self._wait_for(client, wait, progress)) for wait in waits}
-        return outcome.to_list_event({one: task.result() for one, task in tasks.items()})
+        return events.to_list_event({one: task.result() for one, task in tasks.items()})
 
     def _new_wait(self, prediction_id: str) -> Wait:
         return Wait(prediction_id, self.started_at, self.deadline, self.poke_interval, self.looked_at, self.not_before)
@@ -181,4 +182,4 @@ class PredictionTrigger(BaseTrigger):
         return ended
 
     def _event(self, ended: Prediction | CometError) -> dict[str, Any]:
-        return outcome.to_event(ended.about(self.prediction_id) if isinstance(ended, CometError) else ended)
+        return events.to_event(ended.about(self.prediction_id) if isinstance(ended, CometError) else ended)

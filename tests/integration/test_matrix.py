@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api import events
 from airflow_provider_comet.emulator import Emulator
 from tests.integration.conftest import KEY
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
@@ -504,13 +505,11 @@ def trigger(prediction: str, clock: Clock, **options: Any) -> Any:
 
 def test_wait_by_trigger(row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock) -> None:
     """The trigger's one event tells the worker the same class, ids, retry flag and words as the hook raises."""
-    from airflow_provider_comet import outcome
-
     prediction = new_prediction(comet)
     break_it()
     event = event_of(trigger(prediction, clock))
     assert event["prediction_id"] == prediction
-    error = outcome.from_event(event)
+    error = events.from_event(event)
     assert isinstance(error, e.CometError)
     check_wait(error, row, prediction)
 
@@ -518,14 +517,12 @@ def test_wait_by_trigger(row: Row, break_it: Callable[..., None], comet: Emulato
 @rows(lambda row: row.look is e.PredictionNotFoundError)
 def test_trigger_after_grace(row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock) -> None:
     """A trigger that takes an old wait over asks for an unknown id once more, an interval later; then it is final."""
-    from airflow_provider_comet import outcome
-
     prediction = new_prediction(comet)
     break_it()
     event = event_of(trigger(prediction, clock, started_at=clock.time() - 61))
     assert len(clock.sleeps) == 2  # it was not looked at before, so the first look is one of many: spread
     assert clock.sleeps[1] >= 200
-    error = outcome.from_event(event)
+    error = events.from_event(event)
     assert isinstance(error, e.CometError)
     check(error, row, e.PredictionNotFoundError, prediction)
 
@@ -711,7 +708,7 @@ def test_end_by_trigger(end: End, either_comet: Emulator, clock: Clock) -> None:
     prediction = unfinished(either_comet, clock, end)
     event = event_of(trigger(prediction, clock))
     assert event["prediction_id"] == prediction
-    summary = outcome.from_event(event)
+    summary = events.from_event(event)
     if end.name == "succeeded-large":
         assert (summary, event["status"]) == (None, "succeeded")
         return

@@ -376,7 +376,7 @@ class Clock:
         from airflow_provider_comet.async_client import AsyncCometClient
         from airflow_provider_comet.client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
-        from airflow_provider_comet.hooks import shared_client as shared
+        from airflow_provider_comet.hooks import renewed_client, shared_client
         from airflow_provider_comet.operators import prediction as operator
         from airflow_provider_comet.sensors import prediction as sensor
         from airflow_provider_comet.triggers import prediction as trigger
@@ -386,7 +386,7 @@ class Clock:
             monkeypatch.setattr(module, "time", ours)
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))
-        for module in (shared, trigger):
+        for module in (renewed_client, shared_client, trigger):
             monkeypatch.setattr(module, "asyncio", _Patched(asyncio, get_running_loop=self._loop, sleep=self.asleep))
         monkeypatch.setattr(AsyncCometClient, "look", self._counted(AsyncCometClient.look))
         # Defaults are bound when a function is defined, so the modules' names don't reach them.

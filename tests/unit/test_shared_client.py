@@ -35,7 +35,7 @@ def now() -> float:
 
 def unseen(prediction_id: str) -> dict[str, Any]:
     """The event of a wait whose last look had no turn."""
-    return {"prediction_id": prediction_id, "status": "unknown", "late": 1}
+    return {"prediction_id": prediction_id, "status": "unknown", "late": 1, "ended": {}}
 
 
 class World:
@@ -51,7 +51,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow_provider_comet.async_client import AsyncCometClient
-        from airflow_provider_comet.hooks import shared_client
+        from airflow_provider_comet.hooks import renewed_client
         from airflow_provider_comet.triggers import prediction as trigger
 
         self.sent: list[tuple[float, str, str]] = []
@@ -61,7 +61,7 @@ class World:
         self.logs: list[tuple[Any, int, str]] = []
         self.loop: VirtualLoop | None = None
         look, enter, leave = AsyncCometClient.look, AsyncCometClient.open, AsyncCometClient.close
-        lookup = shared_client.aget_config
+        lookup = renewed_client.aget_config
 
         async def counted_look(client: Any, prediction_id: str) -> Any:
             moment = now()
@@ -94,7 +94,7 @@ class World:
         monkeypatch.setattr(AsyncCometClient, "look", counted_look)
         monkeypatch.setattr(AsyncCometClient, "open", counted_enter)
         monkeypatch.setattr(AsyncCometClient, "close", counted_leave)
-        monkeypatch.setattr(shared_client, "aget_config", counted_lookup)
+        monkeypatch.setattr(renewed_client, "aget_config", counted_lookup)
         monkeypatch.setattr(trigger, "time", types.SimpleNamespace(time=self.time))
         monkeypatch.setattr(trigger.PredictionTrigger, "log", property(self._log))
 
@@ -291,11 +291,11 @@ def test_cancelled_while_it_opens(
 ) -> None:
     """If the trigger that just opens the client is cancelled, one of those who wait for it opens it; nothing leaks."""
     from airflow_provider_comet.async_client import AsyncCometClient
-    from airflow_provider_comet.hooks import shared_client
+    from airflow_provider_comet.hooks import renewed_client
 
     one = create()
     inside: list[str] = []
-    owner, name = (shared_client, "aget_config") if moment == "looking up" else (AsyncCometClient, "open")
+    owner, name = (renewed_client, "aget_config") if moment == "looking up" else (AsyncCometClient, "open")
     original: Any = getattr(owner, name)
 
     async def hang_once(*args: Any) -> Any:
@@ -385,10 +385,10 @@ def test_a_connection_that_can_not_be_read_for_some_minutes(
     comet: Emulator, create: Callable[..., str], world: World, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     """A triggerer may start while a secrets backend is away: its waits ask again every minute, for ten minutes."""
-    from airflow_provider_comet.hooks import shared_client
+    from airflow_provider_comet.hooks import renewed_client
 
     one = create()
-    lookup: Any = shared_client.aget_config
+    lookup: Any = renewed_client.aget_config
 
     async def look_up(conn_id: str) -> Any:
         found = await lookup(conn_id)
@@ -396,7 +396,7 @@ def test_a_connection_that_can_not_be_read_for_some_minutes(
             raise e.ConnectionLookupError("the vault is sealed")
         return found
 
-    monkeypatch.setattr(shared_client, "aget_config", look_up)
+    monkeypatch.setattr(renewed_client, "aget_config", look_up)
     ended = world.run(lambda: events([trigger(one, 3600) for _ in range(200)]))
     if minutes < 10:
         assert {each["status"] for each in ended} == {"succeeded"}
@@ -870,10 +870,11 @@ def test_a_refused_key_does_not_outlast_the_deadline(
 def test_a_refusal_is_retryable_for_airflow(comet: Emulator, create: Callable[..., str], world: World) -> None:
     """What such a wait ends with is a plain error, which `retries` repeat."""
     from airflow_provider_comet import outcome
+    from airflow_provider_comet.api.events import from_event
 
     one = create()
     comet.fault(method="GET", status=401, count=None)
-    error = outcome.from_event(world.run(lambda: event(trigger(one))))
+    error = from_event(world.run(lambda: event(trigger(one))))
     assert type(error) is e.AuthenticationError
     assert outcome.airflow_error(error) is error
 
@@ -908,11 +909,11 @@ def test_a_backend_that_makes_a_key_each_time(
     tidy: Any,
 ) -> None:
     """If each look-up gives another key and none is taken, looks pause as for one key that is refused."""
-    from airflow_provider_comet.hooks import shared_client
+    from airflow_provider_comet.hooks import renewed_client, shared_client
 
     one = create(status="processing")
     comet.fault(method="GET", status=401, count=None)
-    lookup: Any = shared_client.aget_config
+    lookup: Any = renewed_client.aget_config
     steps = itertools.count()
 
     async def mint(conn_id: str) -> Any:
@@ -921,9 +922,10 @@ def test_a_backend_that_makes_a_key_each_time(
         connection(host=comet.base_url, password=f"sk-minted-{len(world.lookups):06}")
         return await lookup(conn_id)
 
-    monkeypatch.setattr(shared_client, "aget_config", mint)
+    monkeypatch.setattr(renewed_client, "aget_config", mint)
     # On this loop no time passes between a look-up and the look after it; on a real one some microseconds do.
-    monkeypatch.setattr(shared_client, "_now", lambda: BEGIN + now() + next(steps) / 1e6)
+    for module in (renewed_client, shared_client):
+        monkeypatch.setattr(module, "_now", lambda: BEGIN + now() + next(steps) / 1e6)
     ended = world.run(lambda: event(trigger(one)))
     assert ended["error"]["type"] == "AuthenticationError"
     assert world.at()[-1] >= 540

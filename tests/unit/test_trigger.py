@@ -184,7 +184,7 @@ def test_odd_id_is_an_event(comet: Emulator, prediction_id: Any) -> None:
 
 def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours is told in words and can be retried, instead of `Trigger failure`."""
-    from airflow_provider_comet import outcome
+    from airflow_provider_comet.api import events
     from airflow_provider_comet.async_client import AsyncCometClient
 
     async def fail(*args: object) -> None:
@@ -192,7 +192,7 @@ def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(AsyncCometClient, "look", fail)
     event = event_of(trigger("abc"))
-    error = outcome.from_event(event)
+    error = events.from_event(event)
     assert type(error) is e.CometError
     assert (error.prediction_id, error.detail) == ("abc", "ZeroDivisionError: by zero")
 
