@@ -38,7 +38,7 @@ class Api:
         self._chance = random.Random(SEED)
         self._seen: Counter[str] = Counter()
         self._created: dict[str, float] = {}
-        self._looks = 0
+        self._looks: Counter[str] = Counter()
         self._connections = 0
         self._held: set[str] = set()
         self._date = (0, "")
@@ -51,16 +51,23 @@ class Api:
         """Return what was counted, and begin anew.
 
         :returns: under ``held`` the ids whose end fell into a slow answer, or whose next look had one: these could not
-            be seen sooner, however well somebody waits.
+            be seen sooner, however well somebody waits. Under ``looks_by`` how many looks were for ids that begin so,
+            up to their first dot.
         """
-        report = {"looks": self._looks, "connections": self._connections, "held": sorted(self._held)}
-        self._looks = self._connections = 0
+        report = {
+            "looks": self._looks.total(),
+            "looks_by": self._looks.copy(),
+            "connections": self._connections,
+            "held": sorted(self._held),
+        }
+        self._looks.clear()
+        self._connections = 0
         self._held.clear()
         return report
 
     def take(self, path: str, transport: asyncio.Transport) -> None:
         """Answer one request, now or after the slow answer's time."""
-        self._looks += 1
+        self._looks[path.rpartition("/")[2].partition(".")[0]] += 1
         if self.slow_share and self._chance.random() < self.slow_share:
             prediction_id = path.rpartition("/")[2]
             _, _, plan = prediction_id.rpartition(".")

@@ -1,15 +1,15 @@
-"""What a real triggerer process uses while it holds a thousand waits, and what Airflow's own part of that is.
+"""What real triggerer processes use while each holds a thousand waits, and what Airflow's own part of that is.
 
-For each row a fresh ``airflow triggerer`` gets that many deferred task instances (``benchmarks.hold``), and is
-measured once it has all of them and has settled: CPU of its whole family (supervisor, runner, log server) over two
-minutes (one where looks are frequent), its memory (proportional set size), and the looks that arrive at
+One Airflow has a triggerer for each row of a group, at the same time: whatever disturbs the machine meets all of them.
+Each gets that many deferred task instances (``benchmarks.hold``); once all have settled, their CPU (supervisor and
+runner) is taken over two minutes, their memory (proportional set size), and the looks that arrive at
 ``benchmarks.server`` in another process. No prediction ends meanwhile.
 
 - ``idle``: ``DateTimeTrigger``s that sleep until tomorrow: Airflow's floor.
 - ``http_60``: ``HttpSensorTrigger`` with ``poke_interval=60``, ``comet_60``: ours with the same: equal look rates.
+- ``comet``: ours on its own schedule, for predictions that are ten minutes old (a look every minute).
 - ``http_5``, ``comet_5``: the same with 5 s: 200 looks a second are wanted. The HTTP trigger asks Airflow for its
   connection before each look, and a triggerer answers such questions one after the other.
-- ``comet``: ours on its own schedule, for predictions that are ten minutes old (a look every minute).
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import Any
-
-import psutil
 
 from benchmarks import processes
 from benchmarks.airflow_processes import cpu, memory
@@ -40,39 +37,35 @@ DAG = "held"
 COMET = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 HTTP = "airflow.providers.http.triggers.http.HttpSensorTrigger"
 IDLE = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
-ROWS = ("idle", "http_60", "comet_60", "http_5", "comet_5", "comet")
+GROUPS = {"60": ("idle_60", "http_60", "comet_60", "comet"), "5": ("idle_5", "http_5", "comet_5")}
+"""Rows by the interval of their looks, in seconds."""
 TITLES = {
-    "idle": "asleep (`DateTimeTrigger`)",
+    "idle_60": "asleep (`DateTimeTrigger`)",
     "http_60": "`HttpSensorTrigger`, every 60 s",
     "comet_60": "ours, every 60 s",
+    "comet": "ours, ten minutes old",
+    "idle_5": "asleep, beside the next two",
     "http_5": "`HttpSensorTrigger`, every 5 s",
     "comet_5": "ours, every 5 s",
-    "comet": "ours, ten minutes old",
 }
 NOTES = [
-    "An `airflow triggerer` of its own for each row gets 1,000 deferred task instances, settles until each has been "
-    "looked at, and is measured with its whole family: CPU over two minutes (one where it looks every 5 s), memory as "
-    "proportional set size. The looks are counted by the server, another process. What the row asleep uses is "
-    "Airflow's own and is taken off where it says 'above asleep'.",
+    "Each row is an `airflow triggerer` with 1,000 deferred task instances. Those of an interval run side by side in "
+    "one Airflow, settle until each instance has been looked at, and are measured over the same two minutes: CPU with "
+    "their child processes, memory as proportional set size. The looks are counted by the server, another process. "
+    "What the row asleep uses is Airflow's own and is taken off where it says 'above asleep'.",
     "Every 5 s means 200 looks a second. `HttpSensorTrigger` asks Airflow for its connection before each look, and a "
-    "triggerer answers such questions one after the other: it does not get there. In two rows ours looks once a "
-    "minute: two runs have to agree on their mean.",
+    "triggerer answers such questions one after the other: it does not get there.",
 ]
-SECONDS = {"5": (30.0, 60.0)}
-"""By interval: how long a row settles, because the first look of each wait writes a line into its task's log, and how
-long it is measured."""
-RARE_SECONDS = (75.0, 120.0)
-"""The same of all others: a minute holds too few looks for a steady figure."""
-OURS = {"60": ("comet_60", "comet"), "5": ("comet_5",)}
-"""What is compared with ``HttpSensorTrigger``, by interval. Our own schedule looks once a minute, too: at 1 % of a
-core, one row alone differs by a third from run to run."""
+SETTLE_SECONDS = {"60": 75.0, "5": 30.0}
+"""By interval. The first look of each wait writes a line into its task's log, once."""
+MEASURE_SECONDS = 120.0
 AGE_SECONDS = 600.0
 
 
 def trigger(row: str, number: int) -> tuple[str, dict[str, Any]]:
     """Class and kwargs of one trigger of a row."""
     tomorrow = time.time() + 86_400
-    prediction_id = f"w{number}.t{int(tomorrow * 1000)}"
+    prediction_id = f"{row}.{number}.t{int(tomorrow * 1000)}"
     kind, _, interval = row.partition("_")
     if kind == "comet":
         return COMET, {
@@ -89,9 +82,9 @@ def trigger(row: str, number: int) -> tuple[str, dict[str, Any]]:
 
 
 class Bench:
-    """One Airflow, whose triggerer is replaced for each row.
+    """One Airflow without a triggerer, to which some are added.
 
-    :param waits: triggers of a row.
+    :param waits: triggers of each.
     """
 
     def __init__(self, airflow: Standalone, server: processes.Process, waits: int) -> None:
@@ -100,47 +93,37 @@ class Bench:
         self._waits = waits
         airflow.rest.send("POST", "/api/v2/pools", {"name": "closed", "slots": 0})
         airflow.rest.wait_for_dag(DAG)
+        airflow.kill("triggerer")
 
-    def measure(self, row: str) -> dict[str, float]:
-        """Start a triggerer with a row's triggers and measure it."""
-        self._airflow.kill("triggerer")
-        run_id = self._hold(row)
-        self._airflow.start("triggerer")
-        until("the triggerer runs", lambda: len(self._family()) > 1 or None)
-        until("it has all triggers", lambda: self._ask_hold() == self._waits or None)
-        settle, measure = SECONDS.get(row.partition("_")[2], RARE_SECONDS)
+    def measure(self, rows: Sequence[str], settle: float, seconds: float) -> dict[str, float]:
+        """Start a triggerer for each row, and measure all of them at once; figures by row and name."""
+        triggerers = {}
+        for count, row in enumerate(rows, 1):
+            self._hold(row)
+            # Those before have all that they can take, so the new one gets what is new.
+            triggerers[row] = self._airflow.start("triggerer", "--skip-serve-logs", f"--capacity={self._waits}")
+            until("it has all triggers", lambda count=count: self._ask_hold() == count * self._waits or None)
         time.sleep(settle)
+        families = {row: [one, *one.children(recursive=True)] for row, one in triggerers.items()}
         self._server.ask()
-        family = self._family()
-        began, used = time.monotonic(), cpu(family)
-        time.sleep(measure)
+        began, used = time.monotonic(), {row: cpu(family) for row, family in families.items()}
+        time.sleep(seconds)
         took = time.monotonic() - began
-        looks = self._server.ask()["looks"] / took
-        figures = {
-            "cpu_share": (cpu(family) - used) / took,
-            "memory_mb": memory(family) / 1e6,
-            "looks_per_second": looks,
+        shares = {f"{row}_cpu_share": (cpu(family) - used[row]) / took for row, family in families.items()}
+        looks = self._server.ask()["looks_by"]
+        return {
+            **shares,
+            **{f"{row}_memory_mb": memory(family) / 1e6 for row, family in families.items()},
+            **{f"{row}_looks_per_second": looks.get(row, 0) / took for row in rows},
         }
-        self._airflow.kill("triggerer")  # first: a live one would call on_kill a thousand times
-        self._airflow.rest.send("PATCH", f"/api/v2/dags/{DAG}/dagRuns/{run_id}", {"state": "failed"})
-        self._airflow.start("triggerer")
-        return figures
 
-    def _family(self) -> list[psutil.Process]:
-        try:
-            triggerer = self._airflow.component("triggerer")
-            return [triggerer, *triggerer.children(recursive=True)]
-        except (RuntimeError, psutil.Error):
-            return []
-
-    def _hold(self, row: str) -> str:
+    def _hold(self, row: str) -> None:
         rest = self._airflow.rest
         run_id = rest.trigger(DAG)
         path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances?state=scheduled&limit=1"
         until("all are scheduled", lambda: rest.send("GET", path)["total_entries"] == self._waits or None)
         triggers = [trigger(row, number) for number in range(self._waits)]
         self._ask_hold(run_id, triggers[0][0], content=json.dumps([kwargs for _, kwargs in triggers]))
-        return run_id
 
     def _ask_hold(self, *arguments: str, content: str = "") -> int:
         command = [sys.executable, "-m", "benchmarks.hold", *arguments]
@@ -161,27 +144,22 @@ def connections(url: str) -> Iterator[tuple[str, str]]:
 def run(waits: int = 1000) -> Part:
     """Measure all rows."""
     figures: dict[str, float] = {}
-    with ExitStack() as stack:
-        server = stack.enter_context(processes.server())
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comet-bench-", ignore_cleanup_errors=True)))
-        env = {
-            **dict(connections(server.hello["url"])),
-            "BENCHMARK_WAITS": str(waits),
-            "AIRFLOW__TRIGGERER__CAPACITY": str(max(1000, waits)),
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
-        }
-        airflow = stack.enter_context(Standalone(dags_folder=DAGS / "held", home=home / "airflow", env=env))
-        bench = Bench(airflow, server, waits)
-        for row in ROWS:
-            measured = bench.measure(row)
-            print(row, measured, flush=True)
-            figures |= {f"{row}_{name}": value for name, value in measured.items()}
-    for row in ROWS[1:]:
-        above = figures[f"{row}_cpu_share"] - figures["idle_cpu_share"]
-        figures[f"{row}_cpu_ms_per_look"] = above / figures[f"{row}_looks_per_second"] * 1000
-    for every, rows in OURS.items():
-        ours = fmean(figures[f"{row}_cpu_ms_per_look"] for row in rows)
-        figures[f"http_over_comet_{every}"] = figures[f"http_{every}_cpu_ms_per_look"] / ours
+    for interval, rows in GROUPS.items():
+        with ExitStack() as stack:
+            server = stack.enter_context(processes.server())
+            temporary = tempfile.TemporaryDirectory(prefix="comet-bench-", ignore_cleanup_errors=True)
+            home = Path(stack.enter_context(temporary)) / "airflow"
+            env = {**dict(connections(server.hello["url"])), "BENCHMARK_WAITS": str(waits)}
+            airflow = stack.enter_context(Standalone(dags_folder=DAGS / "held", home=home, env=env))
+            bench = Bench(airflow, server, waits)
+            measured = bench.measure(rows, SETTLE_SECONDS[interval], MEASURE_SECONDS)
+            print(measured, flush=True)
+            figures |= measured
+        for row in rows[1:]:
+            above = figures[f"{row}_cpu_share"] - figures[f"{rows[0]}_cpu_share"]
+            figures[f"{row}_cpu_ms_per_look"] = above / figures[f"{row}_looks_per_second"] * 1000
+        ours, theirs = (figures[f"{way}_{interval}_cpu_ms_per_look"] for way in ("comet", "http"))
+        figures[f"http_over_comet_{interval}"] = theirs / ours
     return Part(
         title="A real triggerer with 1,000 waits",
         tables=[table(figures)],
@@ -201,9 +179,9 @@ def table(figures: dict[str, float]) -> Table:
                 TITLES[row],
                 f"{figures[f'{row}_cpu_share']:.1%}",
                 number(figures[f"{row}_looks_per_second"]),
-                "" if row == "idle" else number(figures[f"{row}_cpu_ms_per_look"]),
+                number(figures[f"{row}_cpu_ms_per_look"]) if f"{row}_cpu_ms_per_look" in figures else "",
                 number(figures[f"{row}_memory_mb"]),
             ]
-            for row in ROWS
+            for row in TITLES
         ],
     )

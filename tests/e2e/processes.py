@@ -96,7 +96,7 @@ class Program:
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self) -> psutil.Process:
         """Start it; its output goes to the log."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -108,6 +108,7 @@ class Program:
                 cwd=self._cwd,
                 start_new_session=True,
             )
+        return psutil.Process(self._process.pid)
 
     @property
     def exit_code(self) -> int | None:

@@ -154,10 +154,10 @@ class Standalone:
                 victim.kill()
         psutil.wait_procs(victims, timeout=10)
 
-    def start(self, name: str) -> None:
-        """Start a component that was killed; `stop` ends it with the others."""
-        self._replacements.append(self._airflow(name))
-        self._replacements[-1].start()
+    def start(self, name: str, *options: str) -> psutil.Process:
+        """Start a component that was killed, or another one of it; `stop` ends it with the others."""
+        self._replacements.append(self._airflow(name, *options))
+        return self._replacements[-1].start()
 
     def wait_until_healthy(self) -> None:
         """Return when all components have said that they work."""
