@@ -57,6 +57,7 @@ def test_every_module_of_these_kinds_is_listed() -> None:
         there = {f"airflow_provider_comet.{kind}.{path.stem}" for path in (package / kind).glob("[!_]*.py")}
         there -= {
             "airflow_provider_comet.hooks.connection",
+            "airflow_provider_comet.hooks.renewed_client",
             "airflow_provider_comet.hooks.shared_client",
             "airflow_provider_comet.triggers.deferral",
             "airflow_provider_comet.triggers.start",
