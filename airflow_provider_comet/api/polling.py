@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from airflow_provider_comet.api.errors import (
     CometError,
@@ -67,6 +68,22 @@ def retry_delay(error: CometError, *, attempt: int, elapsed: float, chance: floa
     delay = min(30.0, 2.0 ** min(attempt - 1, 5)) * (0.5 + chance / 2)
     delay = max(delay, (error.retry_after or 0.0) * (1 + JITTER * chance))
     return delay if elapsed + delay <= PATIENCE else None
+
+
+def find_deadline(
+    timeout: float, execution_timeout: timedelta | None, *, started_at: float = 0.0, attempt_started_at: float = 0.0
+) -> tuple[float, bool]:
+    """Return when a wait has to end, and whether that is its task's ``execution_timeout``, which Airflow retries.
+
+    :param timeout: seconds from ``started_at``, when the wait began. It decides if both end together.
+    :param execution_timeout: from ``attempt_started_at``. Airflow does not heed it while a task is deferred. One of
+        zero is none, as for Airflow.
+    """
+    wait_ends = started_at + timeout
+    attempt_ends = float("inf")
+    if execution_timeout:
+        attempt_ends = attempt_started_at + execution_timeout.total_seconds()
+    return min(wait_ends, attempt_ends), attempt_ends < wait_ends
 
 
 @dataclass

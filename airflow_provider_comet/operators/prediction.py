@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
-from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.api.polling import Wait, find_deadline
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
@@ -106,7 +106,7 @@ class CreatePredictionOperator(BaseOperator):
         self._submission: Submission | None = None
         self._paid_id: str | None = None
         # Whether the deadline is that of the execution_timeout; ``timeout`` counts from the create, so a wait knows.
-        self._is_execution_timeout = self._execution_seconds < self.timeout
+        _, self._is_execution_timeout = find_deadline(self.timeout, self.execution_timeout)
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -125,9 +125,13 @@ class CreatePredictionOperator(BaseOperator):
                 if not self.wait_for_completion:
                     return self._hand_over(context, submission, prediction_id)
                 now = time.time()
-                execution_ends = context["ti"].start_date.timestamp() + self._execution_seconds
-                self._is_execution_timeout = execution_ends < now + self.timeout
-                wait = Wait(prediction_id, now, min(now + self.timeout, execution_ends), self.poll_interval)
+                deadline, self._is_execution_timeout = find_deadline(
+                    self.timeout,
+                    self.execution_timeout,
+                    started_at=now,
+                    attempt_started_at=context["ti"].start_date.timestamp(),
+                )
+                wait = Wait(prediction_id, now, deadline, self.poll_interval)
                 seen = self.hook.look(wait, time.time) if is_known else 0.0  # a new one has not finished yet
                 if not isinstance(seen, float):
                     return self._conclude(context, submission, seen)
@@ -215,11 +219,6 @@ class CreatePredictionOperator(BaseOperator):
 
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
-
-    @property
-    def _execution_seconds(self) -> float:
-        """The task's ``execution_timeout``, which Airflow does not heed while a task is deferred."""
-        return self.execution_timeout.total_seconds() if self.execution_timeout is not None else float("inf")
 
     def _block(self, wait: Wait) -> Prediction | CometError:
         try:

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_comet import outcome
 from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
-from airflow_provider_comet.api.polling import LONGEST, Wait
+from airflow_provider_comet.api.polling import LONGEST, Wait, find_deadline
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.waits import Waits
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
@@ -238,8 +238,10 @@ class PredictionSensor(BaseSensorOperator):
         ti = context["ti"]
         began = ti.get_first_reschedule_date(context) if self.mode == "reschedule" else ti.start_date
         started_at = began.timestamp() if began else time.time()
-        limit = self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
-        return started_at, started_at + min(self.timeout, limit), limit < self.timeout
+        deadline, is_execution_timeout = find_deadline(
+            self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=started_at
+        )
+        return started_at, deadline, is_execution_timeout
 
     def _conclude(
         self, context: Context, ended: Mapping[str, Prediction | CometError | Mapping[str, Any]]

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
+from airflow_provider_comet.api.polling import find_deadline
 from airflow_provider_comet.triggers.deferral import BACKSTOP_SECONDS
 from airflow_provider_comet.triggers.prediction import PATH
 
@@ -35,7 +36,7 @@ def start_trigger_args(
     if not isinstance(conn_id, str) or "xcom_pull" in conn_id:
         raise ValueError("start_from_trigger: conn_id can't come from an XCom, which hangs in the triggerer")
     # Airflow's own timeout. That of an execution_timeout may come amid the last look, which the worker then repeats.
-    limit = min(timeout + BACKSTOP_SECONDS, execution_timeout.total_seconds() if execution_timeout else float("inf"))
+    limit, _ = find_deadline(timeout + BACKSTOP_SECONDS, execution_timeout)
     kwargs = {
         "conn_id": conn_id,
         "poke_interval": poke_interval,

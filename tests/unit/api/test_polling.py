@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api import polling
-from airflow_provider_comet.api.polling import Wait, next_look, retry_delay
+from airflow_provider_comet.api.polling import Wait, find_deadline, next_look, retry_delay
 from airflow_provider_comet.api.prediction import Prediction
 
 ID = "abc"
@@ -213,6 +214,25 @@ def test_an_interval_of_nothing_does_not_flood_the_api(interval: float) -> None:
 def test_a_clock_that_was_set_back_does_no_harm() -> None:
     """Before its own beginning a wait behaves as at its beginning."""
     assert wait().after(RUNNING[0], now=0.0, chance=0.5) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "attempt_started_at", "ends"),
+    [
+        pytest.param(60, None, 0, (160.0, False), id="no execution_timeout"),
+        pytest.param(60, timedelta(seconds=30), 100, (130.0, True), id="execution_timeout first"),
+        pytest.param(60, timedelta(seconds=90), 100, (160.0, False), id="timeout first"),
+        pytest.param(60, timedelta(seconds=60), 100, (160.0, False), id="together: no retry"),
+        pytest.param(60, timedelta(seconds=90), 50, (140.0, True), id="the attempt began before the wait"),
+        pytest.param(60, timedelta(0), 100, (160.0, False), id="one of zero is none"),
+    ],
+)
+def test_the_earlier_of_both_timeouts_ends_a_wait(
+    timeout: float, execution_timeout: timedelta | None, attempt_started_at: float, ends: tuple[float, bool]
+) -> None:
+    """``timeout`` counts from the wait's start, ``execution_timeout`` from the attempt's; a tie is not retried."""
+    found = find_deadline(timeout, execution_timeout, started_at=100, attempt_started_at=attempt_started_at)
+    assert found == ends
 
 
 def test_news_is_said_once() -> None:
