@@ -64,5 +64,6 @@ class Pace:
         if sent >= self._reduced_at:
             self._reduced_to = max(min(SLOWEST, self.per_second), self._reduced_to / 2)
             self._reduced_at = now
-        self.pause(now, now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance))
-        self._grows_from = max(self._grows_from, now, self.paused_until)
+        until = now + (PAUSE if retry_after is None else retry_after) * (1 + 0.1 * chance)
+        self._grows_from = max(self._grows_from, until, self.paused_until)  # first: the pause's end goes by the rate
+        self.pause(now, until)

@@ -129,6 +129,14 @@ def test_after_a_pause_looks_come_spread_out() -> None:
     assert all(later - earlier >= 1 / 26 for earlier, later in itertools.pairwise(turns[:20]))
 
 
+def test_a_429_that_asks_for_no_pause_slows_down_at_once() -> None:
+    """Also the first look after it keeps the distance of half the rate."""
+    pace = Pace(50)
+    pace.turn(0.0)
+    refuse(pace, 0.01, hint=0.001)
+    assert send(pace, 0.01) >= 0.05 - 1e-9
+
+
 def test_each_429_halves_the_rate() -> None:
     """Four in a row leave a sixteenth."""
     pace = Pace(48)
