@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException, AirflowTaskTimeout
 
-from airflow_provider_comet import outcome
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api import errors as e
 
 try:

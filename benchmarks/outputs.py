@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from airflow_provider_comet.storage import BLOCK_BYTES
+from airflow_provider_comet.outputs.storage import BLOCK_BYTES
 from benchmarks.processes import Process
 from benchmarks.report import Part, Table, Target, number
 from tests.support.s3 import s3_server

@@ -33,7 +33,7 @@ from operator import mul
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from airflow_provider_comet.api.polling import next_look
+from airflow_provider_comet.polling.schedule import next_look
 
 MEANS = (1.5, 8.0, 60.0, 300.0, 1800.0)
 SPREADS = (0.25, 0.6)

@@ -26,9 +26,9 @@ def main(url: str, folder: str, count: int) -> None:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.archive import Archive
-    from airflow_provider_comet.delivery import Delivery
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.outputs.download import Delivery
+    from airflow_provider_comet.outputs.writer import Archive
 
     hook = CometReplicateHook()
     path = ObjectStoragePath(folder)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.bases.decorator import Task
 
-    from airflow_provider_comet.input_schemas import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import GivenSchema
 
 
 class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_comet import outcome
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import CometError
-from airflow_provider_comet.api.pacing import LOOKS_AT_ONCE
-from airflow_provider_comet.api.polling import PATIENCE, Wait
-from airflow_provider_comet.api.waits import Waits
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config
+from airflow_provider_comet.polling.rate_limiter import LOOKS_AT_ONCE
+from airflow_provider_comet.polling.schedule import PATIENCE, Wait
+from airflow_provider_comet.polling.wait import Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_comet.api.config import Config
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.api.record import Journal
-    from airflow_provider_comet.client import CometClient
+    from airflow_provider_comet.client.sync_client import CometClient
+    from airflow_provider_comet.submissions.record import Journal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,7 +68,9 @@ class CometReplicateHook(BaseHook):
     @functools.cached_property
     def client(self) -> CometClient:
         """The client behind this hook."""
-        from airflow_provider_comet.client import CometClient  # loads requests and aiohttp: not while DAGs are parsed
+        from airflow_provider_comet.client.sync_client import (
+            CometClient,  # loads requests and aiohttp: not while DAGs are parsed
+        )
 
         return CometClient(self.config)
 
@@ -88,7 +90,7 @@ class CometReplicateHook(BaseHook):
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        from airflow_provider_comet.input_files import embedded  # not while DAGs are parsed
+        from airflow_provider_comet.inputs.input_files import embedded  # not while DAGs are parsed
 
         return self.client.create_prediction(model, embedded(input), journal=journal)
 

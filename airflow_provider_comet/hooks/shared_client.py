@@ -18,10 +18,10 @@ from airflow_provider_comet.api.errors import (
     PredictionNotFoundError,
     RateLimitedError,
 )
-from airflow_provider_comet.api.pacing import Pace
-from airflow_provider_comet.api.polling import HEARTBEAT
-from airflow_provider_comet.hooks.renewed_client import PATIENCE_SECONDS, REREAD_SECONDS, RenewedClient
-from airflow_provider_comet.overdue import Overdue, Place
+from airflow_provider_comet.hooks.refreshing_client import PATIENCE_SECONDS, REREAD_SECONDS, RenewedClient
+from airflow_provider_comet.polling.deadline_sweeper import Overdue, Place
+from airflow_provider_comet.polling.rate_limiter import Pace
+from airflow_provider_comet.polling.schedule import HEARTBEAT
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction

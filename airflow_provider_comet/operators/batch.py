@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
-from airflow_provider_comet import outcome
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import SHOWN_ERRORS, CometError, InvalidInputError, RateLimitedError
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
-from airflow_provider_comet.prediction_ids import is_list, items_of
+from airflow_provider_comet.polling.prediction_ids import is_list, items_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_comet.api.batch import Batch, Item
-    from airflow_provider_comet.batch_submission import BatchSubmission
-    from airflow_provider_comet.client import CometClient
-    from airflow_provider_comet.input_schemas import GivenSchema
+    from airflow_provider_comet.client.sync_client import CometClient
+    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.submissions.batch import Batch, Item
+    from airflow_provider_comet.submissions.batch_submission import BatchSubmission
 
 REJECTED_XCOM_KEY = "rejected"
 CREATED_XCOM_KEY = "created"
@@ -105,7 +105,7 @@ class CreatePredictionBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str | None]:
         """Check all inputs, submit those that no earlier attempt has paid for, and return the ids."""
-        from airflow_provider_comet.batch_submission import BatchSubmission
+        from airflow_provider_comet.submissions.batch_submission import BatchSubmission
 
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = BatchSubmission(context, self.model, self.on_ambiguous_submit)
@@ -137,8 +137,8 @@ class CreatePredictionBatchOperator(BaseOperator):
                 self.log.warning(outcome.UNDER_WAY)
 
     def _begin(self, context: Context, submission: BatchSubmission) -> Batch:
-        from airflow_provider_comet.api.batch import Batch
         from airflow_provider_comet.api.validation import check_model
+        from airflow_provider_comet.submissions.batch import Batch
 
         check_model(self.model)
         batch = Batch.of(self.model, self._given(context))
@@ -173,7 +173,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         """Check what is to be sent; with ``on_item_error="fail"`` one error stops all of it."""
         if not batch.missing:  # what is paid for needs no schema
             return
-        from airflow_provider_comet.input_schemas import find_schema, prepare  # loads jsonschema
+        from airflow_provider_comet.inputs.schema_files import find_schema, prepare  # loads jsonschema
 
         schema = find_schema(self.model, self.input_schema)
         unknown: dict[str, int] = {}
@@ -190,7 +190,7 @@ class CreatePredictionBatchOperator(BaseOperator):
             self.log.warning("In %s inputs: %s", count, one)
 
     def _submit(self, batch: Batch, submission: BatchSubmission) -> None:
-        from airflow_provider_comet.batch_submission import BatchStopped
+        from airflow_provider_comet.submissions.batch_submission import BatchStopped
 
         noting = threading.Lock()
         missing, began = batch.missing, time.monotonic()

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.definitions.asset import AssetRef
 
-from airflow_provider_comet import outcome
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
-from airflow_provider_comet.api.manifest import plain_uri
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.prediction_ids import is_list, items_of
+from airflow_provider_comet.outputs.manifest import plain_uri
+from airflow_provider_comet.polling.prediction_ids import is_list, items_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_comet.archive import Archive
+    from airflow_provider_comet.outputs.writer import Archive
 
 STORED_XCOM_KEY = "stored"
 DEFAULT_MAX_BYTES = 4 * 1024**3
@@ -85,8 +85,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any] | None]:
         """Store all of it, then say so to whoever waits for the outlets."""
-        from airflow_provider_comet.archive import Archive
-        from airflow_provider_comet.delivery import Delivery  # loads requests: not while DAGs are parsed
+        from airflow_provider_comet.outputs.download import Delivery  # loads requests: not while DAGs are parsed
+        from airflow_provider_comet.outputs.writer import Archive
 
         with outcome.raised_as(outcome.airflow_error):
             given = self._given(context)

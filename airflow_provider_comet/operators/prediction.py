@@ -17,21 +17,21 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_comet import outcome
-from airflow_provider_comet.api import events
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
-from airflow_provider_comet.api.polling import Wait, find_deadline
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
-from airflow_provider_comet.submission import Submission
+from airflow_provider_comet.polling import events
+from airflow_provider_comet.polling.schedule import Wait, find_deadline
+from airflow_provider_comet.submissions.submission import Submission
 from airflow_provider_comet.triggers.deferral import defer, resumed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_comet.input_schemas import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import GivenSchema
 
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
@@ -210,7 +210,7 @@ class CreatePredictionOperator(BaseOperator):
         return self.input
 
     def _checked(self, input: Any) -> dict[str, Any]:
-        from airflow_provider_comet.input_schemas import find_schema, prepare  # loads jsonschema
+        from airflow_provider_comet.inputs.schema_files import find_schema, prepare  # loads jsonschema
 
         complete, unknown = prepare(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
         for words in unknown:

@@ -18,15 +18,15 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_comet import outcome
-from airflow_provider_comet.api import events
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
-from airflow_provider_comet.api.polling import LONGEST, Wait, find_deadline
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.waits import Waits
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.prediction_ids import distinct, given_ids
+from airflow_provider_comet.polling import events
+from airflow_provider_comet.polling.prediction_ids import distinct, given_ids
+from airflow_provider_comet.polling.schedule import LONGEST, Wait, find_deadline
+from airflow_provider_comet.polling.wait import Waits
 from airflow_provider_comet.triggers.deferral import defer, resumed
 
 if TYPE_CHECKING:

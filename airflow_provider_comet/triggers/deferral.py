@@ -13,9 +13,9 @@ try:
 except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does not offer them
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
-from airflow_provider_comet.api import events
 from airflow_provider_comet.api.errors import CometError
-from airflow_provider_comet.api.polling import Wait
+from airflow_provider_comet.polling import events
+from airflow_provider_comet.polling.schedule import Wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator

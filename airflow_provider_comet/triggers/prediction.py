@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_comet import outcome
-from airflow_provider_comet.api import events
+from airflow_provider_comet import airflow_errors as outcome
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
-from airflow_provider_comet.api.polling import HEARTBEAT, Wait
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
-from airflow_provider_comet.api.waits import Progress
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.prediction_ids import distinct
+from airflow_provider_comet.polling import events
+from airflow_provider_comet.polling.prediction_ids import distinct
+from airflow_provider_comet.polling.schedule import HEARTBEAT, Wait
+from airflow_provider_comet.polling.wait import Progress
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
-from airflow_provider_comet.api.polling import find_deadline
+from airflow_provider_comet.polling.schedule import find_deadline
 from airflow_provider_comet.triggers.deferral import BACKSTOP_SECONDS
 from airflow_provider_comet.triggers.prediction import PATH
 

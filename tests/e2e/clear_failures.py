@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_provider_comet.api.record import FORCE
+from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
 from tests.e2e.clear_scenarios import going_on
 from tests.e2e.rest import FINISHED

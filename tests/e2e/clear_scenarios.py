@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airflow_provider_comet.api.record import FORCE
-from airflow_provider_comet.outcome import GOES_ON
+from airflow_provider_comet.airflow_errors import GOES_ON
+from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api import polling
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.polling import schedule as polling
 from tests.support.file_server import Answer, FileServer
 from tests.support.task_runner import Clock
 
@@ -34,7 +34,7 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time passes only while somebody waits for the API or for another attempt."""
-    from airflow_provider_comet import archive
+    from airflow_provider_comet.outputs import writer as archive
 
     clock = Clock().install(monkeypatch)
     monkeypatch.setattr(archive, "time", types.SimpleNamespace(monotonic=clock.monotonic))
@@ -45,9 +45,9 @@ def keep(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at_
     """What a task does with these predictions."""
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_comet.archive import Archive
-    from airflow_provider_comet.delivery import Delivery
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.outputs.download import Delivery
+    from airflow_provider_comet.outputs.writer import Archive
 
     hook = CometReplicateHook()
     assert hook.client is not None  # as the operator does
@@ -90,7 +90,7 @@ def test_a_long_file_says_how_far_it_is(
         clock.now += 10
         return clock.now
 
-    from airflow_provider_comet import archive
+    from airflow_provider_comet.outputs import writer as archive
 
     archive.time.monotonic = tick  # type: ignore[attr-defined]
     keep(tmp_path, clock, summary(server))
@@ -165,8 +165,8 @@ def test_an_api_that_is_up_again_is_asked_again(
 ) -> None:
     """Two minutes after it was waited for in vain; what was asked for is told which prediction it is about."""
     from airflow_provider_comet.api.errors import ServerError
-    from airflow_provider_comet.archive import _Reader
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.outputs.writer import _Reader
 
     comet.fault(method="GET", path="/predictions/", status=503, count=None)
     hook = CometReplicateHook()

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.record import MalformedRecordError
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.submissions.record import MalformedRecordError
 from tests.integration.conftest import KEY
 from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import private_ca
@@ -626,7 +626,7 @@ def stage(
     """Everything works; the keeping of the record, and Airflow's client with its API server, wait on the clock, too."""
     from airflow.sdk.api.client import Client
 
-    from airflow_provider_comet import state_store
+    from airflow_provider_comet.submissions import state_store
 
     def sleep(seconds: float) -> None:
         clock.now += seconds

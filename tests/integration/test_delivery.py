@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api import polling
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.delivery import Delivery
+from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.polling import schedule as polling
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.sockets import raw_server
@@ -354,7 +354,7 @@ ip link set lo up && ip addr add 169.254.169.254/32 dev lo && exec "$@"
 TO_THE_METADATA_SERVICE = """
 import socket, sys
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.delivery import Delivery
+from airflow_provider_comet.outputs.download import Delivery
 from tests.support.file_server import Answer, FileServer
 
 original = socket.getaddrinfo

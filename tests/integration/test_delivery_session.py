@@ -14,8 +14,8 @@ import requests
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError
-from airflow_provider_comet.delivery import Delivery
-from airflow_provider_comet.delivery_session import Lines, Session
+from airflow_provider_comet.outputs.connections import Lines, Session
+from airflow_provider_comet.outputs.download import Delivery
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import PrivateCA, private_ca

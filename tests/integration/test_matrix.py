@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api import events
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.polling import events
 from tests.integration.conftest import KEY
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
 
@@ -703,7 +703,7 @@ def test_end_in_every_mode_is_the_same_xcom(either_comet: Emulator, clock: Clock
 
 def test_end_by_trigger(end: End, either_comet: Emulator, clock: Clock) -> None:
     """The event tells the worker how it ended, and carries the result unless that is large."""
-    from airflow_provider_comet import outcome
+    from airflow_provider_comet import airflow_errors as outcome
 
     prediction = unfinished(either_comet, clock, end)
     event = event_of(trigger(prediction, clock))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_comet.storage import BLOCK_BYTES
+from airflow_provider_comet.outputs.storage import BLOCK_BYTES
 from tests.support.s3 import S3
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.storage import BLOCK_BYTES
+from airflow_provider_comet.outputs.storage import BLOCK_BYTES
 from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3
 from tests.support.sockets import unused_port
@@ -40,7 +40,7 @@ def path_to(key: str) -> ObjectStoragePath:
 
 
 def write(key: str, content: bytes, error: BaseException | None = None) -> None:
-    from airflow_provider_comet.storage import whole_file
+    from airflow_provider_comet.outputs.storage import whole_file
 
     with whole_file(path_to(key)) as file:
         for position in range(0, len(content), 1 << 20):
@@ -52,7 +52,7 @@ def write(key: str, content: bytes, error: BaseException | None = None) -> None:
 @pytest.mark.parametrize("size", [0, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, len(FILM)])
 def test_an_object_appears_at_the_end(s3: S3, size: int) -> None:
     """Whether it is sent at once or in parts: before the end nobody sees it, afterwards it is whole."""
-    from airflow_provider_comet.storage import whole_file
+    from airflow_provider_comet.outputs.storage import whole_file
 
     with whole_file(path_to("a/film.mp4")) as file:
         for position in range(0, size, 1 << 20):
@@ -97,7 +97,7 @@ def test_no_such_bucket(s3: S3) -> None:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.storage import whole_file
+    from airflow_provider_comet.outputs.storage import whole_file
 
     path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
     with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
@@ -109,7 +109,7 @@ def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.storage import whole_file
+    from airflow_provider_comet.outputs.storage import whole_file
 
     connection = json.loads(s3.connection)
     connection["extra"] |= {
@@ -129,7 +129,7 @@ def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_comet.storage import whole_file
+from airflow_provider_comet.outputs.storage import whole_file
 with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
     file.write(b"x" * {2 * BLOCK_BYTES})
     file.finish()

@@ -16,10 +16,10 @@ import pytest
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.archive import Archive
-from airflow_provider_comet.delivery import Delivery
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.storage import BLOCK_BYTES
+from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.outputs.storage import BLOCK_BYTES
+from airflow_provider_comet.outputs.writer import Archive
 from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3
 
@@ -142,7 +142,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from airflow.sdk import ObjectStoragePath
 from airflow_provider_comet.api.file_errors import StorageError
-from airflow_provider_comet.storage import whole_file
+from airflow_provider_comet.outputs.storage import whole_file
 path = ObjectStoragePath("file://{folder}/film.mp4")
 def write(size):
     with whole_file(path) as file:

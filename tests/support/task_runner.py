@@ -372,13 +372,14 @@ class Clock:
         from airflow.sdk.bases import sensor as base
         from airflow.sdk.execution_time import supervisor
 
-        from airflow_provider_comet import state_store, submission
-        from airflow_provider_comet.async_client import AsyncCometClient
-        from airflow_provider_comet.client import CometClient
+        from airflow_provider_comet.client.async_client import AsyncCometClient
+        from airflow_provider_comet.client.sync_client import CometClient
         from airflow_provider_comet.hooks import comet_replicate as hook
-        from airflow_provider_comet.hooks import renewed_client, shared_client
+        from airflow_provider_comet.hooks import refreshing_client as renewed_client
+        from airflow_provider_comet.hooks import shared_client
         from airflow_provider_comet.operators import prediction as operator
         from airflow_provider_comet.sensors import prediction as sensor
+        from airflow_provider_comet.submissions import state_store, submission
         from airflow_provider_comet.triggers import prediction as trigger
 
         ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)

@@ -1,17 +1,47 @@
-"""Loaded for `tests/unit/api` too, which runs without Airflow: imports stand inside the fixtures."""
+"""Loaded for the pure tests too, which run without Airflow: imports stand inside the fixtures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.unit.test_architecture import PACKAGE, ROOMS, is_pure
 
 if TYPE_CHECKING:
     from airflow_provider_comet.emulator import Emulator
 
 KEY = "sk-unit-0123456789"
+UNIT = Path(__file__).parent
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # without time limits: a busy machine is no bug
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--pure`."""
+    parser.addoption(
+        "--pure", choices=("only", "no"), help="the tests of pure modules, which load no Airflow, or the others"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what `--pure` does not ask for."""
+    wanted = config.getoption("--pure")
+    if wanted is None or collection_path.suffix != ".py" or not collection_path.is_relative_to(UNIT):
+        return None
+    return (wanted == "only") != _tests_a_pure_module(collection_path.relative_to(UNIT)) or None
+
+
+def _tests_a_pure_module(test: Path) -> bool:
+    modules = [*(PACKAGE / test.parent).glob("*.py")] if test.parts[0] in ROOMS else []
+    # The longest name wins: test_batch_submission.py belongs to batch_submission.py, not to batch.py.
+    named = [path for path in modules if f"{test.stem}_".startswith(f"test_{path.stem}_")]
+    return bool(named) and is_pure(max(named, key=lambda path: len(path.stem)))
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from airflow_provider_comet.api.record import Record
 from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.submissions.record import Record
 from tests.e2e import rest
 from tests.support.task_runner import Clock, TaskRunner, dag
 
@@ -160,7 +160,7 @@ def test_json(code: str) -> None:
 
 def test_manifest() -> None:
     """The manifest that docs/outputs.md shows follows the schema, and its table explains each field."""
-    from airflow_provider_comet.api import manifest
+    from airflow_provider_comet.outputs import manifest
 
     text = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
     (shown,) = [json.loads(block[3]) for block in FENCE.finditer(text) if '"manifest_version"' in block[3]]

@@ -57,7 +57,7 @@ def test_every_module_of_these_kinds_is_listed() -> None:
         there = {f"airflow_provider_comet.{kind}.{path.stem}" for path in (package / kind).glob("[!_]*.py")}
         there -= {
             "airflow_provider_comet.hooks.connection",
-            "airflow_provider_comet.hooks.renewed_client",
+            "airflow_provider_comet.hooks.refreshing_client",
             "airflow_provider_comet.hooks.shared_client",
             "airflow_provider_comet.triggers.deferral",
             "airflow_provider_comet.triggers.start",
@@ -89,7 +89,7 @@ def test_airflow_knows_the_settings() -> None:
     """Airflow reads them from the metadata: it refuses to look up a setting that it does not know."""
     from airflow.providers.common.compat.sdk import AirflowConfigException, conf
 
-    from airflow_provider_comet.input_schemas import OPTION, SECTION
+    from airflow_provider_comet.inputs.schema_files import OPTION, SECTION
 
     assert {section: set(described["options"]) for section, described in INFO["config"].items()} == {SECTION: {OPTION}}
     assert conf.get(SECTION, OPTION) == ""

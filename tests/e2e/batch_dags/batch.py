@@ -14,7 +14,7 @@ from typing import Any
 from airflow.sdk import DAG
 
 from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
-from airflow_provider_comet.submission import Submission
+from airflow_provider_comet.submissions.submission import Submission
 
 COUNT = int(os.environ["BATCH_COUNT"])
 POINTS_OF_AN_INPUT = 5

@@ -9,8 +9,8 @@ from typing import Any
 from airflow.sdk import DAG, get_parsing_context
 from canary_plants import PlantOperator
 
-from airflow_provider_comet.api import polling
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.polling import schedule as polling
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 # What passes by itself is waited out for two minutes, which would be most of the test's time.

@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
-from airflow_provider_comet.submission import Submission
+from airflow_provider_comet.submissions.submission import Submission
 
 FOLDER = Path(os.environ["CRASH_FOLDER"])
 current: Any = None

@@ -1,0 +1,1 @@
+"""The network: one client for workers, one for triggers."""

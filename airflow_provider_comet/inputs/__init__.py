@@ -1,0 +1,1 @@
+"""What is sent: the schemas that an input must fit, and the files in it."""

@@ -1,0 +1,1 @@
+"""What comes back as files: which there are, how they are fetched and stored."""

@@ -1,0 +1,1 @@
+"""When to ask, how fast, and what to say meanwhile."""

@@ -1,0 +1,224 @@
+"""``api/delivery.py``: where a link may lead, and what a delivery host's answer means."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.outputs.download_rules import Head, check_address, check_link, read_head, resume_headers
+
+PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+NOT_PUBLIC = {
+    "127.0.0.1": "this machine",
+    "127.8.9.1": "this machine",
+    "::1": "this machine",
+    "0.0.0.0": "this machine",
+    "::": "this machine",
+    "10.1.2.3": "private",
+    "172.16.0.1": "private",
+    "192.168.1.1": "private",
+    "100.64.0.1": "a carrier's own",
+    "fd00::1": "private",
+    "fec0::1": "private, of old",
+    "169.254.169.254": "metadata of a cloud",
+    "fd00:ec2::254": "metadata of a cloud",
+    "fe80::1%eth0": "one link",
+    "224.0.0.1": "multicast",
+    "ff02::1": "multicast",
+    "255.255.255.255": "broadcast",
+    "192.0.2.1": "documentation",
+    "::ffff:169.254.169.254": "IPv4 in IPv6",
+    "::ffff:7f00:1": "IPv4 in IPv6",
+    "64:ff9b::169.254.169.254": "NAT64",
+    "64:ff9b::a00:1": "NAT64",
+    "64:ff9b:1::a9fe:a9fe": "NAT64 of a network of one's own",
+    "2002:a9fe:a9fe::1": "6to4",
+    "2001:0:a9fe:a9fe::1": "Teredo",
+    "::7f00:1": "IPv4 in IPv6, of old",
+    "::ffff:0:7f00:1": "IPv4 in IPv6, translated",
+    "4000::1": "given to nobody",
+    "192.0.0.192": "metadata of a cloud",
+    "192.0.0.9": "of a protocol",
+    "192.88.99.1": "a relay of 6to4",
+    "64:ff9b::192.0.0.192": "NAT64",
+    "3fff::1": "documentation",
+    "2606:4700::5efe:a9fe:a9fe": "ISATAP",
+    "2606:4700::200:5efe:8.8.8.8": "ISATAP",
+    "2002:808:808::5efe:a00:1": "ISATAP in 6to4",
+    "168.63.129.16": "services of the host at Azure",
+}
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses(address: str) -> None:
+    """Whatever the whole world can reach may be spoken to, in each of its forms."""
+    check_address(address, is_local=False)
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_addresses_that_only_a_worker_can_reach(address: str, is_local: bool) -> None:
+    """None of them is spoken to, also not in the forms that hide an IPv4 address; with an API on this machine, this
+    machine's own addresses are."""
+    if is_local and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        check_address(address, is_local=True)
+        return
+    with pytest.raises(OutputRefusedError, match="not a public address"):
+        check_address(address, is_local=is_local)
+
+
+@given(st.ip_addresses(v=4))
+def test_no_form_hides_an_ipv4_address(address: ipaddress.IPv4Address) -> None:
+    """What is refused as IPv4 is refused inside of IPv6."""
+
+    def is_refused(text: str) -> bool:
+        try:
+            check_address(text, is_local=False)
+        except OutputRefusedError:
+            return True
+        return False
+
+    packed = int(address)
+    forms = [f"::ffff:{address}", f"64:ff9b::{address}", str(ipaddress.IPv6Address(0x2002 << 112 | packed << 80 | 1))]
+    if is_refused(str(address)):
+        assert all(is_refused(form) for form in forms)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://replicate.delivery/a.webp", "is not https"),
+        ("ftp://replicate.delivery/a.webp", "is not https"),
+        ("file:///etc/passwd", "is not https"),
+        ("http://127.0.0.1/a.webp", "is not https"),
+        ("https://127.0.0.1/a.webp", "not a public address"),
+        ("https://[::1]/a.webp", "not a public address"),
+        ("https://169.254.169.254/latest/meta-data", "not a public address"),
+        ("https://a.example:port/b", "is no URL"),
+        ("https://[::1/b", "is no URL"),
+    ],
+)
+def test_refused_links(url: str, words: str) -> None:
+    """They are refused before anything is sent."""
+    with pytest.raises(OutputRefusedError, match=words):
+        check_link(url, (), is_local=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://replicate.delivery/a.webp", "https://8.8.8.8/a", "https://a.example:444/b?c=d"]
+)
+def test_links_to_any_public_host(url: str) -> None:
+    """Without a list of hosts, every name may be looked up: its address is checked when it is known."""
+    check_link(url, (), is_local=False)
+
+
+def test_links_of_an_api_on_this_machine() -> None:
+    """They may lead to this machine over http, and nowhere else over http."""
+    check_link("http://127.0.0.1:8765/delivery/a.webp", (), is_local=True)
+    check_link("http://localhost:8765/delivery/a.webp", (), is_local=True)
+    for url in ("http://replicate.delivery/a.webp", "https://10.0.0.1/a.webp"):
+        with pytest.raises(OutputRefusedError):
+            check_link(url, (), is_local=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("replicate.delivery", True),
+        ("REPLICATE.delivery", True),
+        ("replicate.delivery.", True),
+        ("pbxt.replicate.delivery", True),
+        ("a.b.replicate.delivery", True),
+        ("evilreplicate.delivery", False),
+        ("replicate.delivery.evil.example", False),
+        ("files.example", True),
+        ("a.files.example", False),
+        ("user@files.example", True),
+        ("files.example@evil.example", False),
+    ],
+)
+def test_list_of_hosts(host: str, is_allowed: bool) -> None:
+    """Only these names, and those below a starred one; user names don't fool it."""
+    hosts = ("replicate.delivery", "*.replicate.delivery", "files.example")
+    if is_allowed:
+        check_link(f"https://{host}/a.webp", hosts, is_local=False)
+        return
+    with pytest.raises(OutputRefusedError, match="not among the connection's output_hosts"):
+        check_link(f"https://{host}/a.webp", hosts, is_local=False)
+
+
+def test_a_message_never_shows_what_signs_a_link() -> None:
+    """User name, query and fragment stay out."""
+    with pytest.raises(OutputRefusedError) as caught:
+        check_link("http://user:pass@files.example/a.webp?X-Amz-Signature=abc#frag", (), is_local=False)
+    assert "http://files.example/a.webp" in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("pass", "abc", "frag"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_expired(status: int) -> None:
+    """Object stores answer all three for links that are too old."""
+    with pytest.raises(OutputExpiredError):
+        read_head(status, {}, asked_from=0)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 520, 599])
+def test_passing_trouble(status: int) -> None:
+    """It may be asked for again, when the server wants it."""
+    with pytest.raises(DeliveryError) as caught:
+        read_head(status, {"Retry-After": "7"}, asked_from=0)
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 7.0)
+
+
+@pytest.mark.parametrize("status", [204, 301, 402, 405, 416, 451])
+def test_no_file_ever(status: int) -> None:
+    """Nothing that a retry would change."""
+    with pytest.raises(OutputRefusedError):
+        read_head(status, {}, asked_from=0)
+
+
+def test_whole_file() -> None:
+    """Size, type and the name of its version, where the server says them."""
+    headers = {"Content-Length": "12", "Content-Type": "image/webp", "ETag": '"abc"'}
+    assert read_head(200, headers, asked_from=0) == Head(0, 12, "image/webp", '"abc"')
+    chunked = {"Transfer-Encoding": "chunked"}
+    assert read_head(200, {**chunked, "ETag": 'W/"abc"'}, asked_from=0) == Head(0, None, None, None)
+    assert read_head(200, {**chunked, "Content-Length": "many"}, asked_from=5) == Head(0, None, None, None)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "many"}, {"Transfer-Encoding": "gzip"}], ids=str)
+def test_a_file_without_an_end(headers: dict[str, str]) -> None:
+    """If only the end of the connection ends the file, a connection that is lost looks like one."""
+    with pytest.raises(DeliveryError, match="does not say how long"):
+        read_head(200, headers, asked_from=0)
+
+
+def test_rest_of_a_file() -> None:
+    """A resume asks for the same version; without its name, for all of it."""
+    assert resume_headers(5, '"abc"') == {"Range": "bytes=5-", "If-Range": '"abc"'}
+    assert resume_headers(5, None) == resume_headers(0, '"abc"') == {}
+    headers = {"Content-Range": "bytes 5-11/12", "Content-Length": "7", "ETag": '"abc"'}
+    assert read_head(206, headers, asked_from=5) == Head(5, 12, None, '"abc"')
+
+
+@pytest.mark.parametrize("given_range", ["", "bytes 0-11/12", "bytes 5-10/12", "bytes 5-11/*", "items 5-11/12"])
+def test_another_part_than_was_asked_for(given_range: str) -> None:
+    """It is not put together with what is there."""
+    with pytest.raises(DeliveryError, match="another part"):
+        read_head(206, {"Content-Range": given_range}, asked_from=5)
+
+
+def test_nothing_after_what_came() -> None:
+    """The end of the file has come already, and only its mark was lost: a retry asks for all of it."""
+    with pytest.raises(DeliveryError, match="no bytes after"):
+        read_head(416, {"Content-Range": "bytes */12"}, asked_from=12)
+
+
+def test_packed_although_asked_not_to() -> None:
+    """Length and ranges would be those of something else."""
+    with pytest.raises(OutputRefusedError, match="packs"):
+        read_head(200, {"Content-Encoding": "gzip"}, asked_from=0)

@@ -1,0 +1,220 @@
+"""``api/outputs.py`` and ``api/manifest.py``: which files a prediction has made, their names, what is kept of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
+from airflow_provider_comet.api.prediction import Prediction, is_marked
+from airflow_provider_comet.outputs import manifest
+from airflow_provider_comet.outputs.manifest import StoredFile
+from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, for_keeping, outputs_of
+
+PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
+URL = "https://replicate.delivery/x/out-0.webp"
+
+
+def outputs(output: Any) -> list[Output]:
+    return outputs_of(Prediction("abc", "succeeded", output=output))
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (None, []),
+        ([], []),
+        (URL, [Output(0, "image/webp", URL)]),
+        ([URL, URL + "?sig=1"], [Output(0, "image/webp", URL), Output(1, "image/webp", URL + "?sig=1")]),
+        ({"video": "https://a.example/v.mp4"}, [Output(0, "video/mp4", "https://a.example/v.mp4")]),
+        ("https://a.example/file", [Output(0, "application/octet-stream", "https://a.example/file")]),
+        (PNG, [Output(0, "image/png", content=b"\x89PNG")]),
+        ("data:,a%20b", [Output(0, "text/plain", content=b"a b")]),
+        ("a poem", [Output(0, "text/plain", content=b"a poem")]),
+        (["a ", "haiku", "\u2026"], [Output(0, "text/plain", content="a haiku\u2026".encode())]),
+        (["\ud83d", "\ude00", "!"], [Output(0, "text/plain", content="\U0001f600!".encode())]),
+        ("half \ud83d", [Output(0, "text/plain", content="half \ufffd".encode())]),
+        ({"a": "\ude00"}, [Output(0, "application/json", content='{\n "a": "\ufffd"\n}'.encode())]),
+        ("DATA:image/PNG;BASE64,iVBO", [Output(0, "image/png", content=b"\x89PN")]),
+        ('data:text/plain;charset="utf-8",a', [Output(0, "text/plain", content=b"a")]),
+        ("data:,\u00e9\ud83d", [Output(0, "text/plain", content="\u00e9\ufffd".encode())]),
+        (7, [Output(0, "application/json", content=b"7")]),
+        ([0.5, "a"], [Output(0, "application/json", content=json.dumps([0.5, "a"], indent=1).encode())]),
+    ],
+    ids=repr,
+)
+def test_every_shape_of_output(output: Any, expected: list[Output]) -> None:
+    """URLs and data URIs are files, text is one file however it is cut, and nothing that is left over gets lost."""
+    assert outputs(output) == expected
+
+
+def test_an_object_with_more_than_files() -> None:
+    """It is kept as JSON beside its files, without what signs links and without their bytes."""
+    first, second, rest = outputs({"image": URL + "?sig=secret", "mask": PNG, "score": 0.5})
+    assert (first.url, second.content, rest.index) == (URL + "?sig=secret", b"\x89PNG", 2)
+    kept = json.loads(rest.content)
+    assert (kept["image"], kept["score"]) == (URL, 0.5)
+    assert kept["mask"].startswith("<data URI, 30 characters, sha256 ")
+
+
+@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d"], ids=ascii)
+def test_unreadable_data_uri(body: str) -> None:
+    """It is an error, not an empty file."""
+    with pytest.raises(OutputRefusedError, match="can't be read"):
+        outputs(f"data:image/png;base64,{body}")
+
+
+@pytest.mark.parametrize(
+    ("output", "media_type", "name"),
+    [
+        (Output(0, "image/webp", URL), "image/webp", "abc-0.webp"),
+        (Output(3, "image/webp", URL), "image/png", "abc-3.png"),
+        (Output(0, "application/octet-stream", "https://a.example/x.safetensors"), "application/octet-stream", None),
+        (Output(0, "application/octet-stream", "https://a.example/x"), "application/octet-stream", "abc-0.bin"),
+        (Output(0, "application/octet-stream", "https://a.example/..%2f..%2fetc"), "x/../y", "abc-0.bin"),
+        (Output(0, "application/octet-stream", "https://a.example/a.x/../.ssh"), "x/y", "abc-0.ssh"),
+        (Output(0, "text/plain"), "text/plain", "abc-0.txt"),
+    ],
+    ids=repr,
+)
+def test_names(output: Output, media_type: str, name: str | None) -> None:
+    """By the type that the server gives, else by the link's suffix; never more than a suffix of it."""
+    assert file_name("abc", output, media_type) == (name or "abc-0.bin")
+
+
+@pytest.mark.parametrize(
+    ("promised", "given", "result"),
+    [
+        ("image/webp", "image/webp", "image/webp"),
+        ("image/webp", "image/png", "image/png"),
+        ("image/webp", "IMAGE/PNG; charset=x", "image/png"),
+        ("image/webp", None, "image/webp"),
+        ("image/webp", "application/octet-stream", "image/webp"),
+        ("image/webp", "binary/octet-stream", "image/webp"),
+        ("video/mp4", "audio/mp4", "audio/mp4"),
+        ("application/octet-stream", "model/gltf-binary", "model/gltf-binary"),
+        ("application/octet-stream", "application/json", "application/json"),
+        ("text/html", "text/html", "text/html"),
+        ("video/mp4", "application/mp4", "application/mp4"),
+        ("audio/ogg", "application/ogg", "application/ogg"),
+        ("video/mp4", "application/vnd.apple.mpegurl", "application/vnd.apple.mpegurl"),
+        ("image/svg+xml", "application/xml", "image/svg+xml"),
+        ("image/svg+xml", "text/xml; charset=utf-8", "image/svg+xml"),
+        ("image/webp", "application/xml", DeliveryError),
+        ("image/svg+xml", "text/html", DeliveryError),
+        ("image/webp", "application/mp4", OutputRefusedError),
+        ("image/webp", "text/html", DeliveryError),
+        ("image/webp", "application/json", DeliveryError),
+        ("application/octet-stream", "text/html; charset=utf-8", DeliveryError),
+        ("video/mp4", "image/png", OutputRefusedError),
+    ],
+)
+def test_media_types(promised: str, given: str | None, result: str | type[CometError]) -> None:
+    """Another kind of picture is a picture. A page or an error document is not, but may be one when asked again."""
+    if isinstance(result, str):
+        assert check_media_type(promised, given) == result
+        return
+    with pytest.raises(result, match="the link promises"):
+        check_media_type(promised, given)
+
+
+def made(**options: Any) -> dict[str, Any]:
+    prediction = Prediction(
+        "abc",
+        "succeeded",
+        model="a/b",
+        input={"prompt": "x", "image": PNG, "url": "https://u:p@a.example/i.png?X-Amz-Signature=s", "seeds": [1]},
+        metrics={"predict_time": 1.5},
+        created_at="2026-03-12T11:27:20.258Z",
+    )
+    files = [StoredFile("s3://bucket/abc-0.webp", "0" * 64, 12, "image/webp", URL)]
+    by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
+    options = {"write_input": True, "provider_version": "1", "stored_by": by, **options}
+    text = manifest.make(prediction, files, stored_at="2026-03-12T11:28:00+00:00", **options)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_manifest_follows_its_schema() -> None:
+    """The schema that docs/outputs.md shows holds, and the schema itself is one."""
+    Draft202012Validator.check_schema(manifest.SCHEMA)
+    Draft202012Validator(manifest.SCHEMA).validate(made())
+    assert not Draft202012Validator(manifest.SCHEMA).is_valid({**made(), "files": [{"uri": "x"}]})
+
+
+def test_manifest_of_half_characters() -> None:
+    """A prompt may hold what is no character; the manifest of a paid result is written all the same."""
+    halves = Prediction("abc", "succeeded", input={"prompt": "\ud83d", "image": PNG + "\ud83d"})
+    by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
+    text = manifest.make(halves, [], stored_at="x", stored_by=by, provider_version="1", write_input=True)
+    assert json.loads(text)["input"]["prompt"] == "\ufffd"
+
+
+def test_manifest_keeps_no_secret() -> None:
+    """Data URIs are digests, URLs lose user name and query; the input can be left out."""
+    kept = made()["input"]
+    assert (kept["prompt"], kept["seeds"], kept["url"]) == ("x", [1], "https://a.example/i.png")
+    assert kept["image"] == for_keeping(PNG) != PNG
+    assert "input" not in made(write_input=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("see https://u:p@a.example/i.png?sig=s#f, please", "see https://a.example/i.png please"),
+        ('https://h/i.png?x="1"&sig=SECRET next', "https://h/i.png next"),
+        ('https://h/i"m.png?sig=SECRET', 'https://h/i"m.png'),
+        ("https://u:pa'ss@h/i.png", "https://h/i.png"),
+        ("s3://key:secret@bucket/x and http://b.example", "s3://bucket/x and http://b.example"),
+        ("http://[x", "http://[x"),
+        ("is 1 > 0? a@b.example: yes", "is 1 > 0? a@b.example: yes"),
+        ('say data:"x",y', 'say data:"x",y'),
+        (f"{{{PNG}}}", None),
+        (PNG.replace("data", "DATA"), None),
+        ('data:text/plain;charset="utf-8",' + PNG.partition(",")[2], None),
+    ],
+)
+def test_secrets_amid_a_text(text: str, kept: str | None) -> None:
+    """Prompts hold links and data URIs, too; a link that can't be read does no harm."""
+    if kept is None:
+        assert PNG.partition(",")[2] not in for_keeping([text])[0]
+        assert "sha256" in for_keeping({"a": text})["a"]
+        assert "sha256" in next(iter(for_keeping({text: 1})))
+    else:
+        assert for_keeping(text) == kept
+
+
+def test_a_link_that_is_none() -> None:
+    """It is an output like others, until somebody follows it."""
+    assert outputs("https://[x/y.png") == [Output(0, "application/octet-stream", url="https://[x/y.png")]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"manifest_version": 1}', "\xff"], ids=repr)
+def test_what_is_no_manifest(text: str) -> None:
+    """It counts as none: all is stored anew, over it."""
+    assert manifest.read(text.encode("latin-1"), "abc") is None
+
+
+def test_manifest_is_read_back() -> None:
+    """Of this prediction, whatever a later release has added; another prediction's is none."""
+    text = json.dumps({**made(), "colour": "red"}).encode()
+    (file,) = manifest.read(text, "abc") or []
+    assert (file.uri, file.size, file.source) == ("s3://bucket/abc-0.webp", 12, URL)
+    assert manifest.read(text, "def") is None
+    assert manifest.read(json.dumps({**made(), "manifest_version": 2}).encode(), "abc") is None
+    small = manifest.small_form("abc", "s3://bucket/abc.manifest.json", [file])
+    assert small["files"] == [
+        {"uri": "s3://bucket/abc-0.webp", "sha256": "0" * 64, "size": 12, "content_type": "image/webp"}
+    ]
+
+
+def test_marks_in_summaries() -> None:
+    """What a summary leaves out is known by its mark."""
+    assert is_marked(Prediction("abc", "succeeded", output=[PNG]).summary()["output"])
+    assert is_marked(Prediction("abc", "succeeded", output="word " * 20_000).summary()["output"])
+    assert not is_marked([URL, "not in XCom: a poem", {"a": ["<b>"]}])

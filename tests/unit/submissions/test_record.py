@@ -1,0 +1,205 @@
+"""``api/record.py``: what an attempt may do by what is on record. One table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.submissions.record import PUT_ON_RECORD, STATES, MalformedRecordError, Record, decide
+
+AMBIGUOUS = e.AmbiguousSubmissionError
+REFUSED = e.PredictionRefusedError
+EXPIRED = e.PredictionExpiredError
+EMPTY = e.EmptyOutputError
+
+# state, the end that an attempt has reported -> after a retry (policy fail, retry), after a clear
+# A word: a new create, for this reason. None: on with the recorded id. An error: neither.
+TABLE: list[tuple[str | None, str | None, Any, Any, Any]] = [
+    (None, None, "first", "first", "first"),
+    ("rejected", None, "retry_failed", "retry_failed", "retry_failed"),  # what the rejected create was for
+    ("sending", None, AMBIGUOUS, "retry_ambiguous", "clear"),
+    ("accepted", None, None, None, None),
+    ("accepted", "PredictionFailedError", "retry_failed", "retry_failed", "clear"),
+    ("accepted", "PredictionCanceledError", "retry_failed", "retry_failed", "clear"),
+    ("accepted", "PredictionAbortedError", "retry_failed", "retry_failed", "clear"),
+    ("accepted", "PredictionRefusedError", REFUSED, REFUSED, "clear"),
+    ("accepted", "PredictionExpiredError", EXPIRED, EXPIRED, "clear"),
+    ("accepted", "EmptyOutputError", EMPTY, EMPTY, "clear"),
+    ("accepted", "AnErrorOfALaterRelease", e.CometError, e.CometError, "clear"),
+    ("delivered", None, None, None, "clear"),
+]
+CASES = [
+    (state, ended, cleared, policy, expected)
+    for state, ended, fail, retry, clear in TABLE
+    for cleared, policy, expected in (
+        (False, "fail", fail),
+        (False, "retry", retry),
+        (True, "fail", clear),
+        (True, "retry", clear),
+    )
+]
+
+
+def record(state: str | None, ended: str | None = None) -> Record | None:
+    if state is None:
+        return None
+    fields = {"id": "abc"} if state in ("accepted", "delivered") else {"reason": "retry_failed"}
+    return Record(state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, ended=ended, **fields)
+
+
+@pytest.mark.parametrize(("state", "ended", "cleared", "policy", "expected"), CASES, ids=str)
+def test_what_an_attempt_does(state: str | None, ended: str | None, cleared: bool, policy: str, expected: Any) -> None:
+    """A paid result that was not handed over is never bought again, one that was only after a clear."""
+    arguments: dict[str, Any] = {"cleared": cleared, "on_ambiguous_submit": policy}
+    if expected is None or isinstance(expected, str):
+        assert decide(record(state, ended), **arguments) == expected
+    else:
+        with pytest.raises(e.CometError) as caught:
+            decide(record(state, ended), **arguments)
+        assert type(caught.value) is expected
+        assert caught.value.prediction_id == ("abc" if ended else None)
+
+
+def test_the_table_is_complete() -> None:
+    """Every state a record can have, and none, stands in the table."""
+    assert {row[0] for row in TABLE} == {None, *STATES}
+
+
+def test_an_unknown_fate_names_what_helps_to_find_out() -> None:
+    """Time, model, request id, the answer if there was one, and both ways on."""
+    found = Record(
+        "sending", model="a/b", at="2026-11-23T06:00:00.000Z", answer="HTTP 504 came back", request_id="2026X"
+    )
+    with pytest.raises(AMBIGUOUS) as caught:
+        decide(found, cleared=False, on_ambiguous_submit="fail")
+    text = str(caught.value)
+    for words in ("2026-11-23T06:00:00.000Z", "a/b", "request id 2026X", "HTTP 504 came back", "usage page"):
+        assert words in text
+
+
+def test_users_are_told_a_value_that_is_a_record() -> None:
+    """What the messages tell to write can be read."""
+    value = PUT_ON_RECORD.partition(" to ")[2].partition(" and ")[0]
+    assert Record.from_json(json.loads(value.replace("<the id>", "abc"))) == Record("accepted", id="abc")
+
+
+def test_a_record_survives_the_store() -> None:
+    """What is written is read again, through JSON."""
+    whole = Record(
+        "accepted",
+        id="abc",
+        reason="clear",
+        model="a/b",
+        input={"prompt": "0123"},
+        max_tries=4,
+        at="2026-11-23T06:00:00.000Z",
+        request_id="r",
+        ended="EmptyOutputError",
+        earlier=("x", "y"),
+    )
+    for one in (whole, Record("sending")):
+        assert Record.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_a_user_can_put_an_id_on_record() -> None:
+    """The three fields that the error messages name are a record."""
+    assert Record.from_json({"version": 1, "state": "accepted", "id": "abc"}) == Record("accepted", id="abc")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "abc",
+        7,
+        [],
+        {},
+        {"version": 2, "state": "accepted", "id": "abc"},
+        {"state": "accepted", "id": "abc"},
+        {"version": 1, "state": "paid", "id": "abc"},
+        {"version": 1, "state": "accepted"},
+        {"version": 1, "state": "delivered", "id": ""},
+        {"version": 1, "state": "accepted", "id": "<the id>"},
+        {"version": 1, "state": "accepted", "id": "../models"},
+        {"version": 1, "state": "accepted", "id": 7},
+        {"version": 1, "state": "accepted", "id": "abc", "earlier": "abc"},
+        {"version": 1, "state": "accepted", "id": "abc", "input": "abc"},
+        {"version": 1, "state": "sending", "max_tries": "2"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_an_error(value: Any) -> None:
+    """Garbage, and a newer release's record, are never taken for "nothing was paid"."""
+    with pytest.raises(MalformedRecordError, match="Correct it in the task's state store"):
+        Record.from_json(value)
+
+
+def test_an_id_that_the_api_gave_is_an_id() -> None:
+    """Only what a person wrote is checked: a record with a model was written by an attempt."""
+    value = {"version": 1, "state": "accepted", "id": "an id/of a new form", "model": "a/b"}
+    assert Record.from_json(value).id == "an id/of a new form"
+
+
+def test_a_newer_field_is_ignored() -> None:
+    """Another release of the same version may say more."""
+    assert Record.from_json({"version": 1, "state": "rejected", "mood": "good"}) == Record("rejected")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=5), st.dictionaries(st.text(max_size=5), JSON, max_size=5))
+def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """A change of the input is told by its keys, whatever the values."""
+    from airflow_provider_comet.submissions.record import digest
+
+    missing = object()
+    expected = {
+        f"input.{key}"
+        for key in before.keys() | after.keys()
+        if json.dumps(before.get(key, repr(missing))) != json.dumps(after.get(key, repr(missing)))
+    }
+    changes = Record("accepted", id="abc", model="a/b", input=digest(before)).changes("a/b", after)
+    assert set(changes) == (expected if before else set())
+
+
+def test_changes_name_the_model_and_no_value() -> None:
+    """The model is named as such; neither record nor changes hold a prompt."""
+    from airflow_provider_comet.submissions.record import digest
+
+    before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "a secret garden", "seed": 1}))
+    assert before.changes("a/c", {"prompt": "a public garden", "size": 2}) == [
+        "model",
+        "input.prompt",
+        "input.seed",
+        "input.size",
+    ]
+    assert "garden" not in json.dumps(before.to_json())
+    assert Record("accepted", id="abc").changes("a/c", {"prompt": "x"}) == []
+
+
+LOOP: dict[str, Any] = {}
+LOOP["prompt"] = LOOP
+
+
+def test_an_input_that_is_no_object_can_be_compared() -> None:
+    """A retry whose template went wrong still goes on with what was paid."""
+    from airflow_provider_comet.submissions.record import digest
+
+    before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "x"}))
+    for now in (
+        "{{ broken }}",
+        [1],
+        {"prompt": {1, 2}},
+        {"prompt": {1: "x", "b": "y"}},
+        {"prompt": {(1, 2): 3}},
+        LOOP,
+    ):
+        assert before.changes("a/b", now)
+    assert before.changes("a/b", None) == []  # not known: a function that makes it is not called again

@@ -1,0 +1,294 @@
+"""`PredictionTrigger`: looks, says once how it ended, and owns nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import Clock, event_of
+from tests.unit.conftest import KEY
+
+PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
+
+
+def trigger(*args: Any, **kwargs: Any) -> Any:
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    return PredictionTrigger(*args, **kwargs)
+
+
+def test_one_event_then_the_end(comet: Emulator, create: Callable[..., str]) -> None:
+    """A finished prediction is one event with the whole result, after which the generator is at its end."""
+    prediction = create()
+
+    async def run() -> tuple[Any, bool]:
+        events = trigger(prediction).run()
+        first = await anext(events)
+        # Airflow cancels, as if a user had, what a trigger does after its event.
+        try:
+            await asyncio.wait_for(anext(events), 0.5)
+        except StopAsyncIteration:
+            return first.payload, True
+        return first.payload, False
+
+    event, is_over = asyncio.run(run())
+    assert is_over
+    assert (event["prediction_id"], event["status"], event["summary"]["id"]) == (prediction, "succeeded", prediction)
+
+
+def test_only_reads(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """Whatever happens, a trigger sends GET for its one prediction and nothing else."""
+    prediction = create(status="processing")
+    comet.fault(method="GET", status=500, count=3)
+    event_of(trigger(prediction, deadline=clock.time() + 120))
+    created, *looks = comet.ledger()["requests"]
+    assert created["method"] == "POST"
+    assert {(one["method"], one["path"]) for one in looks} == {("GET", f"/replicate/v1/predictions/{prediction}")}
+    assert all(one["authorization"] for one in looks)
+
+
+def test_serialize_round_trip() -> None:
+    """A trigger made from what Airflow stored of another is the same; what is stored is small JSON without secrets."""
+    from airflow.sdk.serde import deserialize, serialize
+
+    one = trigger("abc", "mine", 1_700_000_000.25, 1_700_003_600.5, 7.5)
+    path, kwargs = one.serialize()
+    assert path == PATH
+    stored = json.dumps(serialize(kwargs), allow_nan=False)
+    assert json.loads(json.dumps(kwargs)) == kwargs
+    assert type(one)(**deserialize(json.loads(stored))).serialize() == (path, kwargs)
+    assert set(kwargs) == {"prediction_id", "conn_id", "started_at", "deadline", "poke_interval", "looked_at"}
+    assert len(stored) < 300
+
+
+def test_nothing_secret_is_stored(comet: Emulator, create: Callable[..., str]) -> None:
+    """Neither what is stored of a trigger, before and after it ran, nor its event holds the key."""
+    one = trigger(create())
+    event = event_of(one)
+    assert KEY not in json.dumps([one.serialize(), event]) + repr(one)
+
+
+def test_kwargs_of_other_releases(clock: Clock) -> None:
+    """A row of an older release lacks kwargs, one of a newer release has more: both start."""
+    old = trigger("abc")
+    assert old.serialize()[1] == {
+        "prediction_id": "abc",
+        "conn_id": "cometapi_default",
+        "started_at": clock.time(),
+        "deadline": clock.time() + 3600,
+        "poke_interval": None,
+        "looked_at": None,
+    }
+    new = trigger("abc", started_at=5.0, colour="red", nested={"a": 1})
+    assert new.serialize()[1]["deadline"] == 3605.0
+    assert "colour" not in new.serialize()[1]
+
+
+def test_kwargs_are_not_renewed_by_a_restart() -> None:
+    """The clock of a wait does not start again when the trigger does."""
+    first = trigger("abc", started_at=5.0)
+    assert trigger(**first.serialize()[1]).serialize() == first.serialize()
+
+
+@pytest.mark.parametrize("late", [0.0, 10.0, 1e6])
+def test_looks_before_the_clock(comet: Emulator, clock: Clock, create: Callable[..., str], late: float) -> None:
+    """A result that is there is reported however long ago the deadline was: the triggerer may have been away."""
+    now = clock.time()
+    event = event_of(trigger(create(), started_at=now - late - 100, deadline=now - late))
+    assert event["status"] == "succeeded"
+    assert clock.sleeps == []
+
+
+def test_late_and_unfinished_times_out_after_one_look(
+    comet: Emulator, clock: Clock, create: Callable[..., str]
+) -> None:
+    """Past the deadline one look decides."""
+    prediction = create(status="processing")
+    now = clock.time()
+    event = event_of(trigger(prediction, started_at=now - 100, deadline=now - 10))
+    assert (event["error"]["type"], event["prediction_id"]) == ("PredictionTimeoutError", prediction)
+    assert [one["method"] for one in comet.ledger()["requests"]] == ["POST", "GET"]
+
+
+def test_looks_once_more_at_the_deadline(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """The last sleep ends at the deadline, and what is finished by then counts."""
+    prediction = create(status="processing")
+
+    def finish(seconds: float) -> None:
+        if clock.time() + seconds >= deadline:
+            comet.set_prediction(prediction, status="succeeded")
+
+    clock.on_sleep = finish
+    deadline = clock.time() + 100
+    event = event_of(trigger(prediction, started_at=clock.time(), deadline=deadline, poke_interval=70))
+    assert event["status"] == "succeeded"
+    assert clock.time() == pytest.approx(deadline)
+
+
+def test_adaptive_schedule(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """Looks grow with the prediction's age, up to a minute."""
+    prediction = create(status="processing")
+    event_of(trigger(prediction, deadline=clock.time() + 2000))
+    assert clock.sleeps[0] == pytest.approx(1.0, rel=0.11)
+    assert 54 <= max(clock.sleeps) <= 66
+    assert 30 < len(clock.sleeps) < 70
+
+
+@pytest.mark.parametrize("interval", [10.0, 300.0])
+def test_poke_interval(comet: Emulator, clock: Clock, create: Callable[..., str], interval: float) -> None:
+    """A fixed interval is kept, give or take a tenth."""
+    prediction = create(status="processing")
+    event_of(trigger(prediction, deadline=clock.time() + 10 * interval, poke_interval=interval))
+    assert len(clock.sleeps) >= 9
+    assert all(0.9 * interval <= seconds <= 1.1 * interval for seconds in clock.sleeps[:-1])
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.001])
+def test_no_hammering(comet: Emulator, clock: Clock, create: Callable[..., str], interval: float) -> None:
+    """An interval of nothing does not turn a triggerer into a load test."""
+    prediction = create(status="processing")
+    event_of(trigger(prediction, deadline=clock.time() + 10, poke_interval=interval))
+    assert len(clock.sleeps) < 30
+
+
+def test_missing_connection_is_an_event(clock: Clock) -> None:
+    """`run` raises nothing: a missing connection is told in words, with the prediction it is about. Airflow also calls
+    one missing while its secrets backend is away, so it is asked for again, for ten minutes."""
+    event = event_of(trigger("abc", "missing"))
+    assert event["prediction_id"] == "abc"
+    assert event["error"]["type"] == "ConnectionLookupError"
+    assert clock.sleeps == [60.0] * 10
+    assert "connection 'missing' does not exist" in event["error"]["detail"]
+
+
+def test_unusable_connection_is_an_event(connection: Callable[..., None]) -> None:
+    """A connection of another type is told in words, too."""
+    connection("odd", conn_type="http")
+    assert "is of type 'http'" in event_of(trigger("abc", "odd"))["error"]["detail"]
+
+
+@pytest.mark.parametrize("prediction_id", [None, "", "a/b", 7], ids=repr)
+def test_odd_id_is_an_event(comet: Emulator, prediction_id: Any) -> None:
+    """Even an id that can't be one ends in an event, and nothing is sent."""
+    assert event_of(trigger(prediction_id))["error"]["type"] == "InvalidInputError"
+    assert comet.ledger()["requests"] == []
+
+
+def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours is told in words and can be retried, instead of `Trigger failure`."""
+    from airflow_provider_comet.client.async_client import AsyncCometClient
+    from airflow_provider_comet.polling import events
+
+    async def fail(*args: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(AsyncCometClient, "look", fail)
+    event = event_of(trigger("abc"))
+    error = events.from_event(event)
+    assert type(error) is e.CometError
+    assert (error.prediction_id, error.detail) == ("abc", "ZeroDivisionError: by zero")
+
+
+@pytest.mark.parametrize("moment", ["sleeping", "asking"])
+def test_cancelled_leaks_nothing(
+    comet: Emulator, create: Callable[..., str], caplog: pytest.LogCaptureFixture, moment: str
+) -> None:
+    """A trigger that is cancelled while it sleeps or asks closes its connections and sends no event."""
+    prediction = create(status="processing")
+    if moment == "asking":
+        comet.fault(method="GET", delay=5)
+    complaints: list[dict[str, Any]] = []
+
+    async def run() -> list[Any]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        events: list[Any] = []
+
+        async def collect() -> None:
+            events.extend([event async for event in trigger(prediction, poke_interval=60).run()])
+
+        task = asyncio.create_task(collect())
+        await asyncio.sleep(0.3)
+        assert len(comet.ledger()["requests"]) == 2
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.05)
+        return events
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert asyncio.run(run()) == []
+        gc.collect()
+    assert [str(one.message) for one in warned if issubclass(one.category, ResourceWarning)] == []
+    assert complaints == []
+    assert "Unclosed" not in caplog.text
+
+
+def test_finished_leaks_nothing(comet: Emulator, create: Callable[..., str]) -> None:
+    """After the event no connection is open."""
+    prediction = create()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        event_of(trigger(prediction))
+        gc.collect()
+    assert [str(one.message) for one in warned if "nclosed" in str(one.message)] == []
+
+
+def test_large_result_stays_out_of_the_event(comet: Emulator, create: Callable[..., str]) -> None:
+    """The event of a result above 8 kB says only that it is there."""
+    prediction = create(status="succeeded", output=["word " * 4000])
+    event = event_of(trigger(prediction))
+    assert event == {"prediction_id": prediction, "status": "succeeded"}
+
+
+def test_picture_stays_out_of_the_event(comet: Emulator, create: Callable[..., str]) -> None:
+    """However small, a data URI is not carried: a marker stands for it, and text around one is read by the worker."""
+    uri = "data:image/png;base64,iVBORw0KGgo="
+    event = event_of(trigger(create(status="succeeded", output=[uri])))
+    assert event["summary"]["files"][0].startswith("<image/png, ")
+    assert "base64" not in json.dumps(event)
+    assert "summary" not in event_of(trigger(create(status="succeeded", output=f"![picture]({uri})")))
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_half_a_character_is_in_no_event(
+    comet: Emulator, create: Callable[..., str], status: str, is_list: bool
+) -> None:
+    """Airflow sends events as msgpack, which is UTF-8: text that is none would end the triggerer, and the next one."""
+    one = create()
+    body = '{"status": "%s", "output": {"\\udc00": ["half \\ud83d"]}, "error": "no \\ud83d", "model": "\\ud83d"}'
+    comet.fault(method="GET", status=200, body=body % status)
+    event = event_of(trigger([one] if is_list else one))
+    assert "half \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()
+
+
+def test_half_a_character_is_in_no_error(comet: Emulator, create: Callable[..., str]) -> None:
+    """The same holds for what an answer says that is none."""
+    comet.fault(method="GET", status=400, body='{"error": {"message": "no \\ud83d", "code": "\\ud83d"}}')
+    event = event_of(trigger(create()))
+    assert "no \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()
+
+
+def test_echoed_key_is_in_no_event(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """A server that answers with the key does not get it into Airflow's database."""
+    prediction = create(status="failed", error=f"bad key {KEY}", logs=KEY)
+    assert KEY not in json.dumps(event_of(trigger(prediction)))
+    comet.fault(method="GET", status=401, body={"error": {"message": f"bad key {KEY}", "code": KEY}})
+    assert KEY not in json.dumps(event_of(trigger(prediction)))
+
+
+def test_airflow_can_load_it_by_its_path() -> None:
+    """The class path that is stored with waiting tasks never moves."""
+    from airflow.sdk._shared.module_loading import import_string
+
+    assert import_string(PATH).__name__ == "PredictionTrigger"
+    assert trigger("abc").serialize()[0] == PATH

@@ -1,0 +1,345 @@
+"""`PredictionSensor(start_from_trigger=True)`: what Airflow stores with the DAG, and what is refused while parsing."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import Clock, TaskRunner, dag, event_of
+
+GOLDEN_ID = "kv7m2qexample4wd5o3hzrcb6a"
+
+
+def sensor(prediction_id: Any = "abc", **options: Any) -> Any:
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    return PredictionSensor(task_id="wait", prediction_id=prediction_id, start_from_trigger=True, **options)
+
+
+def create(task_id: str = "create") -> Any:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    return CreatePredictionOperator(task_id=task_id, model="black-forest-labs/flux-schnell", input={"prompt": "x"})
+
+
+def started(task: Any, clock: Clock) -> Any:
+    """The trigger that Airflow makes of what it stored with the DAG."""
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    trigger = PredictionTrigger(**json.loads(json.dumps(task.start_trigger_args.trigger_kwargs)))
+    timeouts = [task.start_trigger_args.timeout, task.execution_timeout]
+    trigger.timeout_after = clock.utcnow() + min(one for one in timeouts if one)  # as TaskInstance.defer_task does
+    trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
+    return trigger
+
+
+def test_each_parse_gives_the_same(clock: Clock) -> None:
+    """Nothing depends on the time: the DAG would have a new version at each parse."""
+    first = sensor(timeout=600, poke_interval=20).start_trigger_args
+    clock.sleep(1000)
+    assert sensor(timeout=600, poke_interval=20).start_trigger_args == first
+    assert first.trigger_kwargs == {
+        "prediction_id": "abc",
+        "conn_id": "cometapi_default",
+        "poke_interval": 20,
+        "margin": 300,
+        "limit": 900,
+    }
+    assert (first.next_method, first.timeout) == ("execute_complete", dt.timedelta(seconds=900))
+
+
+def test_the_serialized_dag_holds_it() -> None:
+    """Airflow serializes the arguments, and finds the edge from create to wait."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with dag() as made:
+        sensor(create().output)
+    tasks = {one["__var"]["task_id"]: one["__var"] for one in DagSerialization.to_dict(made)["dag"]["tasks"]}
+    assert tasks["create"]["downstream_task_ids"] == ["wait"]
+    assert tasks["wait"]["start_from_trigger"] is True
+    assert '"source": {"' in json.dumps(tasks["wait"]["start_trigger_args"])
+
+
+def test_the_xcom_is_read_in_the_triggerer(
+    comet: Emulator, create: Callable[..., str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `create.output` the trigger gets task and key, and reads the id itself."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    prediction, asked = create(), []
+
+    async def aget_one(**what: Any) -> str:
+        asked.append(what)
+        return prediction
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(globals()["create"]().output)
+    assert task.start_trigger_args.trigger_kwargs["source"] == {"task_id": "create", "key": "return_value"}
+    event = event_of(started(task, clock))
+    assert (event["prediction_id"], event["status"]) == (prediction, "succeeded")
+    assert asked == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
+
+
+@pytest.mark.parametrize("name", ["past", "present", "future"])
+def test_stored_starts_of_other_releases(
+    clock: Clock,
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """A wait whose DAG another release has serialized starts, keeps its deadline, and ends with its result."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    golden = Path(__file__).parents[1] / "golden"
+    stored = json.loads((golden / f"start-{name}.json").read_text(encoding="utf-8"))
+    prediction = create(status="processing")
+    comet._store.predictions[GOLDEN_ID] = comet._store.predictions[prediction]
+    clock.on_sleep = lambda seconds: comet.set_prediction(prediction, status="succeeded")
+
+    async def aget_one(**what: Any) -> Any:
+        assert (what["task_id"], what["key"]) == ("create", "return_value")
+        return GOLDEN_ID
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    trigger = PredictionTrigger(**stored)
+    trigger.timeout_after = clock.utcnow() + dt.timedelta(seconds=3900)
+    trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
+    ends = clock.time() + 3900 - stored["margin"]
+    event = event_of(trigger)
+    assert trigger.deadline == pytest.approx(ends)
+    if "limit" in stored:
+        assert trigger.started_at == pytest.approx(ends - 3600)
+    with dag():
+        task = sensor(GOLDEN_ID)
+    outcome = runner.run(task, event=event)
+    assert (outcome.state, outcome.result["id"], outcome.result["status"]) == ("success", GOLDEN_ID, "succeeded")
+
+
+@pytest.mark.parametrize("execution_timeout", [None, dt.timedelta(hours=1)])
+def test_a_restart_knows_when_the_wait_began(
+    clock: Clock, comet: Emulator, create: Callable[..., str], execution_timeout: dt.timedelta | None
+) -> None:
+    """A triggerer that starts such a wait again, half an hour later, goes on at its age: an id that is not known is
+    asked for once more after the usual minute or two, and a look is due within that minute, not at once."""
+    began = clock.time()
+
+    def restarted(prediction_id: str) -> Any:
+        """What the second triggerer has: the same kwargs and the same timeout."""
+        task = sensor(prediction_id, timeout=7200, execution_timeout=execution_timeout)
+        clock.now = began
+        timeout_after = started(task, clock).timeout_after
+        clock.now = began + 1800
+        trigger = started(task, clock)
+        trigger.timeout_after = timeout_after
+        return trigger
+
+    assert event_of(restarted("unknown"))["error"]["type"] == "PredictionNotFoundError"
+    assert len([one for one in comet.ledger()["requests"] if one["method"] == "GET"]) in {2, 3}
+    clock.sleeps = []
+    assert event_of(restarted(create(status="processing")))["error"]["type"] == "PredictionTimeoutError"
+    assert 0 < clock.sleeps[0] <= 66
+    assert clock.sleeps[1] >= 54
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "is an empty list"),
+        ([None], "is a list of 1 nulls"),
+        (["abc", 7], "item 1 of the list: "),
+        (7, "got a value"),
+    ],
+    ids=str,
+)
+def test_an_xcom_that_holds_no_ids(
+    clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch, value: Any, words: str
+) -> None:
+    """What a task has left in place of ids is told in words, as it is on a worker."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    async def aget_one(**what: Any) -> Any:
+        return value
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(create().output)
+    error = event_of(started(task, clock))["error"]
+    assert (error["type"], words in error["detail"]) == ("InvalidInputError", True), error
+    assert comet.ledger()["requests"] == []
+
+
+def test_a_list_from_one_task(
+    clock: Clock, comet: Emulator, runner: TaskRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is not mapped may return a list, with nulls and repetitions: all of it is waited for."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    one, other = create(), create()
+    given = [one, None, other, one]
+
+    async def aget_one(**what: Any) -> Any:
+        return given
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(globals()["create"]().output)
+    event = event_of(started(task, clock))
+    assert event["count"] == 2
+    with dag():
+        resumed = sensor(one)
+    resumed.prediction_id = given
+    outcome = runner.run(resumed, event=event)
+    assert [result and result["id"] for result in outcome.result] == given
+
+
+def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a look."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    async def aget_one(**what: Any) -> None:
+        return None
+
+    monkeypatch.setattr(XCom, "aget_one", aget_one)
+    with dag():
+        task = sensor(create().output)
+    error = event_of(started(task, clock))["error"]
+    assert error["type"] == "InvalidInputError"
+    assert "task 'create' has left nothing in XCom 'return_value'" in error["detail"]
+    assert comet.ledger()["requests"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({"timeout": 600}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(hours=1)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=700)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=601)}, 600),
+        ({"timeout": 600, "execution_timeout": dt.timedelta(seconds=100)}, 100),
+    ],
+    ids=str,
+)
+def test_its_deadline_is_that_of_any_wait(clock: Clock, options: dict[str, Any], seconds: float) -> None:
+    """The earlier of `timeout` and `execution_timeout` decides. At the latter Airflow may kill the trigger during its
+    last look, which the worker then repeats."""
+    trigger = started(sensor(**options), clock)
+    asyncio.run(trigger._start())
+    assert trigger.deadline - clock.time() == pytest.approx(seconds)
+
+
+def test_without_an_id(runner: TaskRunner) -> None:
+    """If the upstream task was skipped, the task fails with what the trigger said of it, not with what it finds now."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    detail = "task 'create' has left nothing in XCom 'return_value': it was skipped, has failed, or is mapped"
+    event = {"prediction_id": None, "error": {"type": "InvalidInputError", "detail": detail}}
+    with dag():
+        task = PredictionSensor(task_id="wait", prediction_id=None)
+    outcome = runner.run(task, event=event)
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert detail in outcome.message
+
+
+def refused() -> list[tuple[str, Callable[[], Any], str]]:
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    def mapped_create() -> Any:
+        partial = CreatePredictionOperator.partial(task_id="create", model="a/b")
+        return sensor(partial.expand(input=[{"prompt": "x"}]).output)
+
+    def mapped() -> Any:
+        return PredictionSensor.partial(task_id="wait", start_from_trigger=True).expand(prediction_id=["a", "b"])
+
+    def mapped_by_default() -> Any:
+        args = {"start_from_trigger": True}
+        return PredictionSensor.partial(task_id="wait", default_args=args).expand(prediction_id=["a", "b"])
+
+    def in_a_mapped_group() -> Any:
+        from airflow.sdk import task_group
+
+        @task_group
+        def group(one: str) -> None:
+            sensor("{{ params.id }}")
+
+        return group.expand(one=["a", "b"])
+
+    return [
+        ("mapped", mapped, "does not go with mapping"),
+        ("mapped-by-default", mapped_by_default, "does not go with mapping"),
+        ("in-a-mapped-group", in_a_mapped_group, "does not go with mapping"),
+        ("conn_id-xcom", lambda: sensor(conn_id="{{ ti.xcom_pull('create') }}"), "conn_id can't come from an XCom"),
+        ("conn_id-output", lambda: sensor(conn_id=create().output), "conn_id can't come from an XCom"),
+        ("mapped-create", mapped_create, "can't read the output of the mapped task 'create'"),
+        ("map", lambda: sensor(create().output.map(str)), "not a map, zip or concat"),
+        ("list", lambda: sensor(["a", "b"]), "not a list"),
+        ("xcom_pull", lambda: sensor("{{ ti.xcom_pull('create') }}"), "give create.output itself"),
+        ("reschedule", lambda: sensor(mode="reschedule"), "leave deferrable and mode as they are"),
+        ("poke", lambda: sensor(deferrable=False), "leave deferrable and mode as they are"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_refused_while_parsing(number: int) -> None:
+    """What Airflow would ignore, or hang on, is refused with the reason before any run."""
+    _, make, words = refused()[number]
+    with dag(), pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_refused_with_queues_of_triggerers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow starts such a trigger without a queue, so no triggerer might take it."""
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    with pytest.raises(ValueError, match="queues_enabled"):
+        sensor()
+
+
+def test_refused_by_older_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 3.3 a trigger does not render its id."""
+    from airflow_provider_comet.triggers import start
+
+    monkeypatch.setattr(start, "BaseTrigger", object)
+    with pytest.raises(ValueError, match=r"needs Airflow 3\.3"):
+        sensor()
+
+
+def test_mapped_by_the_dags_default_args() -> None:
+    """Also where the DAG says it for all of its sensors, a mapped one is refused."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag(default_args={"start_from_trigger": True}), pytest.raises(ValueError, match="does not go with mapping"):
+        PredictionSensor.partial(task_id="wait").expand(prediction_id=["a", "b"])
+
+
+def test_mapped_by_expand_kwargs(runner: TaskRunner) -> None:
+    """What `expand_kwargs` brings is known when an instance is made: it fails with the reason."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag():
+        task = PredictionSensor.partial(task_id="wait").expand_kwargs([
+            {"prediction_id": "a", "start_from_trigger": True}
+        ])
+    with pytest.raises(ValueError, match="does not go with mapping"):
+        task.unmap({"prediction_id": "a", "start_from_trigger": True})
+
+
+def test_mapping_without_it_works_as_ever(runner: TaskRunner) -> None:
+    """`partial` is ours only to refuse that one combination."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    with dag():
+        task = PredictionSensor.partial(task_id="wait", retries=2).expand(prediction_id=["a", "b"])
+    assert task.operator_class is PredictionSensor
