@@ -1,28 +1,45 @@
-"""Numbers for Airflow's metrics backend (StatsD, OpenTelemetry). Names: docs/waiting.md, docs/spending.md."""
+"""Numbers for Airflow's metrics backend (StatsD, OpenTelemetry), and audit lines: docs/waiting.md, docs/spending.md."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Stats
+
+from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
 
 def count(name: str, **tags: str) -> None:
-    """Add one to a counter."""
+    """Add 1 to a counter."""
     _send("incr", name, tags=tags)
 
 
 def gauge(name: str, value: float, **tags: str) -> None:
-    """Set a value that goes up and down."""
+    """Set a value that rises and falls."""
     _send("gauge", name, value, tags=tags)
 
 
 def timing(name: str, seconds: float, **tags: str) -> None:
-    """Add one measured time; Airflow's timings are milliseconds."""
+    """Add a measured time; Airflow's timings are milliseconds."""
     _send("timing", name, seconds * 1000, tags=tags)
+
+
+def finished(outcomes: Iterable[Outcome]) -> None:
+    """Log and count the predictions that have ended, well or badly.
+
+    One line for each, always of this form: ``comet.finished id=... model=... status=...``.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, CometError):
+            continue
+        result: Any = outcome if isinstance(outcome, Mapping) else vars(outcome)
+        log.info("comet.finished id=%s model=%s status=%s", result["id"], result["model"], result["status"])
+        count("comet.finished", status=str(result["status"]))
 
 
 def _send(method: str, name: str, *args: float, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and whether trying again helps (* in file_errors.py).
+"""The tree of errors, and whether a retry helps (* in file_errors.py).
 
 CometError
 ├── ConfigurationError            the connection can't be used as it is
@@ -35,79 +35,12 @@ CometError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from airflow_provider_comet.api.redaction import excerpt
+from airflow_provider_comet.api.comet_error import CometError as CometError  # part of the tree, so importable here
 
-WORD_CHARACTERS, SHOWN_ERRORS = 80, 50
-
-
-class CometError(Exception):
-    """Base of all errors of this package.
-
-    :param detail: what was said or seen; shown as a redacted excerpt of at most 300 characters.
-    :param status: HTTP status, if there was an answer.
-    :param code: ``error.code`` of the answer.
-    :param request_id: CometAPI's id of the request; its support asks for it.
-    :param prediction_id: the prediction this is about.
-    :param retry_after: seconds that the server asked us to wait.
-    """
-
-    retryable: ClassVar[bool] = False
-    """Whether the same request may succeed later without anybody changing anything."""
-    buys_again: ClassVar[bool] = False
-    """Whether a retry of a task that creates and waits buys a new prediction because of it."""
-    summary: ClassVar[str] = "CometAPI call failed"
-    next_step: ClassVar[str] = ""
-    _types: ClassVar[dict[str, type[CometError]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        CometError._types[cls.__name__] = cls
-
-    def __init__(
-        self,
-        detail: str = "",
-        *,
-        status: int | None = None,
-        code: str | None = None,
-        request_id: str | None = None,
-        prediction_id: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        self.detail = excerpt(detail)
-        self.status = status
-        self.code = excerpt(code, WORD_CHARACTERS) if code else None
-        self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
-        self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS) if prediction_id else None
-        self.retry_after = retry_after
-        super().__init__(self.detail)
-
-    def __str__(self) -> str:
-        known = {"HTTP": self.status, "code": self.code, "request id": self.request_id}
-        facts = ", ".join(f"{name} {value}" for name, value in known.items() if value)
-        text = f"Prediction {self.prediction_id}: {self.summary}" if self.prediction_id else self.summary
-        text += f" ({facts})" if facts else ""
-        text += f": {self.detail}" if self.detail else ""
-        text += "" if text.endswith((".", "!", "?")) else "."
-        return f"{text} {self.next_step}".rstrip()
-
-    def about(self, prediction_id: object) -> CometError:
-        """Return this error with the prediction that it is about, unless it names one already."""
-        if self.prediction_id is None and isinstance(prediction_id, str):
-            self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS)
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON for a trigger event; ``from_dict`` makes an equal error of it."""
-        return {"type": type(self).__name__, **vars(self)}
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> CometError:
-        """Rebuild an error, also another release's: unknown fields are dropped, an unknown type is a CometError."""
-        fields = ("status", "code", "request_id", "prediction_id", "retry_after")
-        return CometError._types.get(str(data.get("type")), CometError)(
-            str(data.get("detail") or ""), **{name: data.get(name) for name in fields}
-        )
+SHOWN_ERRORS = 50
+"""Errors that the message of a ``PredictionListError`` shows."""
 
 
 class ConfigurationError(CometError):
@@ -117,7 +50,7 @@ class ConfigurationError(CometError):
 
 
 class ConnectionLookupError(ConfigurationError):
-    """Airflow can't say now what is in the connection: its API server, or a secrets backend, is away. A retry helps."""
+    """Airflow can't read the connection now: its API server, or a secrets backend, does not answer. A retry helps."""
 
     retryable = True
     summary = "The CometAPI connection can't be read"
@@ -169,7 +102,7 @@ class ModelNotFoundError(APIError):
 
 
 class PredictionNotFoundError(APIError):
-    """The API does not know the prediction. A retry helps in the first minute of its life (``polling``), then not."""
+    """The API does not know the prediction. A retry helps only in the first minute after its create."""
 
     summary = "CometAPI knows no such prediction"
     next_step = "Check that the id is complete and was created with the same account."
@@ -191,7 +124,7 @@ class RateLimitedError(APIError):
 
 
 class ServerError(APIError):
-    """The server or something before it failed for now. A retry helps."""
+    """The server, or a proxy in front of it, failed for now. A retry helps."""
 
     retryable = True
     summary = "CometAPI failed for now"
@@ -210,7 +143,7 @@ class AmbiguousSubmissionError(CometError):
     """A create without a clear answer: it may have been accepted, and billed. A retry may pay a second time."""
 
     summary = "The create has no clear answer: it may have been accepted and billed"
-    next_step = "Look at the usage page of the CometAPI account before it is sent again."
+    next_step = "Check the usage page of the CometAPI account before it is sent again."
 
 
 class SubmissionRecordError(CometError):
@@ -229,17 +162,17 @@ class UnrecordedPredictionError(CometError):
 class PredictionListError(CometError):
     """Some predictions of a list have no result: ``errors``, ``reasons``. Whether a retry helps depends on each."""
 
-    summary = "Some predictions have no result"
+    summary: ClassVar[str] = "Some predictions have no result"
     errors: Sequence[CometError] = ()
     reasons: Sequence[str] = ()
 
     @classmethod
     def of(cls, errors: Sequence[CometError], total: int) -> Self:
-        """Return the error for these of so many predictions."""
-        pauses = [one.retry_after for one in errors if one.retry_after]
-        error = cls(f"{len(errors)} of {total}", retry_after=max(pauses, default=None))
-        error.errors, error.reasons = errors, [str(one) for one in errors]
-        return error
+        """Return an error that lists these errors of a list of ``total`` predictions."""
+        pauses = [error.retry_after for error in errors if error.retry_after]
+        list_error = cls(f"{len(errors)} of {total}", retry_after=max(pauses, default=None))
+        list_error.errors, list_error.reasons = errors, [str(error) for error in errors]
+        return list_error
 
     def __str__(self) -> str:
         shown = [super().__str__(), *self.reasons[:SHOWN_ERRORS]]
@@ -252,7 +185,7 @@ class PredictionError(CometError):
 
 
 class PredictionFailedError(PredictionError):
-    """The model or its provider failed. Looking again does not help; a new prediction may."""
+    """The model or its provider failed. Polling again does not help; a new prediction may."""
 
     buys_again = True
     summary = "it failed"
@@ -268,33 +201,33 @@ class PredictionRefusedError(PredictionFailedError):
 
 
 class PredictionCanceledError(PredictionFailedError):
-    """It was canceled while it ran. Looking again does not help."""
+    """It was canceled while it ran. Polling again does not help."""
 
     summary = "it was canceled"
 
 
 class PredictionAbortedError(PredictionFailedError):
-    """It was aborted before it started. Looking again does not help."""
+    """It was aborted before it started. Polling again does not help."""
 
     summary = "it was aborted before it started"
 
 
 class PredictionExpiredError(PredictionError):
-    """It succeeded, but its output was removed since. Looking again does not help."""
+    """It succeeded, but its output was removed since. Polling again does not help."""
 
     summary = "it succeeded, but its output has been removed (results are kept for a limited time)"
     next_step = "Wait for it soon after creating it. Clear the create task to run it again (a new, billed prediction)."
 
 
 class EmptyOutputError(PredictionError):
-    """It succeeded without any output. Looking again does not help."""
+    """It succeeded without any output. Polling again does not help."""
 
     summary = "it succeeded without output"
     next_step = "If that is a result for you, wait for it with PredictionSensor(allow_empty=True)."
 
 
 class PredictionTimeoutError(PredictionError):
-    """It had not finished when the wait's timeout ended. It goes on, and waiting longer may help."""
+    """It had not finished when the wait's timeout ended. It keeps running, and waiting longer may help."""
 
-    summary = "it was not finished when the timeout ended; it goes on at CometAPI and may be billed"
-    next_step = "Raise the timeout and clear the task that waits: it looks at the same prediction again, at no cost."
+    summary = "it was not finished when the timeout ended; it keeps running at CometAPI and may be billed"
+    next_step = "Raise the timeout and clear the task that waits: it waits for the same prediction again, at no cost."

@@ -4,74 +4,74 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.json_values import leaves, map_strings
+from airflow_provider_comet.api.redaction import DATA_URI_START, whole_characters
 
 INLINE_LIMIT_BYTES = 48_000
 """Longer text stays out of XCom: there it would sit in the metadata database and in every log of it."""
 
-# Spellings seen from CometAPI, its gateway and Replicate, compared in lower case.
-_STATUSES = {
-    "starting": ("starting", "pending", "queued", "submitted", "not_start"),
-    "processing": ("processing", "in_progress", "running"),
-    "succeeded": ("succeeded", "success", "succeed", "completed"),
-    "failed": ("failed", "failure", "error", "violation"),
-    "canceled": ("canceled", "cancelled"),
-    "aborted": ("aborted",),
+
+class Status(NamedTuple):
+    """What is known about one status of a prediction.
+
+    :param spellings: the words that CometAPI, its gateway and Replicate were seen to use for it, in lower case.
+    :param is_terminal: whether a prediction with this status never changes again.
+    :param error: the error of a terminal status without a result; ``None`` for every other status.
+    """
+
+    spellings: tuple[str, ...]
+    is_terminal: bool = False
+    error: type[e.PredictionError] | None = None
+
+
+SUCCEEDED = "succeeded"
+STATUSES = {
+    "starting": Status(("starting", "pending", "queued", "submitted", "not_start")),
+    "processing": Status(("processing", "in_progress", "running")),
+    SUCCEEDED: Status(("succeeded", "success", "succeed", "completed"), is_terminal=True),
+    "failed": Status(("failed", "failure", "error", "violation"), is_terminal=True, error=e.PredictionFailedError),
+    "canceled": Status(("canceled", "cancelled"), is_terminal=True, error=e.PredictionCanceledError),
+    "aborted": Status(("aborted",), is_terminal=True, error=e.PredictionAbortedError),
 }
-_SPELLINGS = {spelling: status for status, spellings in _STATUSES.items() for spelling in spellings}
+"""Every status. A word that is not in this table counts as still running."""
+_SPELLINGS = {spelling: name for name, status in STATUSES.items() for spelling in status.spellings}
+
+for _name, _status_row in STATUSES.items():
+    if _status_row.is_terminal != (_name == SUCCEEDED or _status_row.error is not None):
+        raise TypeError(f"status {_name!r}: every terminal status but {SUCCEEDED!r} has an error, and no other has one")
+
 _URL = re.compile(r"https?://\S+")
-# A parameter may be quoted, and amid JSON its quotes have backslashes.
-DATA_URI_START = re.compile(r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},")
-DATA_URI = re.compile(DATA_URI_START.pattern + r"\S*")
-_MARK = "not in XCom:"
-_TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
-# Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
-# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
-# Text: `re` compiles and keeps it when it is first used. All DAG files that import an operator would pay 5 ms for it.
-_REFUSALS = (
-    r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
-    r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
-    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
+DATA_URI = re.compile(DATA_URI_START + r"\S*")
+_MARKER = "not in XCom:"
+
+SUMMARY_KEYS = (
+    *("id", "model", "version", "status", "files", "output", "error", "metrics"),
+    *("created_at", "started_at", "completed_at", "data_removed"),
 )
+"""What a wait puts into XCom, in every mode."""
 
 
 def normalise_status(raw: object) -> str:
-    """One of the six statuses, or what the server said if it is none of them."""
+    """Return the name of a status in ``STATUSES``, or the server's own word if the table does not know it."""
     text = raw if isinstance(raw, str) else ""
     return _SPELLINGS.get(text.strip().lower()) or whole_characters(text) or "unknown"
-
-
-SUMMARY_KEYS = (
-    "id",
-    "model",
-    "version",
-    "status",
-    "files",
-    "output",
-    "error",
-    "metrics",
-    "created_at",
-    "started_at",
-    "completed_at",
-    "data_removed",
-)
-"""What a wait puts into XCom, in every mode."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One prediction as the API last described it.
 
-    :param id: the id to ask for.
+    :param id: what to poll for.
     :param status: ``starting``, ``processing``, ``succeeded``, ``failed``, ``canceled`` or ``aborted``;
         any other word is the server's own and counts as still running.
-    :param model: ``owner/name``; the server may name another one than was asked for.
+    :param model: ``owner/name``; the server may name another one than was requested.
     :param version: the model's version, often ``hidden``.
     :param output: raw JSON, of a shape that depends on the model (a list, a string, an object, ``None``).
     :param error: the server's words if it failed.
@@ -100,8 +100,10 @@ class Prediction:
 
     @property
     def age(self) -> float | None:
-        """Seconds from its create to this answer, both by the server's clocks: ours may be wrong. Up to a second less
-        than it is: the header names whole seconds."""
+        """Seconds from its create to this answer, both by the server's clocks, because ours may be wrong.
+
+        Up to a second too little: the header names whole seconds.
+        """
         return _seconds_between(self.created_at, self.seen_at)
 
     @property
@@ -111,47 +113,43 @@ class Prediction:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it will not change any more. Decided on the status alone: output can be there while it still runs."""
-        return self.status in _TERMINAL
+        """Whether it never changes again. The status alone decides: output can be there while it still runs."""
+        return self.has_known_status and STATUSES[self.status].is_terminal
 
     @property
     def has_known_status(self) -> bool:
-        """Whether the status is one of the six; another one counts as running and is worth a warning."""
-        return self.status in _STATUSES
+        """Whether ``STATUSES`` has its status. Another one counts as still running and is worth a warning."""
+        return self.status in STATUSES
 
     @property
     def succeeded(self) -> bool:
-        """Whether it finished well."""
-        return self.status == "succeeded"
+        """Whether it finished with a result."""
+        return self.status == SUCCEEDED
 
     @property
     def files(self) -> list[str]:
         """Every URL and data URI of the output in order, whatever the output's shape."""
-        return list(_files(self.output))
+        return [leaf for leaf in leaves(self.output) if isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf))]
 
     def summary(self) -> dict[str, Any]:
-        """What a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small.
+        """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small.
 
         Data URIs and text above 48 kB are replaced by a marker that says how to get them.
         """
         return {key: self._inline(getattr(self, key)) for key in SUMMARY_KEYS}
 
     def _inline(self, value: Any) -> Any:
-        value = self._without_data_uris(value)
+        value = map_strings(value, self._inline_text)
         size = len(json.dumps(value))
         return self._marker("text", size) if size > INLINE_LIMIT_BYTES else value
 
-    def _without_data_uris(self, value: Any) -> Any:
-        if isinstance(value, str):
-            if not is_data_uri(value):
-                return whole_characters(value)
-            return self._marker(value[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(value))
-        if isinstance(value, Mapping):
-            return {whole_characters(key): self._without_data_uris(item) for key, item in value.items()}
-        return [self._without_data_uris(item) for item in value] if isinstance(value, list) else value
+    def _inline_text(self, text: str) -> str:
+        if not is_data_uri(text):
+            return whole_characters(text)
+        return self._marker(text[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(text))
 
     def _marker(self, kind: str, size: int) -> str:
-        return f"<{kind}, {size} bytes, {_MARK} CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
+        return f"<{kind}, {size} bytes, {_MARKER} CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
 
     @classmethod
     def from_body(
@@ -161,7 +159,7 @@ class Prediction:
 
         :param body: flat (a Replicate prediction, as documented today) or wrapped (CometAPI's task envelope
             ``{"code": "success", "data": {"task_id", "status", "data": {...}}}``, which its own tools read in 2026).
-        :param prediction_id: the id that was asked for; it wins over the one in the body.
+        :param prediction_id: the id that was requested; it wins over the one in the body.
         :param seen_at: the answer's ``Date`` header.
         """
         if not isinstance(body, Mapping):
@@ -193,7 +191,7 @@ class Prediction:
 
 
 def _unwrap(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The prediction's own fields, and those of the task envelope around it (empty for a flat body)."""
+    """Return the prediction's own fields, and those of the task envelope around it (empty for a flat body)."""
     task = body.get("data")
     if isinstance(body.get("status"), str) or not isinstance(task, Mapping):
         return body, {}
@@ -204,56 +202,37 @@ def _unwrap(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, An
 
 
 def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """The prediction's own status if terminal, else the envelope's, unless that claims a success it doesn't carry.
+    """Return the prediction's own status if terminal, else the envelope's, unless that claims a success it lacks.
 
     Output alone proves nothing: text models fill it while they run.
     """
     own = normalise_status(inner.get("status", "starting"))
-    if own in _TERMINAL or not task:
+    if not task or (own in STATUSES and STATUSES[own].is_terminal):
         return own
     outer = normalise_status(task.get("status"))
-    if "status" in inner and outer not in _STATUSES:
+    if "status" in inner and outer not in STATUSES:
         return own
-    is_ahead = outer == "succeeded" and ("status" in inner or inner.get("output") is None)
+    is_ahead = outer == SUCCEEDED and ("status" in inner or inner.get("output") is None)
     return "processing" if is_ahead else outer
 
 
-def _files(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if is_url(value) or is_data_uri(value):
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _files(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _files(item)
-
-
-def blames_input(error: str) -> bool:
-    """Whether the error of a failed prediction says that its input was refused, so that the same one fails again."""
-    return re.search(_REFUSALS, error) is not None
-
-
-def is_marked(value: Any) -> bool:
-    """Whether a part of a summary's output stands for something that was left out of it."""
-    if isinstance(value, (list, dict)):
-        return any(is_marked(item) for item in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, str) and value.startswith("<") and _MARK in value[:200]
+def has_marker(value: Any) -> bool:
+    """Return whether a summary's output has a marker in the place of something that was left out."""
+    return any(isinstance(leaf, str) and leaf.startswith("<") and _MARKER in leaf[:200] for leaf in leaves(value))
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL and nothing else."""
+    """Return whether a text is a URL and nothing else."""
     return _URL.fullmatch(text) is not None
 
 
 def is_data_uri(text: str) -> bool:
-    """Whether a text is a data URI and nothing else."""
+    """Return whether a text is a data URI and nothing else."""
     return DATA_URI.fullmatch(text) is not None
 
 
 def _seconds_between(moment: str | None, date: str | None) -> float | None:
-    if moment is None or date is None:  # asked at each look, and an exception costs as much as reading the answer
+    if moment is None or date is None:  # the common case of each poll; an exception costs as much as reading the answer
         return None
     try:
         passed = parsedate_to_datetime(date) - datetime.fromisoformat(moment)

@@ -10,22 +10,35 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.api.validation import check_create, check_prediction_id
 
-# error.code decides before the status: the API answers 500 for a missing field and 503 for an unknown model.
-_BY_CODE: dict[str, type[e.APIError]] = {
-    "invalid_request": e.BadRequestError,
-    "convert_request_failed": e.BadRequestError,
-    "model_not_found": e.ModelNotFoundError,
-    "insufficient_user_quota": e.BalanceExhaustedError,
-    "pre_consume_token_quota_failed": e.BalanceExhaustedError,
-    "permission_denied": e.PermissionDeniedError,
-    "task_not_exist": e.PredictionNotFoundError,
+
+class CodeMeaning(NamedTuple):
+    """What one ``error.code`` of an answer means.
+
+    :param error: the error to raise.
+    :param proves_rejection: whether an answer with this code proves that a create was not accepted, and so not billed.
+        Without a source that says so: ``False``. Then a create with this code has no clear answer.
+    """
+
+    error: type[e.APIError]
+    proves_rejection: bool
+
+
+# The code decides before the HTTP status: the API answers 500 for a missing field and 503 for an unknown model.
+_BY_CODE = {
+    "invalid_request": CodeMeaning(e.BadRequestError, proves_rejection=True),
+    "convert_request_failed": CodeMeaning(e.BadRequestError, proves_rejection=True),
+    "model_not_found": CodeMeaning(e.ModelNotFoundError, proves_rejection=True),
+    "insufficient_user_quota": CodeMeaning(e.BalanceExhaustedError, proves_rejection=True),
+    "pre_consume_token_quota_failed": CodeMeaning(e.BalanceExhaustedError, proves_rejection=True),
+    "permission_denied": CodeMeaning(e.PermissionDeniedError, proves_rejection=True),
+    "task_not_exist": CodeMeaning(e.PredictionNotFoundError, proves_rejection=True),
 }
 _BY_STATUS: dict[int, type[e.APIError]] = {
     401: e.AuthenticationError,
@@ -47,32 +60,33 @@ class Request:
     """One request, ready to be sent to ``base_url + path``.
 
     :param not_found: what a plain 404 means for this request.
+    :param may_cost_money: whether sending it may create something that is billed. Such a request is never repeated
+        unless it certainly was not accepted.
+    :param body: JSON; not in the repr, because it holds prompts and files.
+    :param prediction_id: the prediction that the request is about.
     """
 
     method: str
     path: str
     not_found: type[e.APIError]
-    body: bytes | None = field(default=None, repr=False)  # prompts and files
+    may_cost_money: bool = False
+    body: bytes | None = field(default=None, repr=False)
     prediction_id: str | None = None
-
-    @property
-    def is_create(self) -> bool:
-        """Whether sending it may cost money."""
-        return self.method == "POST"
 
 
 def create_prediction(model: object, input: object) -> Request:
-    """``POST /replicate/v1/models/{owner}/{name}/predictions``: the only documented create.
+    """Build ``POST /replicate/v1/models/{owner}/{name}/predictions``, the only documented create.
 
     :raises InvalidInputError: it could only fail; nothing is sent.
     """
     check_create(model, input)
     body = json.dumps({"input": input}, allow_nan=False, ensure_ascii=False).encode()
-    return Request("POST", f"/replicate/v1/models/{model}/predictions", e.ModelNotFoundError, body)
+    path = f"/replicate/v1/models/{model}/predictions"
+    return Request("POST", path, e.ModelNotFoundError, may_cost_money=True, body=body)
 
 
 def get_prediction(prediction_id: object) -> Request:
-    """``GET /replicate/v1/predictions/{id}``. Built from the id: ``urls.get`` of an answer leads to another host.
+    """Build ``GET /replicate/v1/predictions/{id}``. ``urls.get`` of an answer is not used: it leads to another host.
 
     :raises InvalidInputError: this can't be an id.
     """
@@ -81,7 +95,7 @@ def get_prediction(prediction_id: object) -> Request:
 
 
 def list_models() -> Request:
-    """``GET /v1/models``: read-only and free; it needs a valid key."""
+    """Build ``GET /v1/models``, which is read-only and free, and needs a valid key."""
     return Request("GET", "/v1/models", e.WrongURLError)
 
 
@@ -116,14 +130,14 @@ def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometErro
 
     :param sent: whether any byte of the body may have left; a create that did not is safe to repeat.
     """
-    if request.is_create and sent:
+    if request.may_cost_money and sent:
         return e.AmbiguousSubmissionError(detail)
     return e.TransportError(detail, prediction_id=request.prediction_id)
 
 
 def _error(request: Request, response: Response) -> e.CometError:
     body = response.json
-    message, code, in_envelope = _said(body)
+    message, code, in_envelope = _message_and_code(body)
     request_id = response.headers.get("x-cometapi-request-id") or _request_id(message, body)
     error_class = _classify(request, response, body, code)
     if response.is_html:
@@ -137,7 +151,7 @@ def _error(request: Request, response: Response) -> e.CometError:
         prediction_id=request.prediction_id,
         retry_after=response.retry_after,
     )
-    if request.is_create and not _proves_rejection(response, code, in_envelope):
+    if request.may_cost_money and not _proves_rejection(response, code, in_envelope):
         return _ambiguous(error)
     return error
 
@@ -145,7 +159,7 @@ def _error(request: Request, response: Response) -> e.CometError:
 def _classify(request: Request, response: Response, body: Any, code: str | None) -> type[e.APIError]:
     status = response.status
     if code in _BY_CODE:
-        return _BY_CODE[code]
+        return _BY_CODE[code].error
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500:
@@ -162,9 +176,9 @@ def _classify(request: Request, response: Response, body: Any, code: str | None)
 
 
 def _proves_rejection(response: Response, code: str | None, in_envelope: bool) -> bool:
-    """Whether this answer to a create proves that nothing was accepted, and so nothing is billed."""
+    """Return whether this answer to a create proves that nothing was accepted, and so nothing is billed."""
     if code in _BY_CODE:
-        return True
+        return _BY_CODE[code].proves_rejection
     if response.status < 300 or response.status == 408:
         return False
     if response.status < 500:
@@ -182,8 +196,8 @@ def _ambiguous(error: e.CometError) -> e.AmbiguousSubmissionError:
     return e.AmbiguousSubmissionError(detail, status=error.status, code=error.code, request_id=error.request_id)
 
 
-def _said(body: Any) -> tuple[str, str | None, bool]:
-    """Message, code, and whether they came in CometAPI's own envelope (the five shapes of error bodies it sends)."""
+def _message_and_code(body: Any) -> tuple[str, str | None, bool]:
+    """Return message, code, and whether they came in CometAPI's own envelope: it sends five shapes of error bodies."""
     if not isinstance(body, Mapping):
         return "", None, False
     error = body.get("error")

@@ -6,12 +6,15 @@ import re
 
 EXCERPT_CHARACTERS = 300
 
+DATA_URI_START = r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},"
+"""What a data URI begins with. A parameter may be quoted, and within JSON its quotes have backslashes."""
+
 # Lengths are bounded: a server's megabyte of "data:data:..." must not keep a regular expression busy. `re` compiles
 # them when they are first used, and not while DAG files are parsed.
 _SECRETS = (
     (r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}", "***"),
     (r"(?i)\b(bearer|basic)\s+(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}", r"\1 ***"),
-    (r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},[^\s\"'<>]*", "<data URI>"),
+    (DATA_URI_START + r"[^\s\"'<>]*", "<data URI>"),
     (r"([A-Za-z0-9+.-]{1,20}://)[^/\s\"'<>]{0,2000}@", r"\1***@"),
     (r"(https?://[^\s\"'<>?]{0,2000})\?[^\s\"'<>]*", r"\1?..."),
 )

@@ -1,4 +1,4 @@
-"""The asynchronous side of the network, for triggers. It can only look; ``api`` decides."""
+"""The asynchronous client, for triggers: takes a ``Request``, returns a ``Response``."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import ConfigurationError
-from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
-from airflow_provider_comet.client.sync_client import HEADERS, root_cause
-from airflow_provider_comet.polling.deadline_sweeper import Overdue
+from airflow_provider_comet.client.common import HEADERS, root_cause
+from airflow_provider_comet.polling.deadline_sweeper import DeadlineSweeper
 
-MOST_CONNECTIONS: Final = 2000
+MAX_CONNECTIONS: Final = 2000
 KEEP_ALIVE_SECONDS: Final = 75.0
-"""Longer than the pause between two looks, so that a wait shakes hands once. A server may close earlier."""
+"""Longer than the pause between two polls, so that a wait needs one handshake. A server may close earlier."""
 
 
 class AsyncCometClient:
-    """Client on ``aiohttp``, for triggers. It can only look: creating is the worker's business.
+    """Asynchronous client on ``aiohttp``, for triggers. It refuses requests that may cost money.
 
     An async context manager: ``open`` and ``close``.
 
-    :param config: where the API is.
+    :param config: where the API is, and the key.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._session: aiohttp.ClientSession | None = None
         self._authorization = {"Authorization": f"Bearer {config.api_key}"}
-        # For the whole look. aiohttp's own read timeout would move a timer at each turn of it.
-        self._overdue = Overdue(config.read_timeout)
+        # For the whole exchange. aiohttp's own read timeout would move a timer with each piece of an answer.
+        self._sweeper = DeadlineSweeper(config.read_timeout)
         self._is_retired = False
 
     async def __aenter__(self) -> AsyncCometClient:
@@ -52,7 +52,7 @@ class AsyncCometClient:
         await self.close()
 
     async def open(self) -> None:
-        """Be ready to look.
+        """Prepare the session.
 
         :raises ConfigurationError: the CA bundle can't be read.
         """
@@ -60,7 +60,7 @@ class AsyncCometClient:
         # environment variables that requests reads, by requests' own rules.
         self._proxy, context = await asyncio.to_thread(_environment, self.config.base_url)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=MOST_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 connect=self.config.connect_timeout + self.config.read_timeout,  # with a proxy's own handshake
@@ -71,36 +71,37 @@ class AsyncCometClient:
         )
 
     async def retire(self) -> None:
-        """Close as soon as no look is on its way: another client has taken over."""
+        """Close as soon as no request is running: another client has taken over."""
         self._is_retired = True
-        if not self._overdue:
+        if not self._sweeper:
             await self.close()
 
     async def close(self) -> None:
-        """Close the connections, whatever is on its way."""
-        self._overdue.close()
+        """Close the connections, also those with a running request."""
+        self._sweeper.close()
         if self._session is not None:
             await self._session.close()
 
-    async def look(self, prediction_id: object) -> Prediction:
-        """Ask once.
+    async def send(self, request: Request) -> Response:
+        """Send a request once, and return the answer whatever it says.
 
-        :raises CometError: no prediction came back.
+        :raises TransportError: there is no answer.
         """
-        request = protocol.get_prediction(prediction_id)
         if self._session is None:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
+        if request.may_cost_money:
+            raise RuntimeError("AsyncCometClient sends no creates: a trigger may be started again at any time")
         outside = sys.exc_info()[1]
         config = self.config
-        limit = asyncio.timeout(None)
+        timeout = asyncio.timeout(None)
 
-        def is_over() -> None:
-            limit.reschedule(0)
+        def on_timeout() -> None:
+            timeout.reschedule(0)
 
-        self._overdue.begin(is_over)
+        self._sweeper.start(on_timeout)
         try:
             async with (
-                limit,
+                timeout,
                 self._session.request(
                     request.method,
                     config.base_url + request.path,
@@ -109,20 +110,19 @@ class AsyncCometClient:
                     allow_redirects=False,
                 ) as answer,
             ):
-                response = Response.received(answer.status, answer.headers, await answer.read(), config.api_key)
+                return Response.received(answer.status, answer.headers, await answer.read(), config.api_key)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            reason = f"no answer within {config.read_timeout:g} s" if limit.expired() else None
+            reason = f"no answer within {config.read_timeout:g} s" if timeout.expired() else None
             detail = reason or root_cause(error, config, outside)
             raise protocol.transport_error(request, detail, sent=True) from None
         finally:
-            self._overdue.end(is_over)
-            if self._is_retired and not self._overdue:
+            self._sweeper.stop(on_timeout)
+            if self._is_retired and not self._sweeper:
                 await self.close()
-        return protocol.read_prediction(request, response)
 
 
 def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
-    """Proxy and TLS settings for a URL, as requests finds them in the environment.
+    """Return proxy and TLS settings for a URL, as requests finds them in the environment.
 
     :raises ConfigurationError: the CA bundle can't be read.
     """

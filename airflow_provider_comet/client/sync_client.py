@@ -1,4 +1,4 @@
-"""The only module that touches the network. It loops and sends; ``api`` decides."""
+"""The blocking client, for workers: takes a ``Request``, returns a ``Response``."""
 
 from __future__ import annotations
 
@@ -6,150 +6,111 @@ import io
 import random
 import sys
 import threading
-import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Protocol, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from airflow_provider_comet import __version__
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.errors import (
-    AmbiguousSubmissionError,
-    CometError,
-    RateLimitedError,
-)
-from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError
+from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
-from airflow_provider_comet.polling import schedule as polling
-from airflow_provider_comet.polling.rate_limiter import CREATES_PER_SECOND, LOOKS_AT_ONCE, Pace
-from airflow_provider_comet.submissions.record import Journal
+from airflow_provider_comet.client.common import HEADERS, root_cause
+from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling.backoff import FIRST_PAUSE_SECONDS, RETRY_BUDGET_SECONDS, Backoff
+from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
 
-HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
+T = TypeVar("T")
+
+
+class Journal(Protocol):
+    """Is told before and after each time that a create is sent, so that a crash leaves a trace of what may be paid."""
+
+    def sending(self) -> None:
+        """Note that the request is about to be sent. If this raises, it is not sent."""
+
+    def rejected(self) -> None:
+        """Note that the request was certainly not accepted."""
+
+    def unclear(self, error: CometError) -> None:
+        """Note that the request may have been accepted."""
 
 
 class CometClient:
-    """Blocking client on ``requests``, for workers.
+    """Blocking client on ``requests``, for workers. Several threads may use it at once.
 
-    :param config: where the API is.
-    :param sleep: how to wait between two attempts, instead of until ``halt``; tests inject their own, with ``clock``.
+    :param config: where the API is, and the key.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        sleep: Callable[[float], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.session = _Session(config)
         self._halted = threading.Event()
-        self._sleep = sleep or self._halted.wait
-        self._clock = clock
-        self._looks = Pace(config.max_polls_per_second)
-        self._creates = Pace(CREATES_PER_SECOND)
-        self._pacing = threading.Lock()
+        self._poll_limiter = RateLimiter(config.max_polls_per_second)
+        self._create_limiter = RateLimiter(CREATES_PER_SECOND)
+        self._limiting = threading.Lock()
 
-    def create_prediction(self, model: object, input: object, *, journal: Journal | None = None) -> Prediction:
-        """Submit a prediction, once; it is repeated only when it certainly was not accepted.
+    def send(self, request: Request, *, journal: Journal | None = None) -> Response:
+        """Send a request once, when the rate limit allows, and return the answer whatever it says.
 
-        Several threads may create at once: a 429 for one of them slows all of them down.
-
-        :param journal: is told before and after each time it is sent.
-        :raises AmbiguousSubmissionError: it may have been accepted.
-        :raises CometError: it was not.
+        :param journal: is told what became of a create.
+        :raises TransportError: there is no answer, and nothing was accepted.
+        :raises AmbiguousSubmissionError: there is no answer to a create that may have been accepted.
         """
-        request = protocol.create_prediction(model, input)
-        sent = 0.0
+        limiter = self._create_limiter if request.may_cost_money else self._poll_limiter
+        sent_at = self._acquire(limiter)
+        response = self._exchange(request) if journal is None else self._exchange_on_record(request, journal)
+        if response.status == 429:
+            # Other creates pause, too. Other polls do not: whoever sent them pauses by itself, and knows a deadline.
+            pause = response.retry_after or FIRST_PAUSE_SECONDS if request.may_cost_money else 0.0
+            with self._limiting:
+                limiter.on_rate_limited(sent_at=sent_at, now=clock.monotonic(), retry_after=pause, chance=0.0)
+        return response
 
-        def create() -> Prediction:
-            nonlocal sent
-            sent = self._turn(self._creates)
-            return self._create(request, journal)
+    def retry(self, call: Callable[[], T]) -> T:
+        """Return what a call returns, and repeat it for up to two minutes while its error says that a retry may help.
 
-        def limited(delay: float) -> None:
-            with self._pacing:
-                self._creates.limited(sent=sent, now=self._clock(), retry_after=delay, chance=0.0)
-
-        return self._patiently(create, limited)
-
-    def get_prediction(self, prediction_id: object) -> Prediction:
-        """Return the prediction as it is now; trouble that may pass is waited out for up to two minutes.
-
-        :raises CometError: it can't be read.
+        :raises CometError: no attempt succeeded.
         """
-        return self._patiently(lambda: self.look(prediction_id))
-
-    def look(self, prediction_id: object) -> Prediction:
-        """Ask once, when its turn has come: several threads may look at once.
-
-        :raises CometError: no prediction came back.
-        """
-        request = protocol.get_prediction(prediction_id)
-        sent = self._turn(self._looks)
-        try:
-            return protocol.read_prediction(request, self._exchange(request))
-        except RateLimitedError:
-            with self._pacing:
-                # No pause here: whoever called waits for as long as the error says, and knows a deadline.
-                self._looks.limited(sent=sent, now=self._clock(), retry_after=0.0, chance=0.0)
-            raise
-
-    def count_models(self) -> int:
-        """Return how many models the key can see: a free call that tells whether URL and key are right.
-
-        :raises CometError: they are not.
-        """
-        request = protocol.list_models()
-        return protocol.read_models(request, self._exchange(request))
+        backoff = Backoff(RETRY_BUDGET_SECONDS, started_at=clock.monotonic())
+        while True:
+            try:
+                return call()
+            except CometError as error:
+                if not error.retryable:
+                    raise
+                pause = backoff.next_pause(clock.monotonic(), chance=random.random(), retry_after=error.retry_after)
+                if pause is None or self._halted.is_set():
+                    raise
+            clock.wait(self._halted, pause)
 
     def halt(self) -> None:
-        """Let nobody sleep any more: a task that ends must not wait for a rate limit to pass."""
+        """End every sleep from now on: a task that ends must not wait for a rate limit to pass."""
         self._halted.set()
 
     def close(self) -> None:
         """Close the connections."""
         self.session.close()
 
-    def _turn(self, pace: Pace) -> float:
-        """Wait for a turn: when it was."""
+    def _acquire(self, limiter: RateLimiter) -> float:
+        """Wait until the limiter lets a request through, and return when that was."""
         while True:
-            with self._pacing:
-                at, pauses = pace.turn(self._clock()), pace.pauses
-            if (delay := at - self._clock()) > 0.001:  # less is a rounding of the clock
-                self._sleep(delay)
-            if pace.pauses == pauses:  # otherwise a pause has begun meanwhile
-                return at
+            with self._limiting:
+                slot_at, pauses = limiter.acquire(clock.monotonic()), limiter.pauses
+            if (delay := slot_at - clock.monotonic()) > 0.001:  # less is a rounding of the clock
+                clock.wait(self._halted, delay)
+            if limiter.pauses == pauses:  # otherwise a pause has begun meanwhile, and the slot is void
+                return slot_at
 
-    def _patiently(
-        self, call: Callable[[], Prediction], limited: Callable[[float], None] = lambda delay: None
-    ) -> Prediction:
-        started, attempt = self._clock(), 0
-        while True:
-            try:
-                return call()
-            except CometError as error:
-                attempt += 1
-                delay = polling.retry_delay(
-                    error, attempt=attempt, elapsed=self._clock() - started, chance=random.random()
-                )
-                if isinstance(error, RateLimitedError):
-                    limited(delay or error.retry_after or 0.0)
-                if delay is None or self._halted.is_set():
-                    raise
-            self._sleep(delay)
-
-    def _create(self, request: protocol.Request, journal: Journal | None) -> Prediction:
-        if journal is None:
-            return protocol.read_prediction(request, self._exchange(request))
+    def _exchange_on_record(self, request: Request, journal: Journal) -> Response:
         body = _Body(request.body or b"")
         journal.sending()
         try:
-            return protocol.read_prediction(request, self._exchange(request, body))
+            response = self._exchange(request, body)
+            protocol.read_prediction(request, response)  # what the answer means for the journal
         except AmbiguousSubmissionError as error:
             journal.unclear(error)
             raise
@@ -157,13 +118,13 @@ class CometClient:
             if isinstance(error, CometError) or not body.was_read:
                 journal.rejected()
             raise
+        return response
 
-    def _exchange(self, request: protocol.Request, body: _Body | None = None) -> Response:
-        """Send a request, with this body if it has one, and take the answer in, whatever it says."""
+    def _exchange(self, request: Request, body: _Body | None = None) -> Response:
         outside = sys.exc_info()[1]
         # A kept-alive connection may be dead already, and a create that dies on it would look as if it might have been
-        # accepted: each one goes out on a connection of its own.
-        session = _Session(self.config) if request.is_create else self.session
+        # accepted: each create goes out on a connection of its own.
+        session = _Session(self.config) if request.may_cost_money else self.session
         if body is None and request.body is not None:
             body = _Body(request.body)
         try:
@@ -184,7 +145,7 @@ class CometClient:
 
 
 class _OriginAuth(AuthBase):
-    """Attach the key to requests for the configured origin only. Being there at all, it also keeps netrc out."""
+    """Attaches the key to requests for the configured origin only. Its presence also keeps netrc out."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -196,14 +157,14 @@ class _OriginAuth(AuthBase):
 
 
 class _Session(requests.Session):
-    """A session that follows no redirect: one would carry the call, and with http.client's rules a key, elsewhere."""
+    """A session that follows no redirect, which would carry the call, and by http.client's rules a key, elsewhere."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.headers.update(HEADERS)
         self.auth = _OriginAuth(config)
         for scheme in ("https://", "http://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=LOOKS_AT_ONCE))
+            self.mount(scheme, HTTPAdapter(pool_maxsize=CONCURRENT_POLLS))
         self._timeout = (config.connect_timeout, config.read_timeout)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -216,10 +177,10 @@ class _Session(requests.Session):
 
 
 class _Body(io.BytesIO):
-    """A request body that knows whether it was asked for: before that, no server can have accepted it.
+    """A request body that knows whether it was read: before that, no server can have accepted it.
 
-    This holds for every way in which a connection can fail to come about (DNS, refusal, proxy, TLS, timeout), without a
-    list of the exceptions that stand for them.
+    This holds for every way in which a connection can fail (DNS, refusal, proxy, TLS, timeout), without a list of the
+    exceptions that stand for them.
     """
 
     was_read = False
@@ -227,24 +188,3 @@ class _Body(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.was_read = True
         return super().read(size)
-
-
-def root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
-    """The innermost reason, and where it happened.
-
-    :param outside: what was being handled when the call began; it has nothing to do with it.
-    """
-    return f"{config.base_url}: {innermost(error, outside)}".replace(config.api_key, "***")
-
-
-def innermost(error: BaseException, outside: BaseException | None) -> str:
-    """The innermost reason that has words; the outer ones of both libraries repeat URLs and object addresses.
-
-    :param outside: as for ``root_cause``.
-    """
-    reason = error
-    inner: BaseException | None = error
-    while inner is not None and inner is not outside:
-        reason = inner if str(inner) else reason
-        inner = inner.__cause__ or inner.__context__
-    return f"{type(reason).__name__}: {reason}"

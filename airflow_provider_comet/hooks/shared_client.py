@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_comet import metrics
+from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import DEFAULT_MAX_POLLS_PER_SECOND
 from airflow_provider_comet.api.errors import (
     AuthenticationError,
@@ -18,56 +19,62 @@ from airflow_provider_comet.api.errors import (
     PredictionNotFoundError,
     RateLimitedError,
 )
-from airflow_provider_comet.hooks.refreshing_client import PATIENCE_SECONDS, REREAD_SECONDS, RenewedClient
-from airflow_provider_comet.polling.deadline_sweeper import Overdue, Place
-from airflow_provider_comet.polling.rate_limiter import Pace
-from airflow_provider_comet.polling.schedule import HEARTBEAT
+from airflow_provider_comet.hooks.refreshing_client import (
+    REFUSAL_BUDGET_SECONDS,
+    REREAD_SECONDS,
+    Notify,
+    RefreshingClient,
+)
+from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling.deadline_sweeper import DeadlineSweeper, Slot
+from airflow_provider_comet.polling.rate_limiter import RateLimiter
+from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
 
 LATE_SECONDS = 1.0
-"""A turn that is so long past is void: it does not keep the distance to the next one."""
-AT_ONCE = 500
+"""A slot of the rate limiter that is so long past is void: it does not keep the distance to the next slot."""
+MAX_CONCURRENT_POLLS = 500
 SLOW_SECONDS = 10.0
-"""So many looks are on their way at once. A slower one does not count any more: it would hold the others back."""
+"""A poll that takes longer does not count among the concurrent polls any more: it would hold the others back."""
 
 
 class SharedClient:
-    """Looks at predictions for all waits on one connection; made by ``shared_client``.
+    """Polls predictions for all waits on one connection; made by ``shared_client``.
 
     :param conn_id: the Airflow connection.
-    :param pace: what the looks over this connection keep to. It outlives the client, as a pause outlives its last user.
+    :param limiter: the rate limit of this connection. It outlives the client, as a pause outlives its last user.
     """
 
-    def __init__(self, conn_id: str, pace: Pace) -> None:
+    def __init__(self, conn_id: str, limiter: RateLimiter) -> None:
         self.conn_id = conn_id
         self.users = 0
         self._waits = 0
-        self._connection = RenewedClient(conn_id, pace)
-        self._pace = pace
-        self._slots = asyncio.Semaphore(AT_ONCE)
-        self._slow = Overdue(SLOW_SECONDS)
+        self._connection = RefreshingClient(conn_id, limiter)
+        self._limiter = limiter
+        self._concurrent = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
+        self._sweeper = DeadlineSweeper(SLOW_SECONDS)
         self._answered_at = float("-inf")
         self._refusal: CometError | None = None
         self._refused_since = float("inf")
 
-    async def open(self, tell: Callable[[CometError], None]) -> None:
+    async def open(self, notify: Notify) -> None:
         """Read the connection, unless that was done a short time ago.
 
-        :param tell: is told why this takes longer.
-        :raises ConfigurationError: it can't be used.
+        :param notify: is told why this takes longer.
+        :raises ConfigurationError: the connection can't be used.
         """
-        await self._connection.open(tell)
+        await self._connection.open(notify)
 
     async def close(self) -> None:
         """Close all connections."""
-        self._slow.close()
+        self._sweeper.close()
         await self._connection.close()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count a prediction that is waited for."""
+    def counted_wait(self) -> Iterator[None]:
+        """Count a prediction that is waited for, for the gauge ``comet.waits``."""
         self._waits += 1
         metrics.gauge("comet.waits", self._waits, conn_id=self.conn_id)
         try:
@@ -76,152 +83,152 @@ class SharedClient:
             self._waits -= 1
             metrics.gauge("comet.waits", self._waits, conn_id=self.conn_id)
 
-    async def look(
-        self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float = float("inf")
+    async def get_prediction(
+        self, prediction_id: object, notify: Notify, give_up_at: float = float("inf")
     ) -> Prediction | None:
-        """Ask once, when its turn has come. A refused key is waited out: it may be about to be replaced.
+        """Poll once, when the rate limit allows. A refused key is waited out: it may be about to be replaced.
 
-        :param tell: is told why this takes longer.
-        :param give_up_at: the loop's time after which a look is of no use.
-        :returns: ``None``: nobody was asked, because there is no turn before ``give_up_at``.
+        :param notify: is told why this takes longer.
+        :param give_up_at: the loop's time after which a poll is of no use.
+        :returns: ``None``: no request was sent, because the rate limiter has no slot before ``give_up_at``.
         :raises CometError: no prediction came back.
         """
         refused_at: float | None = None
-        renewed_at = float("-inf")
+        refreshed_at = float("-inf")
         while True:
-            sent, client = _now(), self._connection.client
+            sent_at, client = clock.loop_time(), self._connection.client
             try:
-                return await self._ask(prediction_id, tell, give_up_at)
+                return await self._poll(prediction_id, notify, give_up_at)
             except (AuthenticationError, PermissionDeniedError) as error:
                 # Without its frames: thousands of waits would keep theirs for as long as the key is refused.
                 refusal = error.with_traceback(None)
-            now = _now()
+            now = clock.loop_time()
             refused_at = now if refused_at is None else refused_at
             self._refused_since = min(now, self._refused_since)
-            if now - min(refused_at, self._refused_since) >= PATIENCE_SECONDS:
+            if now - min(refused_at, self._refused_since) >= REFUSAL_BUDGET_SECONDS:
                 raise refusal
             # If the key works for others, only this prediction is refused. A key that is not known works for nobody.
-            before = sent if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
-            if await self._connection.has_changed(client, read_before=before) and now - renewed_at >= REREAD_SECONDS:
-                renewed_at = now  # a backend may make another key each time, and none of them good
+            read_before = sent_at if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
+            if await self._connection.has_changed(client, read_before) and now - refreshed_at >= REREAD_SECONDS:
+                refreshed_at = now  # a secrets backend may return another key each time, and none of them valid
                 continue
-            tell(refusal)
-            if self._answered_at < before:
+            notify(refusal)
+            if self._answered_at < read_before:
                 self._refusal = refusal
                 self._count_pause("refused_key")
-                self._pace.pause(_now(), _now() + REREAD_SECONDS)
-            if _now() + REREAD_SECONDS > give_up_at:
+                self._limiter.pause(clock.loop_time(), clock.loop_time() + REREAD_SECONDS)
+            if clock.loop_time() + REREAD_SECONDS > give_up_at:
                 raise refusal
-            await asyncio.sleep(REREAD_SECONDS)
-            await self._connection.has_changed(client, read_before=_now() - REREAD_SECONDS / 2)
+            await clock.async_sleep(REREAD_SECONDS)
+            await self._connection.has_changed(client, read_before=clock.loop_time() - REREAD_SECONDS / 2)
 
-    async def _ask(
-        self, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
-    ) -> Prediction | None:
+    async def _poll(self, prediction_id: object, notify: Notify, give_up_at: float) -> Prediction | None:
+        request = protocol.get_prediction(prediction_id)
         if self._refusal is not None:
-            self._tell_refusal(prediction_id, tell)
-        if self._pace.paused_until > give_up_at:  # those who wait for the end of the pause may hold all places
-            return self._no_turn(prediction_id, tell)
-        await self._slots.acquire()
-        place = Place(self._slots)
+            self._notify_refusal(prediction_id, notify)
+        if self._limiter.paused_until > give_up_at:  # polls that wait for the end of the pause may hold all slots
+            return self._no_slot(prediction_id, notify)
+        await self._concurrent.acquire()
+        slot = Slot(self._concurrent)
         try:
-            sent: float | None
-            sent = now = _now()
-            if (at := self._pace.turn(now, give_up_at)) > now:
-                sent = await self._turn(at, prediction_id, tell, give_up_at)
-            if sent is None:
-                return self._no_turn(prediction_id, tell)
+            sent_at: float | None
+            sent_at = now = clock.loop_time()
+            if (slot_at := self._limiter.acquire(now, give_up_at)) > now:
+                sent_at = await self._sleep_until(slot_at, prediction_id, notify, give_up_at)
+            if sent_at is None:
+                return self._no_slot(prediction_id, notify)
             if (client := self._connection.client) is None:
                 raise RuntimeError("SharedClient is used outside of 'shared_client'")
-            self._slow.begin(place.leave)
-            metrics.count("comet.looks")
+            self._sweeper.start(slot.release)
+            metrics.count("comet.polls")
             try:
-                seen = await client.look(prediction_id)
+                prediction = protocol.read_prediction(request, await client.send(request))
             except CometError as error:
-                self._heed(error, sent)
+                self._on_error(error, sent_at)
                 raise
         finally:
-            self._slow.end(place.leave)
-            place.leave()
-        self._key_works()
-        if seen.is_terminal and (delay := seen.finished_ago) is not None:
+            self._sweeper.stop(slot.release)
+            slot.release()
+        self._on_key_accepted()
+        if prediction.is_terminal and (delay := prediction.finished_ago) is not None:
             metrics.timing("comet.detection_delay", delay)
-        return seen
+        return prediction
 
-    def _heed(self, error: CometError, sent: float) -> None:
-        """Take from an error what is news for all."""
-        metrics.count("comet.look_errors", error=type(error).__name__)
+    def _on_error(self, error: CometError, sent_at: float) -> None:
+        """Apply to all polls what an error says about the connection."""
+        metrics.count("comet.poll_errors", error=type(error).__name__)
         if isinstance(error, PredictionNotFoundError):
-            self._key_works()
+            self._on_key_accepted()
         elif isinstance(error, RateLimitedError):
             self._count_pause("rate_limit")
-            self._pace.limited(sent=sent, now=_now(), retry_after=error.retry_after, chance=random.random())
+            self._limiter.on_rate_limited(
+                sent_at=sent_at, now=clock.loop_time(), retry_after=error.retry_after, chance=random.random()
+            )
 
-    def _key_works(self) -> None:
-        self._answered_at, self._refusal, self._refused_since = _now(), None, float("inf")
+    def _on_key_accepted(self) -> None:
+        self._answered_at, self._refusal, self._refused_since = clock.loop_time(), None, float("inf")
 
-    async def _turn(
-        self, at: float, prediction_id: object, tell: Callable[[CometError], None], give_up_at: float
+    async def _sleep_until(
+        self, slot_at: float, prediction_id: object, notify: Notify, give_up_at: float
     ) -> float | None:
-        """Sleep until this turn, and take another one if a pause has begun meanwhile, or if it is long past: a loop
-        that was blocked would send all that is due at once. Return when it is; ``None``: too late."""
-        while at <= give_up_at:
-            pauses = self._pace.pauses
-            self._tell_refusal(prediction_id, tell)
-            while (delay := at - _now()) > HEARTBEAT:
-                tell(RateLimitedError(f"all looks pause, and this one's turn is in {delay:.0f} s", status=429))
-                await asyncio.sleep(HEARTBEAT)
-            await asyncio.sleep(delay)
-            if self._pace.pauses == pauses and _now() - at < LATE_SECONDS:
-                return at
-            at = self._pace.turn(_now(), give_up_at)
+        """Sleep until a slot of the rate limiter and return its time; ``None``: there is none before ``give_up_at``.
+
+        Another slot is taken if a pause has begun meanwhile, or if the slot is long past: a loop that was blocked would
+        send all that is due at once.
+        """
+        while slot_at <= give_up_at:
+            pauses = self._limiter.pauses
+            self._notify_refusal(prediction_id, notify)
+            while (delay := slot_at - clock.loop_time()) > HEARTBEAT_SECONDS:
+                notify(RateLimitedError(f"all polls pause; this prediction is polled in {delay:.0f} s", status=429))
+                await clock.async_sleep(HEARTBEAT_SECONDS)
+            await clock.async_sleep(delay)
+            if self._limiter.pauses == pauses and clock.loop_time() - slot_at < LATE_SECONDS:
+                return slot_at
+            slot_at = self._limiter.acquire(clock.loop_time(), give_up_at)
         return None
 
-    def _no_turn(self, prediction_id: object, tell: Callable[[CometError], None]) -> Prediction | None:
-        if refusal := self._tell_refusal(prediction_id, tell):
+    def _no_slot(self, prediction_id: object, notify: Notify) -> Prediction | None:
+        if refusal := self._notify_refusal(prediction_id, notify):
             raise refusal
-        tell(RateLimitedError("no look has its turn before the deadline"))
+        notify(RateLimitedError("the rate limit allows no poll before the deadline"))
         return None
 
-    def _tell_refusal(self, prediction_id: object, tell: Callable[[CometError], None]) -> CometError | None:
-        """Tell a wait that another one's look was refused, and that all pause."""
-        if self._refusal is None or self._pace.paused_until <= _now():
+    def _notify_refusal(self, prediction_id: object, notify: Notify) -> CometError | None:
+        """Tell a wait that the key was refused for another poll, and that all polls pause."""
+        if self._refusal is None or self._limiter.paused_until <= clock.loop_time():
             return None
         refusal = CometError.from_dict({**self._refusal.to_dict(), "prediction_id": prediction_id})
-        tell(refusal)
+        notify(refusal)
         return refusal
 
     def _count_pause(self, reason: str) -> None:
-        if self._pace.paused_until <= _now():
+        if self._limiter.paused_until <= clock.loop_time():
             metrics.count("comet.pauses", reason=reason)
 
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
-_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pace]] = WeakKeyDictionary()
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+_limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RateLimiter]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def shared_client(conn_id: str, tell: Callable[[CometError], None]) -> AsyncIterator[SharedClient]:
-    """The client of this event loop for a connection: the first user opens it, the last one closes it.
+async def shared_client(conn_id: str, notify: Notify) -> AsyncIterator[SharedClient]:
+    """Give the client of this event loop for a connection: the first user opens it, the last user closes it.
 
-    :param tell: is told why it takes longer to open it.
+    :param notify: is told why it takes longer to open it.
     :raises ConfigurationError: the connection can't be used.
     """
     loop = asyncio.get_running_loop()
-    clients = _shared.setdefault(loop, {})
+    clients = _clients.setdefault(loop, {})
     if (client := clients.get(conn_id)) is None:
-        pace = _paces.setdefault(loop, {}).setdefault(conn_id, Pace(DEFAULT_MAX_POLLS_PER_SECOND))
-        client = clients[conn_id] = SharedClient(conn_id, pace)
+        limiter = _limiters.setdefault(loop, {}).setdefault(conn_id, RateLimiter(DEFAULT_MAX_POLLS_PER_SECOND))
+        client = clients[conn_id] = SharedClient(conn_id, limiter)
     client.users += 1
     try:
-        await client.open(tell)
+        await client.open(notify)
         yield client
     finally:
         client.users -= 1
         if not client.users:
-            del clients[conn_id]  # first: whoever comes while it closes opens another one
+            del clients[conn_id]  # first: whoever comes while it closes opens another client
             await client.close()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -18,7 +18,7 @@ from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
-from airflow_provider_comet.polling.prediction_ids import is_list, items_of
+from airflow_provider_comet.polling.prediction_ids import is_list, read_items
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -112,7 +112,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         try:
             with outcome.raised_as(
                 functools.partial(
-                    outcome.airflow_create_error,
+                    outcome.create_exception,
                     on_ambiguous_submit=self.on_ambiguous_submit,
                     has_record=submission.is_kept,
                 )
@@ -134,7 +134,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         if self._submission is not None:
             self._end(self._submission)
             if self._submission.is_under_way:
-                self.log.warning(outcome.UNDER_WAY)
+                self.log.warning(outcome.MAY_BE_ACCEPTED)
 
     def _begin(self, context: Context, submission: BatchSubmission) -> Batch:
         from airflow_provider_comet.api.validation import check_model
@@ -161,7 +161,7 @@ class CreatePredictionBatchOperator(BaseOperator):
                 "inputs must be a list of inputs; if a template rendered it to text, set "
                 f"render_template_as_native_obj=True on the DAG; got a value of type {type(self.inputs).__name__}"
             )
-        given = items_of(self.inputs, context)
+        given = read_items(self.inputs, context)
         if not given:
             raise InvalidInputError(
                 "inputs is an empty list: there is nothing to submit. If that is right, let a branch or a short "
@@ -251,7 +251,7 @@ class CreatePredictionBatchOperator(BaseOperator):
             error = batch.error()
             for reason in error.reasons[SHOWN_ERRORS:]:
                 self.log.warning("%s", reason)
-            raised = outcome.airflow_batch_error(
+            raised = outcome.batch_exception(
                 error,
                 on_ambiguous_submit=self.on_ambiguous_submit,
                 has_record=submission.is_kept,

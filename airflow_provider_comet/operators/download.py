@@ -15,7 +15,7 @@ from airflow_provider_comet.api.errors import CometError, InvalidInputError, Pre
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.outputs.manifest import plain_uri
-from airflow_provider_comet.polling.prediction_ids import is_list, items_of
+from airflow_provider_comet.polling.prediction_ids import is_list, read_items
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -88,7 +88,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         from airflow_provider_comet.outputs.download import Delivery  # loads requests: not while DAGs are parsed
         from airflow_provider_comet.outputs.writer import Archive
 
-        with outcome.raised_as(outcome.airflow_error):
+        with outcome.raised_as(outcome.wait_exception):
             given = self._given(context)
             folder = self._folder()
             with (
@@ -123,7 +123,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
             self._archive.end()
 
     def _given(self, context: Context) -> Any:
-        given = items_of(self.prediction, context) if is_list(self.prediction) else self.prediction
+        given = read_items(self.prediction, context) if is_list(self.prediction) else self.prediction
         items = given if isinstance(given, list) else [given]
         if not any(one is not None for one in items):
             raise InvalidInputError(

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseOperator,
-    TaskDeferred,
-)
+from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_comet import airflow_errors as outcome
-from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
-from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+from airflow_provider_comet import airflow_errors, metrics
+from airflow_provider_comet.api.errors import PredictionError, PredictionTimeoutError
+from airflow_provider_comet.api.options import check_choice, positive_seconds
+from airflow_provider_comet.api.outcome import Outcome, judge
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
-from airflow_provider_comet.polling import events
-from airflow_provider_comet.polling.schedule import Wait, find_deadline
+from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
+from airflow_provider_comet.polling.schedule import find_deadline
+from airflow_provider_comet.polling.wait import Wait, Waits
 from airflow_provider_comet.submissions.submission import Submission
-from airflow_provider_comet.triggers.deferral import defer, resumed
+from airflow_provider_comet.triggers.deferral import defer, resume
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -43,31 +39,32 @@ class CreatePredictionOperator(BaseOperator):
     """Submit a prediction to CometAPI, exactly once paid for, and return its id.
 
     Each accepted create costs money. It is sent once, and again only if it certainly was not accepted. What was paid is
-    on record (Airflow 3.3 and later), so a retry after a crash goes on with it, and only a clear buys a new prediction
-    for a result that was handed over: docs/paid-once.md.
+    on record (Airflow 3.3 and later): a retry after a crash continues with it, and only a clear buys a new prediction
+    for a result that was handed over. docs/paid-once.md.
 
     Raises ``AirflowFailException`` where a retry can't help or might pay twice (wrong key, bad input, no clear answer),
     and a plain ``CometError`` where Airflow's ``retries`` can (rate limit, server unreachable).
 
     :param model: the model's id, ``owner/name``, for example ``black-forest-labs/flux-schnell``. (templated)
-    :param input: all parameters of the model, a non-empty JSON object; what they are stands on the model's page.
-        Leave keys out rather than giving ``None``. An ``ObjectStoragePath`` in it is a file that is sent along, up to
-        7.5 MB each; a text never is. (templated)
+    :param input: all parameters of the model, a non-empty JSON object; the model's page describes them. Leave keys out
+        rather than giving ``None``. An ``ObjectStoragePath`` in it is a file that is sent along, up to 7.5 MB each; a
+        text never is. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
     :param input_schema: what the model takes; an input that does not fit is refused before it is paid for. A JSON
-        Schema, Replicate's description of the model, or where one is: an absolute path, an ``ObjectStoragePath`` or its
-        URL. By default ``<owner>/<name>.json`` in the folder that Airflow's setting ``[comet] input_schemas`` names.
+        Schema, Replicate's description of the model, or where such a document is: an absolute path, an
+        ``ObjectStoragePath`` or its URL. By default ``<owner>/<name>.json`` in the folder that Airflow's setting
+        ``[comet] input_schemas`` names.
     :param strict: refuse input keys that the schema does not know; by default the log has a warning for each.
     :param on_ambiguous_submit: what to do if nobody knows whether a create was accepted (its answer was lost, or the
-        process died while it was sent). ``fail`` (default): fail for good and say how to go on, which never pays twice.
+        process died while it was sent). ``fail`` (default): fail for good and say what to do, which never pays twice.
         ``retry``: let Airflow's next try submit again, which may; ``retries`` bounds how often.
     :param wait_for_completion: also wait for the result, without a worker, and push it as XCom ``prediction`` (what
         ``PredictionSensor`` returns). If the prediction fails, the task's ``retries`` buy a new one, unless the model
         refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
     :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
-    :param poll_interval: seconds between looks, or a ``timedelta``; by default they grow with the prediction's age.
-    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction goes on, and a cleared
-        task goes on waiting for it.
+    :param poke_interval: seconds between polls, or a ``timedelta``; by default they grow with the prediction's age.
+    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction keeps running, and a
+        cleared task continues to wait for it.
     """
 
     template_fields: Sequence[str] = ("model", "input", "conn_id")
@@ -86,13 +83,12 @@ class CreatePredictionOperator(BaseOperator):
         on_ambiguous_submit: Literal["fail", "retry"] = "fail",
         wait_for_completion: bool = False,
         deferrable: bool = True,
-        poll_interval: timedelta | float | None = None,
+        poke_interval: timedelta | float | None = None,
         timeout: timedelta | float = 3600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_ambiguous_submit not in ("fail", "retry"):
-            raise ValueError(f"on_ambiguous_submit must be 'fail' or 'retry', not {on_ambiguous_submit!r}")
+        check_choice("on_ambiguous_submit", on_ambiguous_submit, "fail", "retry")
         self.model = model
         self.input = input
         self.conn_id = conn_id
@@ -101,8 +97,8 @@ class CreatePredictionOperator(BaseOperator):
         self.on_ambiguous_submit = on_ambiguous_submit
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = None if poll_interval is None else _seconds("poll_interval", poll_interval)
-        self.timeout = _seconds("timeout", timeout)
+        self.poke_interval = None if poke_interval is None else positive_seconds("poke_interval", poke_interval)
+        self.timeout = positive_seconds("timeout", timeout)
         self._submission: Submission | None = None
         self._paid_id: str | None = None
         # Whether the deadline is that of the execution_timeout; ``timeout`` counts from the create, so a wait knows.
@@ -115,7 +111,7 @@ class CreatePredictionOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
-        self._warn_of_no_limit(context)
+        self._warn_if_unlimited(context)
         # Before the create: if this fails, nothing was paid.
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
         self._submission = submission = self._new_submission(context)
@@ -124,20 +120,7 @@ class CreatePredictionOperator(BaseOperator):
             with self._errors_of_paid(submission):
                 if not self.wait_for_completion:
                     return self._hand_over(context, submission, prediction_id)
-                now = time.time()
-                deadline, self._is_execution_timeout = find_deadline(
-                    self.timeout,
-                    self.execution_timeout,
-                    started_at=now,
-                    attempt_started_at=context["ti"].start_date.timestamp(),
-                )
-                wait = Wait(prediction_id, now, deadline, self.poll_interval)
-                seen = self.hook.look(wait, time.time) if is_known else 0.0  # a new one has not finished yet
-                if not isinstance(seen, float):
-                    return self._conclude(context, submission, seen)
-                if self.deferrable:
-                    defer(self, [wait], self.conn_id, kwargs={"is_execution_timeout": self._is_execution_timeout})
-                return self._conclude(context, submission, self._block(wait))
+                return self._wait(context, submission, prediction_id, is_known=is_known)
 
     def execute_complete(
         self, context: Context, event: Any = None, is_execution_timeout: bool | None = None, **_unknown: Any
@@ -145,64 +128,73 @@ class CreatePredictionOperator(BaseOperator):
         """Judge what the trigger saw, and hand it over."""
         if is_execution_timeout is not None:
             self._is_execution_timeout = is_execution_timeout
-        submission = self._submission or self._new_submission(context)
-        ended: Prediction | CometError | Mapping[str, Any] | None = events.from_event(event)
-        if ended is None:
-            prediction_id = event.get("prediction_id") or self._paid_id
-            if prediction_id is None:  # nothing came from the triggerer, and this Airflow keeps no record
-                raise PredictionTimeoutError("its id is in the log of the create")
-            ended = events.read_again(self.hook.read([prediction_id])[prediction_id], event)
-        return self._conclude(context, submission, ended)
+        return self._conclude_event(context, read_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Come back from the triggerer."""
+        """Resume from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        event = (next_kwargs or {}).get("event")
-        self._paid_id = event.get("prediction_id") if isinstance(event, dict) else None
-        with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
+        self._paid_id = (next_kwargs or {}).get("prediction_id")
+        with self._final_where_paid(submission), self._errors_of_paid(submission):
             submission.read()
             self._paid_id = submission.record.id if submission.record else self._paid_id
-            return resumed(
+            return resume(
                 functools.partial(super().resume_execution, next_method, next_kwargs, context),
-                functools.partial(self.execute_complete, context),
+                functools.partial(self._conclude_event, context, NO_EVENT),
             )
 
     def on_kill(self) -> None:
-        """Buy nothing from now on, and say what goes on. A signal handler: no request to Airflow may be made here."""
+        """Buy nothing from now on, and log what keeps running. In this signal handler Airflow can't be called."""
         if self._submission is not None:
             self._submission.killed = True
         if self._paid_id is not None:
-            self.log.warning(outcome.GOES_ON, self._paid_id)
+            self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
-            self.log.warning(outcome.UNDER_WAY)
+            self.log.warning(airflow_errors.MAY_BE_ACCEPTED)
 
     def _create(self, context: Context, submission: Submission) -> tuple[str, bool]:
-        """Return the id to go on with, and whether an earlier attempt has paid for it."""
-        judged = functools.partial(
-            outcome.airflow_create_error,
+        """Return the prediction's id, and whether an earlier attempt has paid for it."""
+        translated = functools.partial(
+            airflow_errors.create_exception,
             on_ambiguous_submit=self.on_ambiguous_submit,
             has_record=submission.is_kept,
         )
-        with outcome.raised_as(judged):
+        with airflow_errors.raised_as(translated):
             self._paid_id = submission.recorded_id()
         if self._paid_id is not None:
             return self._paid_id, True
         submission.input = self._make_input(context)  # may call a function, whose errors stay its own
-        with outcome.raised_as(judged):
+        with airflow_errors.raised_as(translated):
             prediction_id = self._paid_id = self.hook.create_prediction(
                 self.model, self._checked(submission.input), journal=submission
             ).id
             submission.accepted(prediction_id)
         return prediction_id, False
 
-    def _warn_of_no_limit(self, context: Context) -> None:
+    def _wait(self, context: Context, submission: Submission, prediction_id: str, *, is_known: bool) -> str:
+        now = steady_clock()
+        started_at, attempt_started_at = now(), context["ti"].start_date.timestamp()
+        deadline, self._is_execution_timeout = find_deadline(
+            self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
+        )
+        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
+        # A new prediction has not finished yet.
+        delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0
+        if delay is not None and self.deferrable:
+            kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
+            defer(self, waits.pending, self.conn_id, kwargs=kwargs)
+        while delay is not None:
+            clock.sleep(delay)
+            delay = self.hook.poll(waits, now)
+        return self._conclude(context, submission, waits.outcomes[prediction_id])
+
+    def _warn_if_unlimited(self, context: Context) -> None:
         limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun
-        # The first of the mapped ones says it for all.
+        # The first of the mapped instances says it for all.
         if context["ti"].map_index == 0 and self.pool == DEFAULT_POOL and limits == (None, None):
             self.log.warning(
-                "This create is mapped, and neither a pool of its own nor max_active_tis_per_dag(run) says how many "
-                "run at a time, while CometAPI limits the rate of requests. Make a pool, `airflow pools set cometapi 4 "
-                "creates`, and give the task pool='cometapi'."
+                "Neither a pool nor max_active_tis_per_dag(run) limits how many of these mapped creates run at a time, "
+                "while CometAPI limits the rate of requests. Make a pool, `airflow pools set cometapi 4 creates`, and "
+                "give the task pool='cometapi'."
             )
 
     def _make_input(self, context: Context) -> Any:
@@ -220,20 +212,21 @@ class CreatePredictionOperator(BaseOperator):
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)
 
-    def _block(self, wait: Wait) -> Prediction | CometError:
-        try:
-            return self.hook.wait_for_prediction(
-                wait.prediction_id, timeout=max(0.0, wait.deadline - time.time()), poke_interval=wait.poke_interval
-            )
-        except CometError as error:
-            return error
+    def _conclude_event(self, context: Context, result: WaitResult) -> str:
+        submission = self._submission or self._new_submission(context)
+        outcome: Outcome | None = next(iter(result.outcomes.values()), None)
+        if outcome is None:
+            prediction_id = self._paid_id or next(iter(result.not_carried), None)
+            if prediction_id is None:  # no event came, and this Airflow keeps no record
+                raise PredictionTimeoutError("its id is in the log of the create")
+            outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
+        return self._conclude(context, submission, outcome)
 
-    def _conclude(
-        self, context: Context, submission: Submission, seen: Prediction | CometError | Mapping[str, Any]
-    ) -> str:
+    def _conclude(self, context: Context, submission: Submission, outcome: Outcome) -> str:
+        metrics.finished([outcome])
         try:
-            summary = outcome.judge(seen, allow_empty=False)
-        except PredictionTimeoutError:  # it goes on
+            summary = judge(outcome, allow_empty=False)
+        except PredictionTimeoutError:  # it keeps running
             raise
         except PredictionError as error:
             submission.ended(error)
@@ -242,44 +235,29 @@ class CreatePredictionOperator(BaseOperator):
         return self._hand_over(context, submission, str(summary["id"]))
 
     def _hand_over(self, context: Context, submission: Submission, prediction_id: str) -> str:
-        # What is called delivered has to be there: Airflow pushes it only afterwards, and that may fail.
+        # What is called delivered has to be in XCom: Airflow pushes it only afterwards, and that may fail.
         if self.do_xcom_push:
             context["ti"].xcom_push(key=RETURN_VALUE_XCOM_KEY, value=prediction_id)
         submission.delivered(prediction_id)
         return prediction_id
 
-    @contextlib.contextmanager
-    def _final_where_paid(self, submission: Submission, *, is_paid: bool = False) -> Iterator[None]:
-        """Let nothing be retried where a retry would pay again: whatever ended the try, if no record is kept."""
-        try:
-            yield
-        except (CometError, TaskDeferred, AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
-            raise  # judged already
-        except BaseException as error:  # the task's timeout, say
-            is_paid = is_paid or self._paid_id is not None
-            may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
-            if submission.is_kept or not (is_paid or may_be_paid):
-                raise
-            what = outcome.UNDER_WAY if self._paid_id is None else outcome.going_on(self._paid_id)
-            raise AirflowFailException(f"{type(error).__name__}: {error}. {what} {outcome.NO_RECORD}") from error
+    def _words_about_paid(self, submission: Submission) -> str | None:
+        """Return what to say about a prediction that is paid for, or may be; ``None``: nothing was paid."""
+        if self._paid_id is not None:
+            return airflow_errors.still_running([self._paid_id])
+        may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
+        return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
 
-    @contextlib.contextmanager
-    def _errors_of_paid(self, submission: Submission) -> Iterator[None]:
-        """Raise errors as Airflow's, named after the prediction."""
+    def _final_where_paid(self, submission: Submission) -> AbstractContextManager[None]:
+        return airflow_errors.final_where_paid(
+            has_record=submission.is_kept, words_about_paid=functools.partial(self._words_about_paid, submission)
+        )
 
-        def airflow_error(error: CometError) -> BaseException:
-            return outcome.airflow_error_of_paid(
+    def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
+        return airflow_errors.raised_as(
+            lambda error: airflow_errors.paid_exception(
                 error.about(self._paid_id),
                 has_record=submission.is_kept,
                 is_execution_timeout=self._is_execution_timeout,
             )
-
-        with outcome.raised_as(airflow_error):
-            yield
-
-
-def _seconds(name: str, value: timedelta | float) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not seconds > 0:
-        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
-    return float(seconds)
+        )

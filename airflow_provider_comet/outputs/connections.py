@@ -19,9 +19,9 @@ from urllib3.response import HTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
 from airflow_provider_comet.api.file_errors import DeliveryError
-from airflow_provider_comet.client.sync_client import HEADERS
+from airflow_provider_comet.client.common import HEADERS
 from airflow_provider_comet.outputs import download_rules as delivery
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 # "identity": a packed body would make its length and its ranges say nothing about the file.
 _FILE_HEADERS: Final = {**HEADERS, "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -34,7 +34,7 @@ class Lines:
         it starts anew with each byte of a header.
     """
 
-    def __init__(self, head_seconds: float = polling.PATIENCE) -> None:
+    def __init__(self, head_seconds: float = RETRY_BUDGET_SECONDS) -> None:
         self._head_seconds = head_seconds
         self._is_cut = threading.Event()
         self._adding = threading.Lock()

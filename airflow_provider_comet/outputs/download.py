@@ -16,10 +16,10 @@ from urllib3.exceptions import HTTPError
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
-from airflow_provider_comet.client.sync_client import innermost
+from airflow_provider_comet.client.common import innermost
 from airflow_provider_comet.outputs import download_rules as delivery
 from airflow_provider_comet.outputs.connections import Lines, Session
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -228,8 +228,8 @@ class Download:
             arrived, waited = arrived + len(chunk), waited + clock() - began
             if arrived >= delivery.STRIDE:
                 arrived, waited = 0, 0.0
-            elif waited > polling.PATIENCE:
-                raise DeliveryError(f"fewer than {delivery.STRIDE} bytes came within {polling.PATIENCE:.0f} s")
+            elif waited > RETRY_BUDGET_SECONDS:
+                raise DeliveryError(f"fewer than {delivery.STRIDE} bytes came within {RETRY_BUDGET_SECONDS:.0f} s")
             yield bytes(chunk)
 
     def _pause(self, error: DeliveryError) -> None:
@@ -237,7 +237,7 @@ class Download:
 
 
 class _Retries:
-    """How often a file is asked for again: for ``polling.PATIENCE`` seconds from the first failure, anew whenever it
+    """How often a file is asked for again: for ``RETRY_BUDGET_SECONDS`` seconds from the first failure, anew whenever it
     has grown."""
 
     def __init__(self) -> None:
@@ -260,7 +260,9 @@ class _Retries:
         if self._attempt == 1:
             self._failed_at = now
         elapsed = now - self._failed_at
-        delay = polling.retry_delay(error, attempt=self._attempt, elapsed=elapsed, chance=random.random())
+        backoff = Backoff(RETRY_BUDGET_SECONDS, started_at=now - elapsed)
+        backoff._failures = self._attempt - 1
+        delay = backoff.next_pause(now, chance=random.random(), retry_after=error.retry_after)
         if delay is None or self.are_over:
             raise error
         return delay

@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import __version__, metrics
-from airflow_provider_comet import airflow_errors as outcome
+from airflow_provider_comet.api import outcome
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction, is_marked
+from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.manifest import StoredFile
 from airflow_provider_comet.outputs.output import Output, check_media_type, clean_url, file_name, outputs_of
 from airflow_provider_comet.outputs.storage import storage_errors, whole_file
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -198,7 +198,7 @@ def _handed_over(given: str | Mapping[str, Any]) -> Prediction | None:
     if not isinstance(given, Mapping) or not given.keys() >= set(SUMMARY_KEYS):
         return None
     outcome.judge(given, allow_empty=True)
-    if is_marked(given["output"]):
+    if has_marker(given["output"]):
         return None
     return Prediction(**{key: given[key] for key in SUMMARY_KEYS if key != "files"})
 
@@ -218,7 +218,7 @@ class _Reader:
         :raises CometError: it can't be read.
         """
         last = self._error
-        if last is not None and time.monotonic() - self._failed_at < polling.PATIENCE:
+        if last is not None and time.monotonic() - self._failed_at < RETRY_BUDGET_SECONDS:
             raise CometError.from_dict({**last.to_dict(), "prediction_id": prediction_id})
         try:
             read = self._hook.get_prediction(prediction_id)

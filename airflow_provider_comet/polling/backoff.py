@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 RETRY_BUDGET_SECONDS = 120.0
 """How long one call is repeated that certainly had no effect. After that the rest is left to Airflow's ``retries``."""
+FIRST_PAUSE_SECONDS = 1.0
 JITTER = 0.1
 """A pause that a server asked for is prolonged by up to this share, so that many clients do not return together."""
 
@@ -24,7 +25,7 @@ class Backoff:
     """
 
     budget: float
-    first_pause: float = 1.0
+    first_pause: float = FIRST_PAUSE_SECONDS
     longest_pause: float = 30.0
     started_at: float | None = None
     _failures: int = field(default=0, init=False)

@@ -1,96 +1,140 @@
-"""What a trigger's event says of the end of a wait: JSON, because it goes through Airflow's database to a worker."""
+"""What a trigger's event says of the end of its waits: JSON, because it goes through Airflow's database to a worker."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
-from airflow_provider_comet.api.prediction import DATA_URI_START, SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import DATA_URI, SUMMARY_KEYS, Prediction
 
 LIMIT_BYTES = 8_000
-"""Airflow logs each event and stores it in its database; a larger summary is read again by the worker."""
-UNSEEN: Final = {"status": "unknown", "late": 1, "ended": {}}
-"""Of a wait, or many, that nobody has seen at the deadline: all is read again, and what runs on is late."""
+"""Airflow logs each event and stores it in its database. A result that does not fit is read again by the worker."""
 
 
-def to_event(ended: Prediction | CometError) -> dict[str, Any]:
-    """Return the JSON that carries the end of a wait from the trigger to the worker."""
-    if isinstance(ended, CometError):
-        return {"prediction_id": ended.prediction_id, "error": ended.to_dict()}
-    event: dict[str, Any] = {"prediction_id": ended.id, "status": ended.status}
-    if _carries(summary := ended.summary(), LIMIT_BYTES):
-        event["summary"] = summary
-    return event
+class CarriedOutcome(TypedDict, total=False):
+    """How the wait for one prediction ended: either its summary, or an error."""
+
+    summary: dict[str, Any]
+    error: dict[str, Any]
 
 
-def to_list_event(ended: Mapping[str, Prediction | CometError | None]) -> dict[str, Any]:
-    """Return the JSON that carries the ends of many waits: how many there are, and of the ends what fits, errors
-    first. ``late``: how many were not finished at the deadline, or had no turn for their last look (``None``)."""
-    errors = {one: end for one, end in ended.items() if isinstance(end, CometError)}
-    late = sum(end is None or isinstance(end, PredictionTimeoutError) for end in ended.values())
-    event: dict[str, Any] = {"count": len(ended), "errors": len(errors), "late": late, "ended": {}}
+class WaitEvent(TypedDict, total=False):
+    """The event of ``PredictionTrigger``.
+
+    ``count``: predictions that were waited for. ``errors``: how many of these waits ended without a prediction.
+    ``unfinished``: how many had not finished at the deadline. ``outcomes``: by prediction id, errors first; empty if an
+    outcome does not fit into ``LIMIT_BYTES``, and absent if even its id does not. ``error``: why all waits ended, if
+    they ended together; then there is nothing else.
+    """
+
+    count: int
+    errors: int
+    unfinished: int
+    outcomes: dict[str, CarriedOutcome]
+    error: dict[str, Any]
+
+
+def make_event(outcomes: Mapping[str, Prediction | CometError | None]) -> WaitEvent:
+    """Return the event for ended waits, by prediction id.
+
+    :param outcomes: ``None``: the deadline passed before the prediction could be polled once more.
+    """
+    errors = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, CometError)}
+    not_polled = sum(outcome is None for outcome in outcomes.values())
+    event: WaitEvent = {
+        "count": len(outcomes),
+        "errors": len(errors) + not_polled,
+        "unfinished": not_polled + sum(isinstance(error, PredictionTimeoutError) for error in errors.values()),
+        "outcomes": {},
+    }
     room = LIMIT_BYTES
-    for prediction_id, end in {**errors, **ended}.items():
-        if end is None:
+    for prediction_id, outcome in {**errors, **outcomes}.items():
+        if outcome is None:
             continue
-        carried = {"error": end.to_dict()} if isinstance(end, CometError) else {"summary": end.summary()}
-        if size := _carries(carried, room):
-            event["ended"][prediction_id] = carried
-            room -= size + len(prediction_id)
+        carried: CarriedOutcome = (
+            {"error": outcome.to_dict()} if isinstance(outcome, CometError) else {"summary": outcome.summary()}
+        )
+        text = json.dumps(carried)
+        if len(text) > room or DATA_URI.search(text):  # a data URI may stand within a text
+            carried, text = {}, "{}"
+        if len(text) <= room:
+            event["outcomes"][prediction_id] = carried
+            room -= len(text) + len(prediction_id)
     return event
 
 
-def _carries(value: Mapping[str, Any], room: int) -> int:
-    """The size of a value that an event can carry; 0 if it can't."""
-    text = json.dumps(value)
-    return 0 if len(text) > room or DATA_URI_START.search(text) else len(text)  # one may stand amid text
+def make_error_event(error: CometError) -> WaitEvent:
+    """Return the event for an error that ended all waits."""
+    return {"error": error.to_dict()}
 
 
-def error_in(event: object) -> CometError | None:
-    """The error that ended a wait as a whole, if one did."""
-    error = event.get("error") if isinstance(event, Mapping) else None
-    return CometError.from_dict(error) if isinstance(error, dict) else None
+@dataclass(frozen=True)
+class WaitResult:
+    """What a worker knows from an event.
 
-
-def from_event(event: object) -> dict[str, Any] | CometError | None:
-    """Read an event of this or another release: a summary, an error, or ``None`` if the result must be read again.
-
-    Anything else is an error that a retry may repeat, never a success.
+    :param outcomes: how waits ended, by prediction id. A prediction that is not among them has to be read again.
+    :param not_carried: ids that the event names without an outcome.
+    :param has_unfinished: whether some predictions had not finished at the deadline.
+    :param is_complete: whether the event carries every error: a prediction without one was seen by the trigger.
     """
-    if (error := error_in(event)) is not None:
-        return error
-    if isinstance(event, Mapping):
-        summary = event.get("summary")
-        if isinstance(summary, dict) and summary.keys() >= set(SUMMARY_KEYS):
-            return {key: summary[key] for key in SUMMARY_KEYS}
-        if event.get("status"):
-            return None
-    return CometError("the trigger's event can't be read; the next try looks again")
+
+    outcomes: Mapping[str, dict[str, Any] | CometError] = field(default_factory=dict)
+    not_carried: Sequence[str] = ()
+    has_unfinished: bool = False
+    is_complete: bool = False
+
+    def on_reread(self, result: Prediction | CometError) -> Prediction | CometError:
+        """Judge what the worker has read of a prediction that the event did not carry.
+
+        A prediction that still runs after the deadline is a timeout. A 404 for a prediction that the trigger has seen
+        is no proof that the prediction is unknown: a retry may find it.
+        """
+        if isinstance(result, Prediction) and not result.is_terminal and self.has_unfinished:
+            return PredictionTimeoutError(f"last status {result.status!r}", prediction_id=result.id)
+        if isinstance(result, PredictionNotFoundError) and self.is_complete:
+            detail = f"it was seen before, and is unknown now: {result.detail}"
+            return CometError(detail, prediction_id=result.prediction_id)
+        return result
 
 
-def read_again(seen: Prediction | CometError, event: Mapping[str, Any]) -> Prediction | CometError:
-    """What a look of the worker says of a prediction that the event did not carry: late, if that was at the deadline
-    and it has not finished. One that the trigger has seen is not unknown because of a single answer; it may not have
-    if it was among errors that the event had no room for."""
-    if isinstance(seen, Prediction) and not seen.is_terminal and event.get("late"):
-        return PredictionTimeoutError(f"last status {seen.status!r}", prediction_id=seen.id)
-    carried = sum("error" in one for one in event.get("ended", {}).values())
-    was_seen = event.get("status") != "unknown" and carried >= event.get("errors", 0)
-    if isinstance(seen, PredictionNotFoundError) and was_seen:
-        return CometError(f"it was seen, and is unknown now: {seen.detail}", prediction_id=seen.prediction_id)
-    return seen
+NO_EVENT = WaitResult(has_unfinished=True)
+"""Airflow's own timeout ended the deferral, and no event came: every prediction has to be read again."""
 
 
-def from_list_event(event: object) -> dict[str, dict[str, Any] | CometError]:
-    """Read what an event carries of many waits, by id; whatever it does not carry must be read again.
+def read_event(event: object) -> WaitResult:
+    """Read an event of this or another release.
 
-    :raises CometError: the wait as a whole failed, or the event can't be read.
+    :raises CometError: all waits ended with this error, or the event can't be read. Never taken for a success.
     """
-    ended = event.get("ended") if isinstance(event, Mapping) else None
-    if not isinstance(ended, Mapping):
-        known = from_event(event)
-        raise known if isinstance(known, CometError) else CometError("the trigger's event is not one of a list")
-    read = {str(prediction_id): from_event(carried) for prediction_id, carried in ended.items()}
-    return {prediction_id: one for prediction_id, one in read.items() if one is not None}
+    if isinstance(event, Mapping) and isinstance(event.get("error"), dict):
+        raise CometError.from_dict(event["error"])
+    carried = event.get("outcomes") if isinstance(event, Mapping) else None
+    if not isinstance(event, Mapping) or not isinstance(carried, Mapping):
+        raise CometError("the trigger's event can't be read; the next try polls again")
+    read = {str(prediction_id): _read_outcome(outcome) for prediction_id, outcome in carried.items()}
+    outcomes = {prediction_id: outcome for prediction_id, outcome in read.items() if outcome is not None}
+    carried_errors = sum(isinstance(outcome, CometError) for outcome in outcomes.values())
+    return WaitResult(
+        outcomes,
+        not_carried=[prediction_id for prediction_id, outcome in read.items() if outcome is None],
+        has_unfinished=bool(event.get("unfinished")),
+        is_complete=carried_errors >= _number(event.get("errors")),
+    )
+
+
+def _read_outcome(carried: object) -> dict[str, Any] | CometError | None:
+    if not isinstance(carried, Mapping):
+        return None
+    if isinstance(carried.get("error"), dict):
+        return CometError.from_dict(carried["error"])
+    summary = carried.get("summary")
+    if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS}:
+        return {key: summary[key] for key in SUMMARY_KEYS}
+    return None
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, (int, float)) else float("inf")

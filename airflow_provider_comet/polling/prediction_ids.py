@@ -1,4 +1,4 @@
-"""What a task was given: ids, or other results of a mapped task, in whatever form Airflow brings them."""
+"""What a task was given to wait for or to store: ids or results, in whatever form Airflow brings them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def given_ids(value: Any, context: Context) -> str | list[str | None]:
-    """Return an id, or a list of ids in the order given.
+def read_ids(value: Any, context: Context) -> str | list[str | None]:
+    """Return an id, or a list of ids in the order given; ``None`` in the place of a prediction that was not created.
 
     :param value: an id, a list, or the output of a mapped create.
     :raises InvalidInputError: it holds no id, or something else.
     """
-    return check_prediction_ids(items_of(value, context)) if is_list(value) else check_prediction_id(value)
+    return check_prediction_ids(read_items(value, context)) if is_list(value) else check_prediction_id(value)
 
 
-def distinct(given: str | list[str | None]) -> list[str]:
+def distinct(raw_ids: str | Sequence[str | None]) -> list[str]:
     """Return each id once, in the order given."""
-    return [given] if isinstance(given, str) else [*dict.fromkeys(one for one in given if one is not None)]
+    ids = [raw_ids] if isinstance(raw_ids, str) else raw_ids
+    return [*dict.fromkeys(prediction_id for prediction_id in ids if prediction_id is not None)]
 
 
 def is_list(value: Any) -> bool:
-    """Whether a task was given many."""
+    """Return whether a task was given a list."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def items_of(value: Sequence[Any], context: Context) -> list[Any]:
-    """All items of a list, or of a mapped task's output; the log says if some instances of that task left none.
+def read_items(value: Sequence[Any], context: Context) -> list[Any]:
+    """Return all items of a list, or of a mapped task's output; the log says if instances of that task left none.
 
     :param value: an output (``LazyXComSequence``) is read by one slice: iterating over it makes a request for each item
         (700 ms against 25 ms for 40).
@@ -43,7 +44,7 @@ def items_of(value: Sequence[Any], context: Context) -> list[Any]:
     items: list[Any] = _read(value)
     source = getattr(getattr(value, "_xcom_arg", None), "operator", None)  # private in Airflow: without it, no report
     if source is not None:
-        _report_gaps(source, len(items), context)
+        _report_missing(source, len(items), context)
     return items
 
 
@@ -52,17 +53,17 @@ def _read(value: Any) -> Any:
         return value
     if type(value).__module__ != "airflow.sdk.definitions.xcom_arg":
         return [*value[:]]
-    # The results of map, zip and concat know no slices, but what they lie over does.
-    derived = copy.copy(value)
-    if hasattr(derived, "value"):
-        derived.value = _read(derived.value)
-    if hasattr(derived, "values"):
-        derived.values = [_read(one) for one in derived.values]
-    return [*derived]
+    # The results of map, zip and concat can't be sliced, but the outputs that they combine can.
+    combined = copy.copy(value)
+    if hasattr(combined, "value"):
+        combined.value = _read(combined.value)
+    if hasattr(combined, "values"):
+        combined.values = [_read(output) for output in combined.values]
+    return [*combined]
 
 
-def _report_gaps(source: Any, found: int, context: Context) -> None:
-    """Say how many instances of a mapped task have left nothing: Airflow leaves them out without a word."""
+def _report_missing(source: Any, found: int, context: Context) -> None:
+    """Log how many instances of a mapped task have no output: Airflow leaves them out without a word."""
     ti = context["ti"]
     try:
         expected = ti.get_ti_count(dag_id=source.dag_id, task_ids=[source.task_id], run_ids=[ti.run_id])
@@ -71,7 +72,7 @@ def _report_gaps(source: Any, found: int, context: Context) -> None:
         return
     if expected > found:
         log.warning(
-            "%s of %s instances of task %r have left nothing (they failed or were skipped). The results of the others "
+            "%s of %s instances of task %r have no output (they failed or were skipped). The outputs of the others "
             "follow each other without gaps: item n of the result is not map index n",
             expected - found,
             expected,

@@ -1,142 +1,184 @@
-"""Many waits as one: who is due, how the others ended, and what of it is worth a line in the log."""
+"""``Wait``, the wait for one prediction, and ``Waits``, many of them in one task. Pure: results and times come in."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from airflow_provider_comet.api.errors import AuthenticationError, CometError, PermissionDeniedError
+from airflow_provider_comet.api.errors import (
+    AuthenticationError,
+    CometError,
+    PermissionDeniedError,
+    PredictionNotFoundError,
+    PredictionTimeoutError,
+    RateLimitedError,
+)
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.polling.schedule import HEARTBEAT, Wait
+from airflow_provider_comet.polling.progress import LogLine, Progress
+from airflow_provider_comet.polling.schedule import FIRST_POLL_AGE, NOT_FOUND_GRACE_SECONDS, next_delay
 
-PROGRESS = 10.0
-"""Seconds that lie at least between two lines about what has changed."""
 
-News = tuple[int, str]
-"""Log level and words."""
+@dataclass
+class Wait:
+    """The wait for one prediction: decides after each poll whether it has ended, and how. The same in every mode.
+
+    :param prediction_id: what is waited for.
+    :param started_at: when the prediction was created, as far as known: ages count from here. An answer that tells the
+        age by the server's own clocks moves this back.
+    :param deadline: when to stop, after one more poll.
+    :param poke_interval: fixed seconds between polls; ``None``: adaptive.
+    :param last_polled_at: when the prediction was polled last, before this wait was taken over.
+    :param not_before: until when the server asked for no poll.
+    :ivar due: when the next poll is due.
+    :ivar polls: how many polls were made.
+    :ivar is_rate_limited: whether the last poll was answered by 429, which counts for all polls with this key.
+    """
+
+    prediction_id: str
+    started_at: float
+    deadline: float
+    poke_interval: float | None = None
+    last_polled_at: float | None = None
+    not_before: float | None = None
+    is_rate_limited: bool = field(default=False, init=False)
+    due: float = field(default=0.0, init=False)
+    polls: int = field(default=0, init=False)
+    _has_server_age: bool = field(default=False, init=False)
+    _is_known: bool = field(default=False, init=False)
+    _unknown_since: float | None = field(default=None, init=False)
+
+    def first_delay(self, now: float, chance: float) -> float:
+        """Return the seconds until the first poll of whoever takes this wait over.
+
+        The interval that was running is kept. If it is over (the triggerer was away), first polls are spread over one
+        interval, because thousands of waits start together then. After the deadline there is no delay.
+        """
+        age = now - self.started_at
+        delay = 0.0 if self.last_polled_at is None and age < FIRST_POLL_AGE else -1.0
+        if self.last_polled_at is not None:
+            delay = self.last_polled_at + self._delay(self.last_polled_at - self.started_at, None, chance) - now
+        if delay < 0:
+            delay = chance * self._delay(age, None, chance=0.5)
+        if self.not_before is not None:
+            delay = max(delay, self.not_before - now)
+        self._is_known = True  # whoever handed it over has seen it
+        return max(0.0, min(delay, self.deadline - now))
+
+    def on_result(
+        self, result: Prediction | CometError, *, now: float, chance: float
+    ) -> Prediction | CometError | float:
+        """Judge one poll: return the finished prediction, the error that ends the wait, or seconds until the next poll.
+
+        Trouble that may pass does not end the wait before its deadline: it says nothing about a prediction that is paid
+        for. The clock is checked last, so that no result is lost to a wait that was itself interrupted.
+
+        :param result: what the poll returned, or the error that it raised.
+        :param chance: 0 to 1, spreads polls.
+        """
+        self.polls += 1
+        retry_after = None
+        if isinstance(result, Prediction):
+            if result.is_terminal:
+                return result
+            if not self._has_server_age and (age := result.age) is not None:
+                self._has_server_age, self.started_at = True, min(self.started_at, now - age)
+            self._is_known, self._unknown_since = True, None
+        elif result.retryable or (isinstance(result, PredictionNotFoundError) and self._may_become_visible(now)):
+            retry_after = result.retry_after
+        else:
+            return result
+        age = max(0.0, now - self.started_at)
+        remaining = self.deadline - now
+        if remaining <= 0:
+            return self._timeout_error(result, age)
+        delay = min(self._delay(age, retry_after, chance), remaining)
+        self.last_polled_at, self.due = now, now + delay
+        self.is_rate_limited = isinstance(result, RateLimitedError)
+        self.not_before = self.due if retry_after or self.is_rate_limited else None
+        return delay
+
+    def hold(self, until: float) -> None:
+        """Do not poll before ``until``, because another poll was answered by 429; but poll at the deadline."""
+        self.not_before = max(until, self.not_before or until)
+        self.due = max(self.due, min(until, self.deadline))
+
+    def _delay(self, age: float, retry_after: float | None, chance: float) -> float:
+        return next_delay(age, poke_interval=self.poke_interval, retry_after=retry_after, chance=chance)
+
+    def _may_become_visible(self, now: float) -> bool:
+        if self._unknown_since is None:
+            self._unknown_since = now if self._is_known else self.started_at
+        return now - self._unknown_since < NOT_FOUND_GRACE_SECONDS
+
+    def _timeout_error(self, result: Prediction | CometError, age: float) -> PredictionTimeoutError:
+        error = result if isinstance(result, CometError) else None
+        last = f"last poll: {error.summary}. {error.detail}" if error else f"last status {result.status!r}"
+        return PredictionTimeoutError(
+            f"{last}, {age:.0f} s after it was created",
+            prediction_id=self.prediction_id,
+            status=error.status if error else None,
+            code=error.code if error else None,
+            request_id=error.request_id if error else None,
+        )
 
 
 class Waits:
-    """The waits of one task on a worker.
+    """The waits of one task on a worker, for one prediction or for many.
 
     :param waits: one for each prediction.
+    :ivar outcomes: how waits have ended, by prediction id.
     """
 
     def __init__(self, waits: Iterable[Wait]) -> None:
         self._pending = {wait.prediction_id: wait for wait in waits}
         self._refused: dict[str, Wait] = {}
         self._progress = Progress(self.pending)
-        self.ended: dict[str, Prediction | CometError] = {}
+        self.outcomes: dict[str, Prediction | CometError] = {}
 
     @property
     def pending(self) -> list[Wait]:
-        """Those that go on."""
+        """The waits that have not ended."""
         return [*self._pending.values()]
 
     def due(self, now: float) -> list[Wait]:
-        """Those to be looked at."""
+        """Return the waits whose predictions are to be polled now."""
         return [wait for wait in self._pending.values() if wait.due <= now]
 
-    def take(
-        self, looks: Iterable[tuple[Wait, tuple[Prediction | CometError, float]]], chance: Callable[[], float]
-    ) -> list[News]:
-        """Judge a round of looks, each with its time, and return what is worth saying about it.
+    def on_results(
+        self, results: Iterable[tuple[Wait, tuple[Prediction | CometError, float]]], chance: Callable[[], float]
+    ) -> list[LogLine]:
+        """Judge a round of polls, each with its time, and return what to log about them.
 
-        A look that was one too many speaks for all: nobody looks before it may be repeated.
+        After a 429 all of them pause, because it counts for every poll with this key.
         """
-        news: list[News] = []
-        limited: list[float] = []
-        for wait, (look, now) in looks:
-            news += self._progress.news(wait, look, now)
-            result = wait.after(look, now=now, chance=chance())
-            if isinstance(result, float):
-                limited += [wait.due] if wait.is_limited else []
+        lines: list[LogLine] = []
+        resume_at: list[float] = []
+        for wait, (result, now) in results:
+            lines += self._progress.on_result(wait, result, now)
+            outcome = wait.on_result(result, now=now, chance=chance())
+            if isinstance(outcome, float):
+                resume_at += [wait.due] if wait.is_rate_limited else []
                 continue
-            self.ended[wait.prediction_id] = result
+            self.outcomes[wait.prediction_id] = outcome
             del self._pending[wait.prediction_id]
-            if isinstance(result, (AuthenticationError, PermissionDeniedError)):
+            if isinstance(outcome, (AuthenticationError, PermissionDeniedError)):
                 self._refused[wait.prediction_id] = wait
-        if limited:
+        if resume_at:
             for wait in self._pending.values():
-                wait.hold(max(limited))
-        return news
+                wait.hold(max(resume_at))
+        return lines
 
-    def reopen(self) -> bool:
-        """Let those go on that ended because the key was refused, for one who can wait until it is replaced; whether
-        there are any."""
+    def reopen_refused(self) -> bool:
+        """Continue waits that ended because the key was refused, and return whether there are any.
+
+        For a trigger, which can wait until the key is replaced.
+        """
         refused, self._refused = self._refused, {}
         for prediction_id, wait in refused.items():
-            del self.ended[prediction_id]
+            del self.outcomes[prediction_id]
             self._pending[prediction_id] = wait
         return bool(refused)
 
     def delay(self, now: float) -> float | None:
-        """Seconds until the next look; ``None``: all have ended."""
+        """Return the seconds until the next poll; ``None``: all waits have ended."""
         return max(0.0, min(wait.due for wait in self._pending.values()) - now) if self._pending else None
-
-
-class Progress:
-    """What the log of a task says while it waits. One prediction has its own lines (``Wait.news``); of many it says how
-    many have finished, and each kind of trouble once for all.
-
-    :param waits: all of them, before the first look.
-    """
-
-    def __init__(self, waits: Iterable[Wait]) -> None:
-        self._deadlines = [wait.deadline for wait in waits]
-        self._seen: dict[str, str] = {}
-        self._finished: set[str] = set()
-        self._is_changed = False
-        self._said_at: float | None = None
-        self._told_at: dict[str, float] = {}
-
-    def news(self, wait: Wait, look: Prediction | CometError, now: float) -> list[News]:
-        """Lines for what a look, or news on the way to one, has changed."""
-        if len(self._deadlines) == 1:
-            return _lines(wait.news(look, now))
-        return [*self._trouble(look, now), *self._counts(wait.prediction_id, look, now)]
-
-    def sign_of_life(self, wait: Wait, now: float) -> list[News]:
-        """Lines for a wait that goes on, if nothing was said for some minutes."""
-        if len(self._deadlines) == 1:
-            return _lines(wait.sign_of_life(now))
-        return [] if self._said_at is None or now - self._said_at < HEARTBEAT else [self._say(now)]
-
-    def _trouble(self, look: Prediction | CometError, now: float) -> Iterable[News]:
-        if isinstance(look, Prediction):
-            if look.has_known_status:
-                return
-            kind = look.status
-            text = f"Prediction {look.id}: status {kind!r} is unknown here; it counts as still running"
-        else:
-            kind, text = f"{type(look).__name__} {look.status}", str(look)
-        told_at = self._told_at.get(kind)
-        if told_at is None or now - told_at >= HEARTBEAT:
-            self._told_at[kind] = now
-            yield logging.WARNING if told_at is None else logging.INFO, f"{text} (Others may have the same.)"
-
-    def _counts(self, prediction_id: str, look: Prediction | CometError, now: float) -> list[News]:
-        seen = look.status if isinstance(look, Prediction) else type(look).__name__
-        self._is_changed |= self._seen.get(prediction_id) != seen
-        self._seen[prediction_id] = seen
-        if isinstance(look, Prediction) and look.is_terminal:
-            self._finished.add(prediction_id)
-        total = len(self._deadlines)
-        if self._said_at is None or len(self._finished) == total:  # the first picture, and the last one, are whole
-            is_due = len(self._seen) == total
-        else:
-            is_due = now - self._said_at >= (PROGRESS if self._is_changed else HEARTBEAT)
-        return [self._say(now)] if is_due else []
-
-    def _say(self, now: float) -> News:
-        self._said_at, self._is_changed = now, False
-        counts = ", ".join(f"{count:,} {one}" for one, count in Counter(self._seen.values()).most_common())
-        return logging.INFO, (
-            f"{len(self._finished):,} of {len(self._deadlines):,} predictions have finished ({counts}); the timeout "
-            f"comes in {max(0.0, max(self._deadlines) - now):.0f} s"
-        )
-
-
-def _lines(one: News | None) -> list[News]:
-    return [] if one is None else [one]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_comet.api.errors import SubmissionRecordError
 from airflow_provider_comet.api.redaction import excerpt
+from airflow_provider_comet.polling import clock
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +60,16 @@ def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -
     :param patience: seconds.
     :raises SubmissionRecordError: it does not.
     """
-    started = time.monotonic()
+    started = clock.monotonic()
     while True:
         try:
             with _STORE:
                 return call()
         except Exception as error:  # whatever it is: an unreadable record must never look like no record
-            if time.monotonic() - started >= patience:
+            if clock.monotonic() - started >= patience:
                 raise SubmissionRecordError(f"{type(error).__name__}: {error}") from error
             log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
-        time.sleep(PAUSE_SECONDS)
+        clock.sleep(PAUSE_SECONDS)
 
 
 @functools.cache  # a task is a process: it says so once

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.polling import clock
 from airflow_provider_comet.submissions.record import KEY, Record, decide, digest
 from airflow_provider_comet.submissions.state_store import PATIENCE_SECONDS, keep, recall
 
@@ -247,4 +247,4 @@ def warn_without_record(ti: Any) -> None:
 
 
 def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(clock.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,48 +13,49 @@ from airflow_provider_comet.triggers.deferral import BACKSTOP_SECONDS
 from airflow_provider_comet.triggers.prediction import PATH
 
 
-def start_trigger_args(
-    prediction_id: Any,
-    conn_id: Any,
-    *,
-    timeout: float,
-    execution_timeout: timedelta | None,
-    poke_interval: float | None,
-) -> StartTriggerArgs:
-    """Return what Airflow stores with the DAG. It is the same at each parse: nothing in it depends on the time, or the
-    DAG would have a new version each time it is parsed.
+def start_trigger_args(sensor: Any) -> StartTriggerArgs:
+    """Return what Airflow stores with the DAG to start a sensor's wait.
 
-    :param prediction_id: an id, a template, or the output of an unmapped task (``create.output``).
+    It is the same at each parse. If it depended on the time, each parse would make a new version of the DAG.
+
+    :param sensor: a ``PredictionSensor``, complete but for these arguments.
     :raises ValueError: says why the wait can't start in the triggerer.
     """
+    if not sensor.deferrable:
+        raise ValueError("start_from_trigger is a way to defer: leave deferrable and mode as they are")
+    # Also of an instance that got it by expand_kwargs, which parsing does not know.
+    if getattr(sensor, "_BaseOperator__from_mapped", False) or sensor.get_closest_mapped_task_group() is not None:
+        raise ValueError("start_from_trigger can't be mapped: Airflow would not give the trigger its ids")
     if not hasattr(BaseTrigger, "render_template_fields"):
-        raise ValueError("start_from_trigger needs Airflow 3.3: before, a trigger does not render its id")
+        raise ValueError("start_from_trigger needs Airflow 3.3: older triggers do not render templates")
     if conf.getboolean("triggerer", "queues_enabled", fallback=False):
         raise ValueError(
-            "start_from_trigger does not go with [triggerer] queues_enabled: such a trigger would have no queue"
+            "start_from_trigger can't be used with [triggerer] queues_enabled: such a trigger would have no queue"
         )
-    if not isinstance(conn_id, str) or "xcom_pull" in conn_id:
+    if not isinstance(sensor.conn_id, str) or "xcom_pull" in sensor.conn_id:
         raise ValueError("start_from_trigger: conn_id can't come from an XCom, which hangs in the triggerer")
-    # Airflow's own timeout. That of an execution_timeout may come amid the last look, which the worker then repeats.
-    limit, _ = find_deadline(timeout + BACKSTOP_SECONDS, execution_timeout)
+    # An execution_timeout may interrupt the last poll, which the worker then repeats.
+    airflow_timeout, _ = find_deadline(sensor.timeout + BACKSTOP_SECONDS, sensor.execution_timeout)
     kwargs = {
-        "conn_id": conn_id,
-        "poke_interval": poke_interval,
-        "margin": max(limit - timeout, 0.0),
-        "limit": limit,
-        **_source(prediction_id),
+        "conn_id": sensor.conn_id,
+        "poke_interval": None if sensor.is_adaptive else sensor.poke_interval,
+        "timeout_margin": max(airflow_timeout - sensor.timeout, 0.0),
+        "airflow_timeout": airflow_timeout,
+        **_source(sensor.prediction_id),
     }
     return StartTriggerArgs(
         trigger_cls=PATH,
         trigger_kwargs=kwargs,
         next_method="execute_complete",
-        timeout=timedelta(seconds=timeout + BACKSTOP_SECONDS),
+        timeout=timedelta(seconds=sensor.timeout + BACKSTOP_SECONDS),
     )
 
 
 def _source(prediction_id: Any) -> dict[str, Any]:
-    """Where the trigger finds the id. A template that pulls an XCom would hang in the triggerer until the timeout, so
-    the trigger reads the XCom of a task's output itself."""
+    """Return the trigger's kwarg that says where the id is.
+
+    A template that pulls an XCom would hang in the triggerer until the timeout, so the trigger reads the XCom itself.
+    """
     from airflow.sdk.definitions.mappedoperator import MappedOperator
     from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
 

@@ -19,7 +19,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import httpx
@@ -293,17 +292,6 @@ class TaskRunner:
         return {"dag_run": dag_run, **self._run}
 
 
-class _Patched:
-    """Something with other values for some of its names."""
-
-    def __init__(self, original: Any, **names: Any) -> None:
-        self.__dict__.update(names)
-        self._original = original
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
-
-
 class Clock:
     """Time that passes only while somebody sleeps.
 
@@ -317,8 +305,7 @@ class Clock:
         self.sleeps: list[float] = []
         self.on_sleep: Callable[[float], None] = lambda seconds: None
         self._sleepers: list[float] = []
-        self._looking = 0
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._polling = 0
 
     def time(self) -> float:
         return self.now + self.jump
@@ -335,14 +322,14 @@ class Clock:
         self.now += seconds
 
     async def asleep(self, seconds: float) -> None:
-        """Sleep beside others: when all sleep and no look is under way, time goes on to the earliest end."""
+        """Sleep beside others: when all sleep and no request is running, time moves to the earliest end."""
         ends = self.now + seconds
         self._sleepers.append(ends)
         try:
-            for _ in range(3):  # who is about to sleep, or to look, gets there
+            for _ in range(3):  # whoever is about to sleep, or to send a request, gets there
                 await asyncio.sleep(0)
             while self.now < ends:
-                if self._looking or ends > min(self._sleepers):
+                if self._polling or ends > min(self._sleepers):
                     await asyncio.sleep(0.001)
                     continue
                 self.sleeps.append(seconds)
@@ -351,21 +338,15 @@ class Clock:
         finally:
             self._sleepers.remove(ends)
 
-    def _counted(self, look: Any) -> Any:
+    def _counted(self, send: Any) -> Any:
         async def counted(*args: Any) -> Any:
-            self._looking += 1
+            self._polling += 1
             try:
-                return await look(*args)
+                return await send(*args)
             finally:
-                self._looking -= 1
+                self._polling -= 1
 
         return counted
-
-    def _loop(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if loop not in self._loops:  # one for each loop: what is shared on a loop is found by it
-            self._loops[loop] = _Patched(loop, time=self.monotonic)
-        return self._loops[loop]
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make all waiting of the package, and of Airflow's sensors, go by this clock."""
@@ -373,27 +354,20 @@ class Clock:
         from airflow.sdk.execution_time import supervisor
 
         from airflow_provider_comet.client.async_client import AsyncCometClient
-        from airflow_provider_comet.client.sync_client import CometClient
-        from airflow_provider_comet.hooks import comet_replicate as hook
-        from airflow_provider_comet.hooks import refreshing_client as renewed_client
-        from airflow_provider_comet.hooks import shared_client
-        from airflow_provider_comet.operators import prediction as operator
-        from airflow_provider_comet.sensors import prediction as sensor
-        from airflow_provider_comet.submissions import state_store, submission
-        from airflow_provider_comet.triggers import prediction as trigger
+        from airflow_provider_comet.polling import clock
 
-        ours = types.SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=self.sleep)
-        for module in (hook, operator, state_store, submission, sensor, trigger, base):
-            monkeypatch.setattr(module, "time", ours)
+        monkeypatch.setattr(clock, "now", self.time)
+        monkeypatch.setattr(clock, "monotonic", self.monotonic)
+        monkeypatch.setattr(clock, "loop_time", self.monotonic)
+        monkeypatch.setattr(clock, "sleep", self.sleep)
+        monkeypatch.setattr(clock, "wait", lambda event, seconds: self.sleep(seconds))
+        monkeypatch.setattr(clock, "async_sleep", self.asleep)
+        monkeypatch.setattr(AsyncCometClient, "send", self._counted(AsyncCometClient.send))
+        monkeypatch.setattr(
+            base, "time", types.SimpleNamespace(monotonic=self.monotonic, sleep=self.sleep, time=self.time)
+        )
         monkeypatch.setattr(base, "timezone", types.SimpleNamespace(utcnow=self.utcnow))
         monkeypatch.setattr(supervisor, "datetime", types.SimpleNamespace(now=lambda tz: self.utcnow()))
-        for module in (renewed_client, shared_client, trigger):
-            monkeypatch.setattr(module, "asyncio", _Patched(asyncio, get_running_loop=self._loop, sleep=self.asleep))
-        monkeypatch.setattr(AsyncCometClient, "look", self._counted(AsyncCometClient.look))
-        # Defaults are bound when a function is defined, so the modules' names don't reach them.
-        defaults = CometClient.__init__.__kwdefaults__ or {}
-        monkeypatch.setitem(defaults, "sleep", self.sleep)
-        monkeypatch.setitem(defaults, "clock", self.monotonic)
         return self
 
 

@@ -26,6 +26,7 @@ IO_MODULES = (
     "outputs/download.py",
     "outputs/storage.py",
     "outputs/writer.py",
+    "polling/clock.py",
     "polling/prediction_ids.py",
     "submissions/batch_submission.py",
     "submissions/state_store.py",

@@ -1,0 +1,80 @@
+"""``CometError``, the base of all errors: how an error is shown, and how it crosses from a trigger to a worker."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow_provider_comet.api.redaction import excerpt
+
+WORD_CHARACTERS = 80
+
+
+class CometError(Exception):
+    """Base of all errors of this package. Its message says what happened, then what to do.
+
+    :param detail: the server's words, or what was found; kept as a redacted excerpt of at most 300 characters.
+    :param status: HTTP status, if there was an answer.
+    :param code: ``error.code`` of the answer.
+    :param request_id: CometAPI's id of the request; its support asks for it.
+    :param prediction_id: the prediction that the error is about.
+    :param retry_after: seconds that the server asked us to wait.
+    """
+
+    retryable: ClassVar[bool] = False
+    """Whether the same request may succeed later although nobody changed anything."""
+    buys_again: ClassVar[bool] = False
+    """Whether a task that creates and waits buys a new prediction at its next try because of this error."""
+    summary: ClassVar[str] = "CometAPI call failed"
+    next_step: ClassVar[str] = ""
+    _types: ClassVar[dict[str, type[CometError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        CometError._types[cls.__name__] = cls
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        prediction_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.detail = excerpt(detail)
+        self.status = status
+        self.code = excerpt(code, WORD_CHARACTERS) if code else None
+        self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
+        self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS) if prediction_id else None
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    def __str__(self) -> str:
+        known = {"HTTP": self.status, "code": self.code, "request id": self.request_id}
+        facts = ", ".join(f"{name} {value}" for name, value in known.items() if value)
+        text = f"Prediction {self.prediction_id}: {self.summary}" if self.prediction_id else self.summary
+        text += f" ({facts})" if facts else ""
+        text += f": {self.detail}" if self.detail else ""
+        text += "" if text.endswith((".", "!", "?")) else "."
+        return f"{text} {self.next_step}".rstrip()
+
+    def about(self, prediction_id: object) -> CometError:
+        """Set the prediction that this error is about, unless one is set already, and return the error."""
+        if self.prediction_id is None and isinstance(prediction_id, str):
+            self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON for a trigger's event; ``from_dict`` makes an equal error of it."""
+        return {"type": type(self).__name__, **vars(self)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> CometError:
+        """Make an error from ``to_dict``'s JSON, of any release.
+
+        Unknown fields are dropped; an unknown type becomes a ``CometError``.
+        """
+        fields = ("status", "code", "request_id", "prediction_id", "retry_after")
+        return CometError._types.get(str(data.get("type")), CometError)(
+            str(data.get("detail") or ""), **{name: data.get(name) for name in fields}
+        )

@@ -1,0 +1,31 @@
+"""What both clients share: the headers that they send, and how they name the reason of a failure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airflow_provider_comet import __version__
+from airflow_provider_comet.api.config import Config
+
+HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
+
+
+def root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:
+    """Return the base URL and the innermost reason of a failure, without the key.
+
+    :param outside: the exception that was being handled when the call began; it has nothing to do with the failure.
+    """
+    return f"{config.base_url}: {innermost(error, outside)}".replace(config.api_key, "***")
+
+
+def innermost(error: BaseException, outside: BaseException | None) -> str:
+    """Return the innermost exception that has words: the outer ones of both libraries repeat URLs and addresses.
+
+    :param outside: as for ``root_cause``.
+    """
+    reason = error
+    inner: BaseException | None = error
+    while inner is not None and inner is not outside:
+        reason = inner if str(inner) else reason
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(reason).__name__}: {reason}"
