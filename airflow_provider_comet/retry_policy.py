@@ -1,4 +1,4 @@
-"""``CometRetryPolicy``: a failed task is retried when CometAPI said to, and not at all where that is no use."""
+"""``CometRetryPolicy``: retry a failed task when CometAPI said to, and not at all where a retry can't help."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 except ImportError:
     raise AirflowOptionalProviderFeatureException(
-        "CometRetryPolicy needs Airflow 3.3 or later. Before, plain `retries` do: the operators of this package do not "
+        "CometRetryPolicy needs Airflow 3.3 or later. Use plain `retries` before: the operators of this package do not "
         "retry what can't get better, and wait up to two minutes for a rate limit to pass."
     ) from None
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-# A create that was refused for them is refused again. A look is repeated: a paid result must not be lost to them.
-_NO_USE_TO_CREATE = (
+# A create that was refused with these is refused again. A poll is repeated: a paid result must not be lost to them.
+_FINAL_FOR_CREATE = (
     e.AuthenticationError,
     e.PermissionDeniedError,
     e.BalanceExhaustedError,
@@ -33,15 +33,15 @@ _NO_USE_TO_CREATE = (
 
 
 class CometRetryPolicy(RetryPolicy):
-    """Retry when CometAPI said to (``Retry-After``), and stop at once where a retry is no use or might pay twice.
+    """Retry when CometAPI said to (``Retry-After``), and stop at once where a retry can't help or might pay twice.
 
     ``retry_policy=CometRetryPolicy()`` works for the operators and sensors of this package, which stop by themselves
     where they must, and for tasks that use ``CometReplicateHook`` or one of its results themselves, which do not.
     Anything else follows the task's ``retries`` and ``retry_delay``; no policy can raise the number of ``retries``.
 
-    :param creates: whether a task that uses the hook also creates predictions (default). Then an error about one of
-        them stops it, because a retry would not wait for it again, but buy another one. ``False``: it only looks, and
-        is retried.
+    :param creates: whether a task that uses the hook also creates predictions (default). Then an error about a
+        prediction stops the task, because a retry would not wait for that prediction, but buy a new one. ``False``:
+        the task only polls, and is retried.
     """
 
     def __init__(self, *, creates: bool = True) -> None:
@@ -55,31 +55,31 @@ class CometRetryPolicy(RetryPolicy):
         if error is None or isinstance(exception, AirflowTaskTimeout):  # Airflow retries those, whatever their cause
             return RetryDecision.default()
         task: Any = context.get("task") if context else None
-        if self._is_no_use(error, task):
-            return RetryDecision.fail(f"a retry is no use: {error}")
+        if self._is_final(error, task):
+            return RetryDecision.fail(f"a retry can't help: {error}")
         pause = timedelta(seconds=_pause(error))
         if pause > getattr(task, "retry_delay", timedelta()):
             return RetryDecision.retry(pause, f"CometAPI asked for a pause of {pause.total_seconds():g} s")
         return RetryDecision.default()
 
-    def _is_no_use(self, error: e.CometError, task: Any) -> bool:
+    def _is_final(self, error: e.CometError, task: Any) -> bool:
         if isinstance(error, e.AmbiguousSubmissionError):  # unless the task was told to take the risk
             return getattr(task, "on_ambiguous_submit", "fail") != "retry"
-        if error.buys_again:  # who raises it as it is wants another one
+        if error.buys_again:  # whoever raises it as it is wants a new prediction
             return False
         if isinstance(error, e.UnrecordedPredictionError) or wait_exception(error) is not error:
             return True
-        if _is_ours(task):  # it knows what it has paid for, and has judged already
+        if _is_ours(task):  # it knows what it has paid for, and has decided already
             return False
-        return self.creates if error.prediction_id else isinstance(error, _NO_USE_TO_CREATE)
+        return self.creates if error.prediction_id else isinstance(error, _FINAL_FOR_CREATE)
 
     def serialize(self) -> dict[str, Any]:
-        """Return what makes an equal one."""
+        """Return what makes an equal policy."""
         return {"creates": self.creates}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> CometRetryPolicy:
-        """Make an equal one."""
+        """Make an equal policy."""
         return cls(creates=data.get("creates", True))
 
 
@@ -94,7 +94,7 @@ def _is_ours(task: object) -> bool:
 
 
 def _pause(error: e.CometError) -> float:
-    """The seconds that the server asked for, of an error that passes."""
+    """Return the seconds that the server asked for, if a retry may help."""
     if isinstance(error, e.PredictionListError):
         return max(map(_pause, error.errors), default=0.0)
     return error.retry_after or 0.0 if error.retryable else 0.0

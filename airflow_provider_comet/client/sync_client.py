@@ -15,12 +15,12 @@ from requests.auth import AuthBase
 
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError
+from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, RateLimitedError
 from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.client.common import HEADERS, root_cause
 from airflow_provider_comet.polling import clock
-from airflow_provider_comet.polling.backoff import FIRST_PAUSE_SECONDS, RETRY_BUDGET_SECONDS, Backoff
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
 
 T = TypeVar("T")
@@ -64,15 +64,15 @@ class CometClient:
         sent_at = self._acquire(limiter)
         response = self._exchange(request) if journal is None else self._exchange_on_record(request, journal)
         if response.status == 429:
-            # Other creates pause, too. Other polls do not: whoever sent them pauses by itself, and knows a deadline.
-            pause = response.retry_after or FIRST_PAUSE_SECONDS if request.may_cost_money else 0.0
+            # No pause here. `retry` pauses all creates; whoever polls pauses by itself, and knows a deadline.
             with self._limiting:
-                limiter.on_rate_limited(sent_at=sent_at, now=clock.monotonic(), retry_after=pause, chance=0.0)
+                limiter.on_rate_limited(sent_at=sent_at, now=clock.monotonic(), retry_after=0.0, chance=0.0)
         return response
 
-    def retry(self, call: Callable[[], T]) -> T:
+    def retry(self, call: Callable[[], T], *, is_create: bool = False) -> T:
         """Return what a call returns, and repeat it for up to two minutes while its error says that a retry may help.
 
+        :param is_create: whether the call sends a create. After a 429 all creates of this client pause with it.
         :raises CometError: no attempt succeeded.
         """
         backoff = Backoff(RETRY_BUDGET_SECONDS, started_at=clock.monotonic())
@@ -82,7 +82,10 @@ class CometClient:
             except CometError as error:
                 if not error.retryable:
                     raise
-                pause = backoff.next_pause(clock.monotonic(), chance=random.random(), retry_after=error.retry_after)
+                now = clock.monotonic()
+                pause = backoff.next_pause(now, chance=random.random(), retry_after=error.retry_after)
+                if is_create and isinstance(error, RateLimitedError):
+                    self._pause_creates(now, pause or error.retry_after or 0.0)
                 if pause is None or self._halted.is_set():
                     raise
             clock.wait(self._halted, pause)
@@ -105,19 +108,22 @@ class CometClient:
             if limiter.pauses == pauses:  # otherwise a pause has begun meanwhile, and the slot is void
                 return slot_at
 
+    def _pause_creates(self, now: float, seconds: float) -> None:
+        with self._limiting:  # the rate was halved when the answer came
+            self._create_limiter.on_rate_limited(sent_at=float("-inf"), now=now, retry_after=seconds, chance=0.0)
+
     def _exchange_on_record(self, request: Request, journal: Journal) -> Response:
         body = _Body(request.body or b"")
         journal.sending()
         try:
             response = self._exchange(request, body)
-            protocol.read_prediction(request, response)  # what the answer means for the journal
-        except AmbiguousSubmissionError as error:
-            journal.unclear(error)
+        except BaseException as error:
+            _note_failure(journal, error, was_sent=body.was_read)
             raise
-        except BaseException as error:  # also Airflow's task timeout: what never left can't have been accepted
-            if isinstance(error, CometError) or not body.was_read:
-                journal.rejected()
-            raise
+        try:
+            protocol.read_prediction(request, response)
+        except CometError as error:  # the caller gets it from the response
+            _note_failure(journal, error, was_sent=True)
         return response
 
     def _exchange(self, request: Request, body: _Body | None = None) -> Response:
@@ -142,6 +148,13 @@ class CometClient:
         finally:
             if session is not self.session:
                 session.close()
+
+
+def _note_failure(journal: Journal, error: BaseException, *, was_sent: bool) -> None:
+    if isinstance(error, AmbiguousSubmissionError):
+        journal.unclear(error)
+    elif isinstance(error, CometError) or not was_sent:  # also Airflow's task timeout: what never left is not accepted
+        journal.rejected()
 
 
 class _OriginAuth(AuthBase):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):
     """Submit what a function returns to CometAPI, exactly once paid for, and return the prediction's id.
 
-    The function runs only in an attempt that submits: a retry that goes on with a paid prediction does not call it. Its
-    own errors are raised as they are, whatever their kind: what Airflow does about them is the DAG author's business.
+    The function runs only in an attempt that submits: a retry that continues with a paid prediction does not call it.
+    Its own errors are raised as they are.
 
     :param python_callable: returns the input: a dict, sent as it is. Braces in it are no templates, so that a text from
         somewhere else can't read Airflow's variables. No ``async def``.
@@ -57,16 +57,17 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
 
     def execute(self, context: Context) -> str:
         """Submit what the function returns."""
-        # What DecoratedOperator.execute adds for a task that returns a text. That one fails in Airflow 3.0 once the
-        # prediction has been paid for: it calls a method that operators have no more there.
-        self.inlets.extend(one for one in (*self.op_args, *self.op_kwargs.values()) if isinstance(one, Asset))
+        # All that DecoratedOperator.execute adds for a task that returns a text. It can't be called: in Airflow 3.0 it
+        # fails once the prediction has been paid for, because it calls a method that operators no longer have there.
+        arguments = (*self.op_args, *self.op_kwargs.values())
+        self.inlets.extend(argument for argument in arguments if isinstance(argument, Asset))
         return CreatePredictionOperator.execute(self, context)
 
     def _make_input(self, context: Context) -> Any:
         names = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, names)
-        made = self.python_callable(*self.op_args, **arguments)
-        return dict(made) if isinstance(made, Mapping) else made
+        input = self.python_callable(*self.op_args, **arguments)
+        return dict(input) if isinstance(input, Mapping) else input
 
     def _checked(self, input: Any) -> dict[str, Any]:
         if not isinstance(input, dict):
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
         on_ambiguous_submit: Literal["fail", "retry"] = ...,
         wait_for_completion: bool = ...,
         deferrable: bool = ...,
-        poll_interval: timedelta | float | None = ...,
+        poke_interval: timedelta | float | None = ...,
         timeout: timedelta | float = ...,
         **kwargs: Any,
     ) -> Callable[[Callable[Arguments, Mapping[str, Any]]], Task[Arguments, str]]:

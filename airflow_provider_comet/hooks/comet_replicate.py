@@ -92,7 +92,9 @@ class CometReplicateHook(BaseHook):
         from airflow_provider_comet.inputs.input_files import embedded
 
         request = protocol.create_prediction(model, embedded(input))
-        return self.client.retry(lambda: protocol.read_prediction(request, self.client.send(request, journal=journal)))
+        return self.client.retry(
+            lambda: protocol.read_prediction(request, self.client.send(request, journal=journal)), is_create=True
+        )
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Return a prediction as it is now, whatever its status. Trouble that may pass is waited out for two minutes.

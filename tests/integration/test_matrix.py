@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.polling import events
+from airflow_provider_comet.polling.events import read_event
 from tests.integration.conftest import KEY
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
 
@@ -55,8 +55,8 @@ class Row:
     """One kind of answer.
 
     :param fault: what the emulator does to a request; `None`: there is no server.
-    :param look: what a look makes of it.
-    :param create: what a create makes of it; `None`: a create never gets it.
+    :param poll: the error of a poll that gets it.
+    :param create: the error of a create that gets it; `None`: a create never gets it.
     :param says: words of the server that every message has to pass on.
     :param accepted: predictions that exist after the create.
     :param has_request_id: whether the answer names the request.
@@ -64,7 +64,7 @@ class Row:
 
     name: str
     fault: Mapping[str, Any] | None
-    look: type[e.CometError]
+    poll: type[e.CometError]
     create: type[e.CometError] | None
     says: str = ""
     retry_after: float | None = None
@@ -78,8 +78,8 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        """Whether a wait goes on: it may pass, or the prediction is too young to be known."""
-        return self.look.retryable or self.look is e.PredictionNotFoundError
+        """Whether a wait continues: it may pass, or the prediction is too young to be known."""
+        return self.poll.retryable or self.poll is e.PredictionNotFoundError
 
 
 def answer(status: int, body: Any = None, headers: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
@@ -362,7 +362,7 @@ def test_create_recovers(
     assert [made["id"] for made in comet.ledger()["creates"]] == [outcome.result]
 
 
-# (b) the hook's looks
+# (b) the hook's polls
 
 
 def test_get_by_hook(row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock) -> None:
@@ -374,8 +374,8 @@ def test_get_by_hook(row: Row, break_it: Callable[..., None], comet: Emulator, c
     clock.on_sleep = lambda seconds: setattr(clock, "now", clock.now + 50)  # a few attempts show it
     with pytest.raises(e.CometError) as caught:
         CometReplicateHook().get_prediction(prediction)
-    check(caught.value, row, row.look, prediction)
-    assert caught.value.retryable == (row.look in RETRYABLE)
+    check(caught.value, row, row.poll, prediction)
+    assert caught.value.retryable == (row.poll in RETRYABLE)
     assert caught.value.retry_after == row.retry_after
     assert bool(clock.sleeps) == caught.value.retryable
     assert all(seconds >= (row.retry_after or 0.0) for seconds in clock.sleeps)
@@ -392,23 +392,23 @@ def test_wait_by_hook(row: Row, break_it: Callable[..., None], comet: Emulator, 
         CometReplicateHook().wait_for_prediction(prediction, timeout=TIMEOUT, poke_interval=290)
     check_wait(caught.value, row, prediction)
     waited = clock.time() - began
-    if row.look.retryable:
+    if row.poll.retryable:
         assert waited == pytest.approx(TIMEOUT, abs=1)
-    elif row.look is e.PredictionNotFoundError:
+    elif row.poll is e.PredictionNotFoundError:
         assert 60 <= waited < TIMEOUT
     else:
         assert waited == 0
 
 
 def check_wait(error: BaseException, row: Row, prediction: str) -> None:
-    """What a wait ends with, if the row's answers never stop."""
-    if not row.look.retryable:
-        check(error, row, row.look, prediction)
+    """Check how a wait ends if the row's answers never stop."""
+    if not row.poll.retryable:
+        check(error, row, row.poll, prediction)
         return
     assert type(error) is e.PredictionTimeoutError
     assert (error.prediction_id, error.retryable) == (prediction, False)
     assert error.request_id == (REQUEST_ID if row.has_request_id else None)
-    assert row.look.summary in str(error)
+    assert row.poll.summary in str(error)
     check_words(str(error), row, prediction)
     assert re.search(r"\b6[01]\d s after", str(error))  # the server may have asked to wait beyond it
 
@@ -461,7 +461,7 @@ def check_outcome(outcome: Outcome, row: Row, prediction: str, soft_fail: bool) 
         assert (outcome.state, outcome.error) == ("up_for_retry", cause)
     elif soft_fail:
         assert (outcome.state, kind) == ("skipped", "AirflowSkipException")
-    elif row.look.retryable:
+    elif row.poll.retryable:
         assert (outcome.state, kind) == ("failed", "AirflowSensorTimeout")
     else:
         assert (outcome.state, kind) == ("failed", "AirflowFailException")
@@ -472,21 +472,21 @@ def check_outcome(outcome: Outcome, row: Row, prediction: str, soft_fail: bool) 
 def test_sensor_recovers(
     row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock, runner: TaskRunner, mode: str
 ) -> None:
-    """One bad look does not end a wait if it may pass: the next look's result is the task's."""
+    """One failed poll does not end a wait if it may pass: the next poll's result is the task's."""
     prediction = new_prediction(comet)
     break_it(count=1)
     outcome = run_sensor(runner, sensor(prediction, mode), clock)
     assert (outcome.state, outcome.error) == ("success", None)
     assert outcome.result["id"] == prediction
-    looks = [entry for entry in comet.ledger()["requests"] if entry["method"] == "GET"]
-    assert len(looks) == 2
+    polls = [entry for entry in comet.ledger()["requests"] if entry["method"] == "GET"]
+    assert len(polls) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_unknown_id_within_grace(comet: Emulator, clock: Clock, runner: TaskRunner, mode: str) -> None:
     """A prediction that becomes known within the first minute is waited for, by the default schedule too."""
     prediction = new_prediction(comet)
-    # In reschedule mode a look comes once a minute, so only the first may miss.
+    # In reschedule mode there is a poll a minute, so only the first may fail.
     comet.fault(count=1 if mode == "reschedule" else 3, **answer(404, {"detail": "not here"}))
     outcome = run_sensor(runner, sensor(prediction, mode, poke_interval=None), clock)
     assert (outcome.state, outcome.error) == ("success", None)
@@ -500,29 +500,27 @@ def trigger(prediction: str, clock: Clock, **options: Any) -> Any:
 
     now = clock.time()
     options = {"started_at": now, "deadline": now + TIMEOUT, "poke_interval": 290, **options}
-    return PredictionTrigger(prediction, "cometapi_default", **options)
+    return PredictionTrigger([prediction], "cometapi_default", **options)
 
 
 def test_wait_by_trigger(row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock) -> None:
     """The trigger's one event tells the worker the same class, ids, retry flag and words as the hook raises."""
     prediction = new_prediction(comet)
     break_it()
-    event = event_of(trigger(prediction, clock))
-    assert event["prediction_id"] == prediction
-    error = events.from_event(event)
+    error = read_event(event_of(trigger(prediction, clock))).outcomes[prediction]
     assert isinstance(error, e.CometError)
     check_wait(error, row, prediction)
 
 
-@rows(lambda row: row.look is e.PredictionNotFoundError)
+@rows(lambda row: row.poll is e.PredictionNotFoundError)
 def test_trigger_after_grace(row: Row, break_it: Callable[..., None], comet: Emulator, clock: Clock) -> None:
-    """A trigger that takes an old wait over asks for an unknown id once more, an interval later; then it is final."""
+    """A trigger that takes an old wait over polls an unknown id once more, an interval later; then the 404 is final."""
     prediction = new_prediction(comet)
     break_it()
     event = event_of(trigger(prediction, clock, started_at=clock.time() - 61))
-    assert len(clock.sleeps) == 2  # it was not looked at before, so the first look is one of many: spread
+    assert len(clock.sleeps) == 2  # nobody has polled it before, so the first poll is spread
     assert clock.sleeps[1] >= 200
-    error = events.from_event(event)
+    error = read_event(event).outcomes[prediction]
     assert isinstance(error, e.CometError)
     check(error, row, e.PredictionNotFoundError, prediction)
 
@@ -602,7 +600,7 @@ def end(request: pytest.FixtureRequest) -> End:
 
 
 def unfinished(comet: Emulator, clock: Clock, end: End, status: str = "processing") -> str:
-    """A prediction that runs at the first look and ends before the second."""
+    """A prediction that runs at the first poll and ends before the second."""
     prediction = new_prediction(comet, end.prompt, status=status)
     final = dict(end.pinned) or {"status": "failed", "error": "NSFW content detected. Try a different prompt."}
 
@@ -659,7 +657,7 @@ def check_end(error: BaseException | None, end: End, prediction: str) -> None:
 def test_end_by_sensor(
     end: End, either_comet: Emulator, clock: Clock, runner: TaskRunner, when: str, soft_fail: bool
 ) -> None:
-    """Every mode comes to the same state, error and XCom, whether the first look sees the end or a later one."""
+    """Every mode comes to the same state, error and XCom, whether the first poll sees the end or a later poll."""
     results = {}
     for mode in MODES:
         prediction = finished(either_comet, end) if when == "at-once" else unfinished(either_comet, clock, end)
@@ -674,7 +672,7 @@ def test_end_by_sensor(
         else:
             assert (outcome.state, kind) == ("failed", "AirflowFailException")
         if end.error is not None:
-            check_end(next(one for one in outcome.chain if isinstance(one, e.CometError)), end, prediction)
+            check_end(next(error for error in outcome.chain if isinstance(error, e.CometError)), end, prediction)
             assert outcome.message == str(outcome.chain[1])
             assert outcome.result is None
         result = outcome.result and {
@@ -703,21 +701,18 @@ def test_end_in_every_mode_is_the_same_xcom(either_comet: Emulator, clock: Clock
 
 def test_end_by_trigger(end: End, either_comet: Emulator, clock: Clock) -> None:
     """The event tells the worker how it ended, and carries the result unless that is large."""
-    from airflow_provider_comet import airflow_errors as outcome
-
     prediction = unfinished(either_comet, clock, end)
-    event = event_of(trigger(prediction, clock))
-    assert event["prediction_id"] == prediction
-    summary = events.from_event(event)
+    result = read_event(event_of(trigger(prediction, clock)))
     if end.name == "succeeded-large":
-        assert (summary, event["status"]) == (None, "succeeded")
+        assert (result.outcomes, result.not_carried) == ({}, [prediction])
         return
+    summary = result.outcomes[prediction]
     assert isinstance(summary, dict)
     if end.error is None:
-        check_summary(outcome.judge(summary, allow_empty=end.allow_empty), end, prediction)
+        check_summary(judge(summary, allow_empty=end.allow_empty), end, prediction)
     else:
         with pytest.raises(end.error) as caught:
-            outcome.judge(summary, allow_empty=end.allow_empty)
+            judge(summary, allow_empty=end.allow_empty)
         check_end(caught.value, end, prediction)
 
 
@@ -742,7 +737,7 @@ def test_never_ends(status: str, either_comet: Emulator, clock: Clock, runner: T
     prediction = new_prediction(either_comet, status=status)
     outcome = run_sensor(runner, sensor(prediction, mode), clock)
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowSensorTimeout")
-    (timeout,) = [one for one in outcome.chain if isinstance(one, e.CometError)]
+    (timeout,) = [error for error in outcome.chain if isinstance(error, e.CometError)]
     assert type(timeout) is e.PredictionTimeoutError
     assert outcome.message.startswith(f"Prediction {prediction}: ")
     assert "last status" in outcome.message

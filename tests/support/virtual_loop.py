@@ -7,11 +7,11 @@ import selectors
 from typing import Any
 
 BEGIN = 1000.0
-"""What the loop's clock says when it starts."""
+"""The loop's time when it starts."""
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
-    """Waits for sockets in real time while a request is on its way, and lets virtual time pass otherwise."""
+    """Waits for sockets in real time while a request is running, and otherwise lets virtual time pass."""
 
     loop: VirtualLoop
 
@@ -29,7 +29,8 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop on which an hour of sleep takes no time.
 
-    :ivar busy: how many things happen outside of it now: time stands still meanwhile.
+    :ivar now: the loop's time. A test may set it forward, as if something had blocked the loop.
+    :ivar busy: how many requests and look-ups are running: time stands still meanwhile.
     """
 
     def __init__(self) -> None:
@@ -40,4 +41,5 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def time(self) -> float:
+        """Return the virtual time."""
         return self.now

@@ -1,19 +1,17 @@
-"""The one judgement of a finished wait, and what it means to Airflow."""
+"""What an error of this package means to Airflow, in each phase of a task."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from airflow_provider_comet import airflow_errors as outcome
+from airflow_provider_comet.airflow_errors import TABLE, create_exception, paid_exception, still_running, wait_exception
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.submissions.record import MalformedRecordError
 
 ALL_ERRORS = [
-    cls
-    for cls in vars(e).values()
-    if isinstance(cls, type) and issubclass(cls, e.CometError) and cls not in {e.CometError, e.APIError}
+    value
+    for value in vars(e).values()
+    if isinstance(value, type) and issubclass(value, e.CometError) and value not in {e.CometError, e.APIError}
 ]
 FACTS = {
     e.PredictionError,
@@ -28,138 +26,84 @@ FACTS = {
 }
 
 
-def prediction(**fields: Any) -> Prediction:
-    return Prediction(**{"id": "abc", "status": "succeeded", "output": ["https://files.example/1.png"], **fields})
-
-
-@pytest.mark.parametrize(
-    "output",
-    [None, "", [], {}, [None], [""], {"image": None}, {"images": []}, [{"url": ""}, []]],
-    ids=str,
-)
-def test_empty_output_is_no_result(output: Any) -> None:
-    """A success with nothing in it, at any depth, is an error of its own unless it is allowed."""
-    summary = prediction(output=output).summary()
-    with pytest.raises(e.EmptyOutputError, match=r"^Prediction abc: "):
-        outcome.judge(summary, allow_empty=False)
-    assert outcome.judge(summary, allow_empty=True) == {**summary, "files": []}
-
-
-@pytest.mark.parametrize("output", [0, False, "no", [0], {"score": 0.0}, [[], "x"]], ids=str)
-def test_falsy_output_is_a_result(output: Any) -> None:
-    """Zero and false are values that a model returns."""
-    assert outcome.judge(prediction(output=output).summary(), allow_empty=False)["output"] == output
-
-
-def test_removed_output_is_told_from_an_empty_one() -> None:
-    """What was removed was there once: it is an error whatever is allowed; a copy that survives is a result."""
-    for allow_empty in (False, True):
-        with pytest.raises(e.PredictionExpiredError):
-            outcome.judge(prediction(output=None, data_removed=True).summary(), allow_empty=allow_empty)
-    assert outcome.judge(prediction(data_removed=True).summary(), allow_empty=False)["files"]
-
-
-@pytest.mark.parametrize("status", ["processing", "starting", "warming_up", ""])
-def test_unfinished_is_never_a_success(status: str) -> None:
-    """A summary that is not of a finished prediction is trouble which a retry may clear, and no fact."""
-    with pytest.raises(e.CometError) as caught:
-        outcome.judge(prediction(status=status).summary(), allow_empty=True)
-    assert not isinstance(caught.value, e.PredictionError)
-    assert caught.value.prediction_id == "abc"
-    assert outcome.airflow_error(caught.value) is caught.value
-
-
-def test_failure_quotes_the_server() -> None:
-    """Who reads the error of a failed prediction reads the server's words, without secrets, and what to do."""
-    words = "CUDA out of memory, see https://logs.example/1?signature=abcdef and sk-1234567890abcdef"
-    with pytest.raises(e.PredictionFailedError) as caught:
-        outcome.judge(prediction(status="failed", output=None, error=words).summary(), allow_empty=False)
-    assert str(caught.value) == (
-        "Prediction abc: it failed: CUDA out of memory, see https://logs.example/1?... and ***. "
-        "Clear the create task to run it again (a new, billed prediction)."
-    )
-
-
-@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_of_a_wait_mean_to_airflow(cls: type[e.CometError]) -> None:
+@pytest.mark.parametrize("error_class", ALL_ERRORS, ids=lambda error_class: error_class.__name__)
+def test_what_errors_of_a_wait_mean_to_airflow(error_class: type[e.CometError]) -> None:
     """Facts fail for good, the timeout is a sensor's timeout, and everything else stays open to Airflow's retries."""
-    error = cls("words", prediction_id="abc")
-    raised = outcome.airflow_error(error)
-    if cls is e.PredictionTimeoutError:
+    error = error_class("words", prediction_id="abc")
+    raised = wait_exception(error)
+    if error_class is e.PredictionTimeoutError:
         expected = "AirflowSensorTimeout"
     else:
-        expected = "AirflowFailException" if cls in FACTS else cls.__name__
+        expected = "AirflowFailException" if error_class in FACTS else error_class.__name__
     assert (type(raised).__name__, str(raised)) == (expected, str(error))
 
 
-WORTH_A_NEW_ONE = {e.PredictionFailedError, e.PredictionCanceledError, e.PredictionAbortedError}
+BUYS_AGAIN = {e.PredictionFailedError, e.PredictionCanceledError, e.PredictionAbortedError}
 
 
 @pytest.mark.parametrize("has_record", [True, False])
-@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_mean_to_a_task_that_creates_and_waits(cls: type[e.CometError], has_record: bool) -> None:
-    """The same, but a failed prediction is left to the retries, which buy a new one, unless its input was refused.
+@pytest.mark.parametrize("error_class", ALL_ERRORS, ids=lambda error_class: error_class.__name__)
+def test_what_errors_mean_to_a_task_that_creates_and_waits(error_class: type[e.CometError], has_record: bool) -> None:
+    """As for a wait, but Airflow's retries buy a new prediction after a failure, unless the input was refused.
 
-    Where a retry would not know what was paid, nothing else is left to it. A final error says how to buy all the same.
+    Where a retry would not know what was paid, nothing else is retried. A final error says how to buy all the same.
     """
-    error = cls("words", prediction_id="abc")
-    raised, as_sensor = outcome.airflow_error_of_paid(error, has_record=has_record), outcome.airflow_error(error)
-    if cls in WORTH_A_NEW_ONE:
+    error = error_class("words", prediction_id="abc")
+    raised, as_wait = paid_exception(error, has_record=has_record), wait_exception(error)
+    if error_class in BUYS_AGAIN:
         assert raised is error
-    elif as_sensor is error and not has_record:
+    elif as_wait is error and not has_record:
         assert type(raised).__name__ == "AirflowFailException"
         assert str(raised).startswith(str(error))
         assert "wait for it with a PredictionSensor" in str(raised)
     else:
-        assert type(raised) is type(as_sensor)
+        assert type(raised) is type(as_wait)
         assert str(raised).startswith(str(error))
         is_final = type(raised).__name__ == "AirflowFailException"
         assert ("delete comet_submission from" in str(raised)) is (is_final and has_record)
 
 
-@pytest.mark.parametrize(
-    ("words", "cls"),
-    [
-        ("NSFW content detected. Try running it again, or try a different prompt.", e.PredictionRefusedError),
-        ("CUDA out of memory", e.PredictionFailedError),
-        ("", e.PredictionFailedError),
-    ],
-)
-def test_a_refused_input_is_told_from_a_failure(words: str, cls: type[e.CometError]) -> None:
-    """What is worth paying for again and what is not are two classes of error."""
-    with pytest.raises(e.PredictionFailedError) as caught:
-        outcome.judge(prediction(status="failed", output=None, error=words), allow_empty=False)
-    assert type(caught.value) is cls
-
-
 @pytest.mark.parametrize("has_record", [True, False])
 @pytest.mark.parametrize("policy", ["fail", "retry"])
-@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
-def test_what_errors_of_a_create_mean_to_airflow(cls: type[e.CometError], policy: str, has_record: bool) -> None:
-    """Only what certainly was not accepted, and may be later, is left to Airflow's retries; and what may have been
-    accepted, if the author takes the risk.
+@pytest.mark.parametrize("error_class", ALL_ERRORS, ids=lambda error_class: error_class.__name__)
+def test_what_errors_of_a_create_mean_to_airflow(
+    error_class: type[e.CometError], policy: str, has_record: bool
+) -> None:
+    """Airflow's retries repeat only what certainly was not accepted and may be later, or what the author risks.
 
-    A connection that can't be used is among it: Airflow calls one missing while its API server is away.
+    A connection that can't be used is among it: Airflow calls a connection missing while its API server is away.
     """
-    error = cls("words")
-    raised = outcome.airflow_create_error(error, on_ambiguous_submit=policy, has_record=has_record)
-    takes_risk = policy == "retry" and cls is e.AmbiguousSubmissionError
+    error = error_class("words")
+    raised = create_exception(error, on_ambiguous_submit=policy, has_record=has_record)
+    takes_risk = policy == "retry" and error_class is e.AmbiguousSubmissionError
     may_pass = {e.RateLimitedError, e.ServerError, e.TransportError, e.SubmissionRecordError}
     may_pass |= {e.ConfigurationError, e.ConnectionLookupError}
-    if takes_risk or cls in may_pass | WORTH_A_NEW_ONE:
+    if takes_risk or error_class in may_pass | BUYS_AGAIN:
         assert raised is error
-    elif cls is e.PredictionTimeoutError:
+    elif error_class is e.PredictionTimeoutError:
         assert type(raised).__name__ == "AirflowSensorTimeout"
     else:
         assert type(raised).__name__ == "AirflowFailException"
         assert str(raised).startswith(str(error))
 
 
-def test_an_unknown_fate_tells_both_ways_on() -> None:
-    """Clear it, or put the known id on record: in the words of this Airflow."""
+def test_an_ambiguous_create_names_both_ways_to_continue() -> None:
+    """Clear the task, or put the known id on record: in the words of this Airflow."""
     error = e.AmbiguousSubmissionError("gateway timeout")
     for has_record, way in ((True, "set comet_submission in the task's state store to"), (False, "PredictionSensor")):
-        text = str(outcome.airflow_create_error(error, on_ambiguous_submit="fail", has_record=has_record))
+        text = str(create_exception(error, on_ambiguous_submit="fail", has_record=has_record))
         assert "usage page" in text
         assert "clear the task (again, if this error comes back)" in text
         assert way in text
+
+
+def test_every_error_has_a_row() -> None:
+    """Each error finds a row, its own or that of a base class; no row stands for a class that can't be raised."""
+    assert e.CometError in TABLE
+    assert {*TABLE} <= {*ALL_ERRORS, e.CometError, MalformedRecordError}
+
+
+def test_still_running_names_the_first_and_counts_the_others() -> None:
+    """A list of a thousand ids is one id and a number in the log."""
+    assert still_running(["abc"]).startswith("Prediction abc keeps running")
+    assert still_running(["abc", "def", "ghi"]).startswith("Prediction abc (and 2 more) keeps running")

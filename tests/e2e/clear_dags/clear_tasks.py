@@ -10,8 +10,8 @@ from airflow.sdk import DAG
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 
 SCHNELL = "black-forest-labs/flux-schnell"
-WORKER = {"wait_for_completion": True, "deferrable": False, "poll_interval": 1}
-TRIGGERER = {"wait_for_completion": True, "poll_interval": 1}
+WORKER = {"wait_for_completion": True, "deferrable": False, "poke_interval": 1}
+TRIGGERER = {"wait_for_completion": True, "poke_interval": 1}
 
 
 def create(task_id: str, *, indexes: int = 0, model: str = SCHNELL, word: str = "", **arguments: Any) -> None:

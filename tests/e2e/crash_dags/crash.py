@@ -22,7 +22,7 @@ def create(task_id: str, *, wait: bool = False) -> None:
         input={"prompt": task_id},  # tells whose create it is in the emulator's ledger
         on_ambiguous_submit="retry" if task_id.endswith("retry") else "fail",
         wait_for_completion=wait,
-        poll_interval=1,
+        poke_interval=1,
         retries=4,
         retry_delay=timedelta(seconds=1),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_comet.api.prediction import INLINE_LIMIT_BYTES, Prediction, blames_input, normalise_status
+from airflow_provider_comet.api import prediction as prediction_module
+from airflow_provider_comet.api.prediction import INLINE_LIMIT_BYTES, STATUSES, Prediction, normalise_status
 
 ID = "rgz4gtkqmnrma0cpj5k8v5a5q4"
 URL = "https://replicate.delivery/xezq/abc/out-0.webp"
@@ -379,35 +381,21 @@ def test_a_prediction_can_not_be_changed() -> None:
         read(flat()).status = "succeeded"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("words", "blames"),
-    [
-        ("NSFW content detected. Try running it again, or try a different prompt.", True),
-        ("All generated images contained NSFW content", True),
-        ("The input or output was flagged as sensitive. Please try again with different inputs. (E005)", True),
-        ("Prediction failed: E005", True),
-        ("Your request was rejected by the safety system", True),
-        ("prompt was moderated", True),
-        ("Content policy violation", True),
-        ("content_policy_violation", True),
-        ("Input validation error: image: HTTP 404", True),
-        ("Invalid input: width must be a multiple of 8", True),
-        ("invalid image url", True),
-        ("1 validation error for Input", True),
-        ("Field required", True),
-        ("CUDA out of memory", False),
-        ("E1000", False),
-        ("E1001: model out of memory", False),
-        ("E6716: timeout starting prediction", False),
-        ("Prediction interrupted; please retry (code: PA)", False),
-        ("Prediction failed.", False),
-        ("service unavailable", False),
-        ("Director: unexpected error handling prediction (E9243)", False),
-        ("connection reset by peer", False),
-        ("safety checker could not be loaded: connection timed out", True),  # paying less by mistake is the safe side
-        ("", False),
-    ],
-)
-def test_refusals_are_told_from_failures(words: str, blames: bool) -> None:
-    """A failure is blamed on the input by the words that models use for it; anything else may pass next time."""
-    assert blames_input(words) is blames
+def test_the_table_of_statuses() -> None:
+    """Each spelling belongs to one status; every terminal status but a success has the error of its bad end."""
+    spellings = [spelling for status in STATUSES.values() for spelling in status.spellings]
+    assert len(spellings) == len({*spellings})
+    assert all(name in status.spellings for name, status in STATUSES.items())
+    assert [name for name, status in STATUSES.items() if status.is_terminal and not status.error] == ["succeeded"]
+
+
+def test_a_terminal_status_without_an_error_fails_at_import() -> None:
+    """Whoever adds such a row is told when the module is imported, and not when a prediction ends so."""
+    source = Path(prediction_module.__file__).read_text(encoding="utf-8")
+    row = '"aborted": Status(("aborted",), is_terminal=True, error=e.PredictionAbortedError),'
+    assert row in source
+    with pytest.raises(TypeError, match="status 'aborted'"):
+        exec(
+            compile(source.replace(row, '"aborted": Status(("aborted",), is_terminal=True),'), "x", "exec"),
+            {"__name__": "x"},
+        )

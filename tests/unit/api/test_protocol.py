@@ -420,7 +420,7 @@ def test_an_odd_hint_never_gives_an_odd_delay(hint: str) -> None:
 def test_the_create_is_the_documented_request() -> None:
     """The create is a POST to the model's path with the input alone in the body, in UTF-8."""
     request = protocol.create_prediction("a/b", {"prompt": "Türme 🗼"})
-    assert (request.method, request.path, request.is_create) == ("POST", "/replicate/v1/models/a/b/predictions", True)
+    assert (request.method, request.path, request.may_cost_money) == ("POST", "/replicate/v1/models/a/b/predictions", True)
     assert request.body == '{"input": {"prompt": "Türme 🗼"}}'.encode()
     assert request.prediction_id is None
 
@@ -428,12 +428,12 @@ def test_the_create_is_the_documented_request() -> None:
 def test_the_query_is_the_documented_request() -> None:
     """The query is a GET without body, built from the id, and costs nothing."""
     assert (QUERY.method, QUERY.path, QUERY.body) == ("GET", f"/replicate/v1/predictions/{ID}", None)
-    assert (QUERY.is_create, QUERY.prediction_id) == (False, ID)
+    assert (QUERY.may_cost_money, QUERY.prediction_id) == (False, ID)
 
 
 def test_the_models_are_counted() -> None:
     """The list of models is a GET whose answer is counted."""
-    assert (MODELS.method, MODELS.path, MODELS.is_create) == ("GET", "/v1/models", False)
+    assert (MODELS.method, MODELS.path, MODELS.may_cost_money) == ("GET", "/v1/models", False)
     assert protocol.read_models(MODELS, answer(200, {"object": "list", "data": [{"id": "a"}, {"id": "b"}]})) == 2
     assert protocol.read_models(MODELS, answer(200, {"data": []})) == 0
 
@@ -574,7 +574,7 @@ def test_every_answer_is_a_prediction_or_an_error_of_ours(
         protocol.read_prediction(request_, response)
     except e.CometError as error:
         json.dumps(error.to_dict())
-        if request_.is_create and error.retryable:
+        if request_.may_cost_money and error.retryable:
             assert status in {429, 503}
     else:
         assert 200 <= status < 300

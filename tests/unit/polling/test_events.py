@@ -1,4 +1,4 @@
-"""The event that carries the end of a wait from the trigger to the worker."""
+"""``polling/events.py``: the event that carries the end of a wait from the trigger to the worker."""
 
 from __future__ import annotations
 
@@ -16,47 +16,53 @@ ALL_ERRORS = [
     for cls in vars(e).values()
     if isinstance(cls, type) and issubclass(cls, e.CometError) and cls not in {e.CometError, e.APIError}
 ]
+FINISHED = Prediction("abc", "succeeded", output=["https://files.example/1.png"])
+RUNNING = Prediction("abc", "processing")
 
 
 def prediction(**fields: Any) -> Prediction:
     return Prediction(**{"id": "abc", "status": "succeeded", "output": ["https://files.example/1.png"], **fields})
 
 
-def through_json(ended: Prediction | e.CometError) -> Any:
-    return json.loads(json.dumps(events.to_event(ended), allow_nan=False))
+def through_json(outcome: Prediction | e.CometError | None) -> Any:
+    """Return the event for one prediction, as a worker gets it."""
+    return json.loads(json.dumps(events.make_event({"abc": outcome}), allow_nan=False))
 
 
 @pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
 def test_errors_survive_the_event(cls: type[e.CometError]) -> None:
-    """The worker gets the error that the trigger had: class, words, ids and hints."""
+    """The worker gets the error that the trigger had: class, words, ids and hints. Of one wait, or of all together."""
     error = cls("w" * 400, status=503, code="c", request_id="r-1", prediction_id="abc", retry_after=2.5)
-    event = through_json(error)
-    assert event["prediction_id"] == "abc"
-    back = events.from_event(event)
-    assert type(back) is cls
-    assert (vars(back), str(back)) == (vars(error), str(error))
+    read = events.read_event(through_json(error)).outcomes["abc"]
+    assert type(read) is cls
+    assert (vars(read), str(read)) == (vars(error), str(error))
+    with pytest.raises(cls) as caught:
+        events.read_event(json.loads(json.dumps(events.make_error_event(error), allow_nan=False)))
+    assert type(caught.value) is cls
+    assert (vars(caught.value), str(caught.value)) == (vars(error), str(error))
 
 
 def test_results_survive_the_event() -> None:
-    """A result once seen is not lost: the event carries all twelve keys of it."""
-    seen = prediction(metrics={"predict_time": 1.5}, model="a/b", created_at="2026-11-23T06:00:00Z")
-    assert events.from_event(through_json(seen)) == seen.summary()
+    """A finished result is not lost: the event carries all twelve keys of its summary."""
+    result = prediction(metrics={"predict_time": 1.5}, model="a/b", created_at="2026-11-23T06:00:00Z")
+    assert events.read_event(through_json(result)).outcomes == {"abc": result.summary()}
 
 
 @pytest.mark.parametrize("text", ["x" * 40_000, "x" * 9000, "\u00fc" * 2000], ids=["huge", "large", "escaped"])
 def test_large_results_stay_out_of_the_event(text: str) -> None:
-    """An event is logged and stored, so that one above 8 kB only says that there is a result to fetch."""
+    """An event is logged and stored, so a result above 8 kB is only named: the worker reads it again."""
     event = through_json(prediction(output=text))
-    assert "summary" not in event
+    assert event["outcomes"] == {"abc": {}}
     assert len(json.dumps(event)) < 200
-    assert events.from_event(event) is None
+    read = events.read_event(event)
+    assert (read.outcomes, read.not_carried) == ({}, ["abc"])
 
 
 @pytest.mark.parametrize("length", range(7_500, 8_100, 50))
 def test_event_limit(length: int) -> None:
     """Whatever the result's size, the JSON of a summary in an event has at most 8 kB."""
-    event = events.to_event(prediction(output="x" * length))
-    assert len(json.dumps(event.get("summary"))) <= 8_000
+    event = events.make_event({"abc": prediction(output="x" * length)})
+    assert len(json.dumps(event["outcomes"]["abc"])) <= 8_000
 
 
 URI = "data:image/png;base64,iVBORw0KGgo="
@@ -78,7 +84,7 @@ URI = "data:image/png;base64,iVBORw0KGgo="
 )
 def test_no_data_uri_in_an_event(fields: dict[str, Any]) -> None:
     """Pictures in data URIs never get into the log and the database as a part of an event."""
-    text = json.dumps(events.to_event(prediction(**fields)))
+    text = json.dumps(events.make_event({"abc": prediction(**fields)}))
     assert "base64,iVBOR" not in text
     assert "%3Csvg" not in text
 
@@ -92,18 +98,19 @@ def test_no_data_uri_in_an_event(fields: dict[str, Any]) -> None:
         [],
         {},
         {"prediction_id": "abc"},
-        {"summary": None},
-        {"summary": "succeeded"},
+        {"count": 1, "errors": 0, "unfinished": 0},
+        {"outcomes": None},
+        {"outcomes": "succeeded"},
+        {"outcomes": []},
         {"error": "failed"},
-        {"status": None},
-        {"status": ""},
     ],
     ids=str,
 )
 def test_odd_events_are_errors_that_a_retry_repeats(event: object) -> None:
-    """What can't be read is never a success, and never a fact about the prediction."""
-    error = events.from_event(event)
-    assert type(error) is e.CometError
+    """An event that can't be read is never a success, and never a fact about the prediction."""
+    with pytest.raises(e.CometError, match="can't be read") as caught:
+        events.read_event(event)
+    assert type(caught.value) is e.CometError
 
 
 @pytest.mark.parametrize(
@@ -112,21 +119,99 @@ def test_odd_events_are_errors_that_a_retry_repeats(event: object) -> None:
     ids=str,
 )
 def test_summaries_without_all_keys_are_no_results(summary: dict[str, Any]) -> None:
-    """Another release's summary that lacks keys is read again or an error of ours, but no crash and no result."""
-    ended = events.from_event({"prediction_id": "abc", "status": "succeeded", "summary": summary})
-    assert ended is None or isinstance(ended, e.CometError)
+    """A summary of another release that lacks keys is read again by the worker."""
+    read = events.read_event({"count": 1, "errors": 0, "unfinished": 0, "outcomes": {"abc": {"summary": summary}}})
+    assert (read.outcomes, read.not_carried) == ({}, ["abc"])
+
+
+@pytest.mark.parametrize("carried", [None, 7, "succeeded", [], {"error": "failed"}, {"summary": "ok"}], ids=str)
+def test_odd_outcomes_are_read_again(carried: object) -> None:
+    """An outcome that can't be read is neither a result nor an error, and the others are read."""
+    outcomes = {"abc": carried, "def": {"summary": prediction(id="def").summary()}}
+    read = events.read_event({"count": 2, "errors": 0, "unfinished": 0, "outcomes": outcomes})
+    assert ([*read.outcomes], read.not_carried) == (["def"], ["abc"])
 
 
 def test_keys_of_a_later_release_do_not_get_into_the_result() -> None:
     """The XCom has the twelve keys of this release, also if a newer trigger sent more."""
     summary = prediction().summary()
-    event = {"prediction_id": "abc", "status": "succeeded", "summary": {**summary, "cost": 1}, "version": 2}
-    ended = events.from_event(event)
-    assert ended == summary
+    carried = {"summary": {**summary, "cost": 1}, "version": 2}
+    assert events.read_event({"outcomes": {"abc": carried}, "version": 2}).outcomes == {"abc": summary}
 
 
-def test_error_of_a_later_release_is_still_an_error() -> None:
+@pytest.mark.parametrize("is_of_all", [False, True], ids=["of one wait", "of all waits"])
+def test_error_of_a_later_release_is_still_an_error(is_of_all: bool) -> None:
     """A class that this release does not know is a plain error with the same words."""
-    error = events.from_event({"error": {"type": "QuantumError", "detail": "words", "status": 599, "spin": 1}})
+    carried = {"error": {"type": "QuantumError", "detail": "words", "status": 599, "spin": 1}}
+    if is_of_all:
+        with pytest.raises(e.CometError) as caught:
+            events.read_event(carried)
+        error: object = caught.value
+    else:
+        error = events.read_event({"outcomes": {"abc": carried}}).outcomes["abc"]
     assert type(error) is e.CometError
     assert "words" in str(error)
+
+
+# Many predictions
+
+
+def test_errors_are_carried_first() -> None:
+    """A worker can read results again, but not errors: an event that can't carry all of them carries errors first."""
+    results = {f"p{n:03}": prediction(id=f"p{n:03}", output="x" * 300) for n in range(50)}
+    event = events.make_event({**results, "bad": e.PredictionNotFoundError(status=404, prediction_id="bad")})
+    assert next(iter(event["outcomes"])) == "bad"
+    assert (event["count"], event["errors"], event["unfinished"]) == (51, 1, 0)
+    assert len(json.dumps(event)) <= events.LIMIT_BYTES * 1.1
+    read = events.read_event(json.loads(json.dumps(event)))
+    assert 1 < len(read.outcomes) < 51
+    assert read.is_complete
+
+
+def test_too_many_errors_for_an_event() -> None:
+    """The number of errors tells the worker that the event does not carry all of them."""
+    errors = {f"p{n:03}": e.PredictionNotFoundError(status=404, prediction_id=f"p{n:03}") for n in range(100)}
+    event = events.make_event(errors)
+    assert event["errors"] == 100
+    assert not events.read_event(json.loads(json.dumps(event))).is_complete
+
+
+def test_unfinished_predictions_are_counted() -> None:
+    """A timeout, and a prediction that could not be polled at the deadline, are unfinished; the latter has no
+    outcome."""
+    timeout = e.PredictionTimeoutError("last status 'processing'", prediction_id="late")
+    event = events.make_event({"abc": FINISHED, "late": timeout, "unpolled": None})
+    assert (event["count"], event["errors"], event["unfinished"]) == (3, 2, 2)
+    assert sorted(event["outcomes"]) == ["abc", "late"]
+    read = events.read_event(json.loads(json.dumps(event)))
+    assert (read.has_unfinished, read.is_complete) == (True, False)
+
+
+NOT_FOUND = e.PredictionNotFoundError("task_not_exist", status=404, prediction_id="abc")
+ALL_FINISHED = events.WaitResult(is_complete=True)
+SOME_UNFINISHED = events.WaitResult(has_unfinished=True, is_complete=True)
+SOME_ERRORS_MISSING = events.WaitResult()
+
+
+@pytest.mark.parametrize(
+    ("result", "reread", "outcome"),
+    [
+        pytest.param(ALL_FINISHED, FINISHED, Prediction, id="finished"),
+        pytest.param(SOME_UNFINISHED, FINISHED, Prediction, id="finished meanwhile"),
+        pytest.param(SOME_UNFINISHED, RUNNING, e.PredictionTimeoutError, id="still running at the deadline"),
+        pytest.param(events.NO_EVENT, RUNNING, e.PredictionTimeoutError, id="still running without an event"),
+        pytest.param(ALL_FINISHED, RUNNING, Prediction, id="running again"),
+        pytest.param(ALL_FINISHED, NOT_FOUND, e.CometError, id="was seen by the trigger"),
+        pytest.param(SOME_ERRORS_MISSING, NOT_FOUND, e.PredictionNotFoundError, id="may be a missing error"),
+        pytest.param(events.NO_EVENT, NOT_FOUND, e.PredictionNotFoundError, id="no event"),
+        pytest.param(ALL_FINISHED, e.ServerError(status=503), e.ServerError, id="the API is away"),
+    ],
+)
+def test_a_prediction_that_the_worker_reads_again(
+    result: events.WaitResult, reread: Prediction | e.CometError, outcome: type
+) -> None:
+    """A prediction that still runs after the deadline is a timeout; a 404 about a prediction that the trigger has seen
+    is an error that a retry may cure; everything else stays what the worker has read."""
+    found = result.on_reread(reread)
+    assert type(found) is outcome
+    assert type(reread) is not outcome or found is reread

@@ -1,4 +1,4 @@
-"""`given_ids`: an id or a list of them, whatever form Airflow gives it."""
+"""``polling/prediction_ids.py``: an id or a list of ids, in whatever form Airflow brings it."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Outcome, TaskRunner, dag
 
 
-def given_ids(value: Any, ti: Any = None) -> Any:
-    from airflow_provider_comet.polling.prediction_ids import given_ids
+def read_ids(value: Any, ti: Any = None) -> Any:
+    from airflow_provider_comet.polling.prediction_ids import read_ids
 
-    return given_ids(value, {"ti": ti})  # type: ignore[typeddict-item]
+    return read_ids(value, {"ti": ti})  # type: ignore[typeddict-item]
 
 
 class Lazy(Sequence[Any]):
-    """What Airflow makes of a mapped task's output: each access is a request."""
+    """The output of a mapped task, as Airflow gives it: each access is a request."""
 
     def __init__(self, values: list[Any], **fields: Any) -> None:
         self.values = values
-        self.asked: list[Any] = []
+        self.accesses: list[Any] = []
         self.__dict__.update(fields)
 
     def __len__(self) -> int:
-        self.asked.append("len")
+        self.accesses.append("len")
         return len(self.values)
 
     def __getitem__(self, key: Any) -> Any:
-        self.asked.append(key)
+        self.accesses.append(key)
         return self.values[key]
 
 
 @pytest.mark.parametrize("value", ["abc", "pred-1.2:3_4"])
 def test_an_id_is_an_id(value: str) -> None:
-    """One id stays text, also after a deferral."""
-    assert given_ids(value) == value
+    """A single id stays text, also after a deferral."""
+    assert read_ids(value) == value
 
 
 @pytest.mark.parametrize("value", [["abc", None, "def", "abc"], ("abc", None, "def", "abc")], ids=str)
 def test_a_list_keeps_its_form(value: Any) -> None:
     """Order, length, nulls and equal ids stay as they are."""
-    assert given_ids(value) == ["abc", None, "def", "abc"]
+    assert read_ids(value) == ["abc", None, "def", "abc"]
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_a_list_keeps_its_form(value: Any) -> None:
     [None, 7, 1.5, True, b"abc", {"abc": 1}, {"abc"}, iter(["abc"]), object(), "", " abc", "a/b", "abc\n", "None", "ü"],
     ids=repr,
 )
-def test_what_is_neither(value: Any) -> None:
+def test_neither_an_id_nor_a_list(value: Any) -> None:
     """Anything else is refused in words, without its value where that may be long or secret."""
     with pytest.raises(e.InvalidInputError, match="must be the id that a create returned; got") as caught:
-        given_ids(value)
+        read_ids(value)
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["['abc', 'def']", "[]", "[None]", '["abc"]'])
-def test_a_list_that_a_template_made_text_of(text: str) -> None:
-    """Who passes a list through a template learns how to pass the list itself."""
+def test_a_list_that_a_template_turned_into_text(text: str) -> None:
+    """The error tells somebody who passes a list through a template how to pass the list itself."""
     with pytest.raises(e.InvalidInputError, match=r"give the task's output itself \(create\.output\)"):
-        given_ids(text)
+        read_ids(text)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_a_list_that_a_template_made_text_of(text: str) -> None:
 def test_lists_that_cannot_be_meant(value: Any, words: str) -> None:
     """Each says what is wrong, and where."""
     with pytest.raises(e.InvalidInputError, match=words):
-        given_ids(value)
+        read_ids(value)
 
 
 @pytest.mark.parametrize("values", [["abc"] * 40, ["abc", "def"]], ids=len)
 def test_a_mapped_output_is_one_request(values: list[Any]) -> None:
     """It is read by one slice: iterating over it would make a request for each item."""
     lazy = Lazy(values, _xcom_arg=None)
-    assert given_ids(lazy) == values
-    assert lazy.asked == [slice(None)]
+    assert read_ids(lazy) == values
+    assert lazy.accesses == [slice(None)]
 
 
 def lazy_of_create(values: list[Any]) -> Lazy:
@@ -105,36 +105,36 @@ def ti_with(count: Callable[..., int]) -> Any:
     return types.SimpleNamespace(run_id="run", get_ti_count=count)
 
 
-@pytest.mark.parametrize(("expected", "is_told"), [(2, False), (3, True), (1, False)])
-def test_gaps_are_told(caplog: pytest.LogCaptureFixture, expected: int, is_told: bool) -> None:
-    """Instances without an id are counted by what Airflow knows of that task in that run, and told once."""
-    asked: list[dict[str, Any]] = []
+@pytest.mark.parametrize(("expected", "is_logged"), [(2, False), (3, True), (1, False)])
+def test_gaps_are_logged(caplog: pytest.LogCaptureFixture, expected: int, is_logged: bool) -> None:
+    """Instances without an id are counted by what Airflow knows of that task in that run, and logged once."""
+    queries: list[dict[str, Any]] = []
 
-    def count(**by: Any) -> int:
-        asked.append(by)
+    def count(**query: Any) -> int:
+        queries.append(query)
         return expected
 
     with caplog.at_level(logging.INFO):
-        assert given_ids(lazy_of_create(["abc", "def"]), ti_with(count)) == ["abc", "def"]
-    assert asked == [{"dag_id": "dag", "task_ids": ["create"], "run_ids": ["run"]}]
-    words = "instances of task 'create' have left nothing"
-    told = [record for record in caplog.records if words in record.getMessage()]
-    assert len(told) == is_told
+        assert read_ids(lazy_of_create(["abc", "def"]), ti_with(count)) == ["abc", "def"]
+    assert queries == [{"dag_id": "dag", "task_ids": ["create"], "run_ids": ["run"]}]
+    words = "instances of task 'create' have no output"
+    logged = [record for record in caplog.records if words in record.getMessage()]
+    assert len(logged) == is_logged
 
 
 def test_a_count_that_fails_does_not_end_the_wait() -> None:
     """The count is for a warning only: predictions that are paid for are waited for without it."""
 
-    def count(**by: Any) -> int:
+    def count(**query: Any) -> int:
         raise RuntimeError("the API server has other problems")
 
-    assert given_ids(lazy_of_create(["abc"]), ti_with(count)) == ["abc"]
+    assert read_ids(lazy_of_create(["abc"]), ti_with(count)) == ["abc"]
 
 
 def test_without_airflows_private_attribute_there_is_no_report() -> None:
     """Another release of Airflow may not tell where a sequence comes from: the ids are read all the same."""
-    assert given_ids(Lazy(["abc"], _xcom_arg=None)) == ["abc"]
-    assert given_ids(Lazy(["abc"], _xcom_arg=object())) == ["abc"]
+    assert read_ids(Lazy(["abc"], _xcom_arg=None)) == ["abc"]
+    assert read_ids(Lazy(["abc"], _xcom_arg=object())) == ["abc"]
 
 
 # What a DAG author can make of outputs
@@ -143,7 +143,7 @@ def test_without_airflows_private_attribute_there_is_no_report() -> None:
 @pytest.mark.parametrize("form", ["output", "map", "concat", "zip", "list"])
 def test_forms_of_a_mapped_output(comet: Emulator, runner: TaskRunner, create: Callable[..., str], form: str) -> None:
     """`create.output`, a map over it, two of them concatenated or zipped, and single outputs in a list are lists of
-    ids; each output is read by one request, not by one for each item."""
+    ids; each output is read by a single request, not by a request for each item."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
@@ -159,22 +159,23 @@ def test_forms_of_a_mapped_output(comet: Emulator, runner: TaskRunner, create: C
         return CreatePredictionOperator(task_id=task_id, model="a/b", input={"prompt": "x"})
 
     with dag():
-        given: Any
+        raw_ids: Any
         if form == "output":
-            given = mapped("one", ids).output
+            raw_ids = mapped("first", ids).output
         elif form == "map":
-            given = mapped("one", [f"prediction {one}" for one in ids]).output.map(lambda text: text.split()[-1])
+            texts = [f"prediction {prediction_id}" for prediction_id in ids]
+            raw_ids = mapped("first", texts).output.map(lambda text: text.split()[-1])
         elif form == "zip":
-            others = mapped("two", ["x"] * 4).output
-            given = mapped("one", ids).output.zip(others).map(lambda pair: pair[0])
+            others = mapped("second", ["x"] * 4).output
+            raw_ids = mapped("first", ids).output.zip(others).map(lambda pair: pair[0])
         elif form == "concat":
-            given = mapped("one", ids[:3]).output.concat(mapped("two", ids[3:]).output)
+            raw_ids = mapped("first", ids[:3]).output.concat(mapped("second", ids[3:]).output)
         else:
-            given = [single(f"create_{n}", one).output for n, one in enumerate(ids)]
-        task = PredictionSensor(task_id="wait", prediction_id=given, retries=2)
+            raw_ids = [single(f"create_{n}", prediction_id).output for n, prediction_id in enumerate(ids)]
+        task = PredictionSensor(task_id="wait", prediction_id=raw_ids, retries=2)
     outcome: Outcome = runner.run(task)
     assert (outcome.state, outcome.error) == ("success", None)
-    assert [one["id"] for one in outcome.result] == ids
+    assert [result["id"] for result in outcome.result] == ids
     reads = [path for path in runner.asked if path.startswith("GET /xcoms") and "/create_" not in path]
     assert all(path.endswith("/slice") for path in reads)
     assert len(reads) == {"output": 1, "map": 1, "concat": 2, "zip": 2, "list": 0}[form]

@@ -1,156 +1,223 @@
-"""``api/waits.py``: what the log says of many waits, and what one look means for the others. Time is a number here."""
+"""``polling/wait.py``: how one result moves a wait, and what it means for the other waits of a task."""
 
 from __future__ import annotations
 
-import itertools
-import logging
+from typing import Any
 
 import pytest
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.polling.schedule import HEARTBEAT, Wait
-from airflow_provider_comet.polling.wait import PROGRESS, Progress, Waits
+from airflow_provider_comet.polling.wait import Wait, Waits
 
-Look = Prediction | e.CometError
+ID = "abc"
+Result = Prediction | e.CometError
 
-
-def waits(count: int) -> list[Wait]:
-    """So many waits of an hour."""
-    return [Wait(f"p{n}", 0.0, 3600.0) for n in range(count)]
-
-
-def look(wait: Wait, status: str = "processing") -> Prediction:
-    return Prediction(wait.prediction_id, status)
-
-
-def test_the_first_line_is_a_whole_picture() -> None:
-    """Nothing is said of a list before each has been looked at."""
-    given = waits(3)
-    progress = Progress(given)
-    assert progress.news(given[0], look(given[0]), 1.0) == []
-    assert progress.news(given[0], look(given[0]), 50.0) == []
-    assert progress.news(given[1], look(given[1], "starting"), 51.0) == []
-    assert progress.news(given[2], look(given[2], "succeeded"), 60.0) == [
-        (
-            logging.INFO,
-            "1 of 3 predictions have finished (1 processing, 1 starting, 1 succeeded); the timeout comes in 3540 s",
-        )
-    ]
+RUNNING = [Prediction(ID, "starting"), Prediction(ID, "processing", output=["half"]), Prediction(ID, "Teleporting")]
+FINISHED = [Prediction(ID, status) for status in ("succeeded", "failed", "canceled", "aborted")]
+TRANSIENT: list[e.CometError] = [
+    e.RateLimitedError("slow", status=429, retry_after=3),
+    e.ServerError("502", status=502, request_id="r1"),
+    e.TransportError("reset"),
+]
+FATAL: list[e.CometError] = [
+    e.AuthenticationError(status=401),
+    e.PermissionDeniedError(status=403),
+    e.WrongURLError(status=301),
+    e.BadRequestError(status=400),
+    e.BalanceExhaustedError(status=402),
+    e.ConfigurationError("x"),
+    e.InvalidInputError("x"),
+    e.CometError("x"),
+]
+NAMED: Any = {"ids": lambda result: result.status if isinstance(result, Prediction) else type(result).__name__}
 
 
-def test_changes_come_together() -> None:
-    """What changes within ten seconds is one line; without a change there is one every five minutes."""
-    given = waits(1000)
-    progress = Progress(given)
-    for one in given:
-        progress.news(one, look(one), 0.0)
-    said = [
-        news for n, one in enumerate(given[:500]) for news in progress.news(one, look(one, "succeeded"), 100.0 + n / 10)
-    ]
-    assert len(said) == 50 / PROGRESS
-    assert "401 of 1,000 predictions have finished (599 processing, 401 succeeded)" in said[-1][1]
-    quiet = [now for now in range(150, 3600, 10) for _ in progress.news(given[999], look(given[999]), float(now))]
-    assert quiet[0] == 150  # what came after the last line
-    assert [later - earlier for earlier, later in itertools.pairwise(quiet)] == [HEARTBEAT] * (len(quiet) - 1)
+def new_wait(**fields: Any) -> Wait:
+    """Return a wait of an hour that began at 1000."""
+    return Wait(**{"prediction_id": ID, "started_at": 1000.0, "deadline": 4600.0, **fields})
 
 
-def test_the_last_line_is_a_whole_picture() -> None:
-    """That all have finished is said at once."""
-    given = waits(2)
-    progress = Progress(given)
-    for one in given:
-        progress.news(one, look(one), 0.0)
-    assert progress.news(given[0], look(given[0], "succeeded"), 1.0) == []
-    (said,) = progress.news(given[1], look(given[1], "failed"), 1.5)
-    assert said[1].startswith("2 of 2 predictions have finished (1 succeeded, 1 failed)")
+@pytest.mark.parametrize("result", FINISHED, **NAMED)
+@pytest.mark.parametrize("now", [0.0, 1000.0, 4599.0, 4600.0, 1e9])
+def test_a_finished_prediction_ends_the_wait_at_any_time(result: Prediction, now: float) -> None:
+    """A finished result is never lost to the clock, not even long after the deadline."""
+    assert new_wait().on_result(result, now=now, chance=0.5) is result
 
 
-def test_each_kind_of_trouble_is_one_warning() -> None:
-    """Hundreds that fail in the same way are one warning, which names one of them, and a sign of life later."""
-    given = waits(300)
-    progress = Progress(given)
-
-    def said(error: e.CometError, now: float) -> list[tuple[int, str]]:
-        lines = [line for one in given for line in progress.news(one, error.about(one.prediction_id), now)]
-        return [line for line in lines if "predictions have finished" not in line[1]]
-
-    ((level, words),) = said(e.ServerError("bad gateway", status=502), 0.0)
-    assert level == logging.WARNING
-    assert words.startswith("Prediction p0: CometAPI failed for now (HTTP 502): bad gateway.")
-    assert said(e.ServerError("bad gateway", status=502), HEARTBEAT - 1) == []
-    ((level, _),) = said(e.AuthenticationError(status=401), 100.0)
-    assert level == logging.WARNING
-    ((level, _),) = said(e.ServerError("bad gateway", status=502), HEARTBEAT)
-    assert level == logging.INFO
+@pytest.mark.parametrize("result", [*RUNNING, *TRANSIENT], **NAMED)
+@pytest.mark.parametrize("now", [900.0, 1000.0, 1100.0, 4599.9])
+def test_trouble_that_may_pass_is_waited_out(result: Result, now: float) -> None:
+    """A running prediction and transient trouble lead to another poll, at the deadline at the latest."""
+    delay = new_wait().on_result(result, now=now, chance=0.5)
+    assert isinstance(delay, float)
+    assert 0 < delay <= 4600 - now
 
 
-def test_an_unknown_status_is_said_once() -> None:
-    """A status that is not known is a warning, once for all."""
-    given = waits(5)
-    progress = Progress(given)
-    said = [line for one in given for line in progress.news(one, look(one, "Teleporting"), 0.0)]
-    assert [words for level, words in said if level == logging.WARNING] == [
-        "Prediction p0: status 'Teleporting' is unknown here; it counts as still running (Others may have the same.)"
-    ]
+@pytest.mark.parametrize("result", [*RUNNING, *TRANSIENT], **NAMED)
+@pytest.mark.parametrize("now", [4600.0, 4600.1, 9999.0])
+def test_the_deadline_ends_the_wait(result: Result, now: float) -> None:
+    """From the deadline on, anything unfinished is a timeout that names the last result and the prediction's age."""
+    outcome = new_wait().on_result(result, now=now, chance=0.5)
+    assert type(outcome) is e.PredictionTimeoutError
+    assert outcome.prediction_id == ID
+    assert f", {now - 1000:.0f} s after it was created" in str(outcome)
+    words = repr(result.status) if isinstance(result, Prediction) else result.summary
+    assert words in str(outcome)
+    if isinstance(result, e.CometError):
+        assert (outcome.status, outcome.request_id) == (result.status, result.request_id)
 
 
-def test_one_alone_has_its_own_lines() -> None:
-    """A wait for one prediction says what it always said."""
-    (one,) = waits(1)
-    progress = Progress([one])
-    assert progress.news(one, look(one), 0.0) == [(logging.INFO, "Prediction p0: status 'processing'")]
-    assert progress.news(one, look(one), 1.0) == []
+@pytest.mark.parametrize("result", FATAL, **NAMED)
+@pytest.mark.parametrize("now", [1000.0, 1100.0, 9999.0])
+def test_an_error_that_no_retry_cures_ends_the_wait_at_once(result: e.CometError, now: float) -> None:
+    """An error that waiting does not change is returned as it is."""
+    assert new_wait().on_result(result, now=now, chance=0.5) is result
 
 
-@pytest.mark.parametrize("hint", [None, 100.0])
-def test_one_429_holds_all(hint: float | None) -> None:
-    """If one look of a round was one too many, nobody looks before that one may be repeated."""
-    given = waits(3)
-    many = Waits(given)
-    limited = e.RateLimitedError(status=429, retry_after=hint)
-    seen: list[Look] = [look(given[0]), limited, look(given[2])]
-    many.take([(wait, (one, 50.0)) for wait, one in zip(given, seen, strict=True)], chance=lambda: 0.5)
-    assert many.delay(50.0) == pytest.approx(105.0 if hint else 10.0)
-    assert len(many.due(50.0 + (many.delay(50.0) or 0.0))) == 3
-    assert {wait.not_before for wait in given} == {given[1].due}
+@pytest.mark.parametrize(
+    ("age", "ends"), [(0, False), (30, False), (59.9, False), (60, True), (61, True), (3599, True)]
+)
+def test_a_new_id_may_be_unknown_for_a_minute(age: float, ends: bool) -> None:
+    """A prediction that is not found is waited for in its first minute, and given up afterwards."""
+    result = e.PredictionNotFoundError("task_not_exist", status=400)
+    outcome = new_wait().on_result(result, now=1000 + age, chance=0.5)
+    assert (outcome is result) is ends
+    assert isinstance(outcome, float) is not ends
 
 
-def test_a_503_holds_only_its_own() -> None:
-    """What a server asks for about one prediction says nothing about the others."""
-    given = waits(2)
-    many = Waits(given)
-    busy = e.ServerError(status=503, retry_after=1000)
-    many.take([(given[0], (busy, 50.0)), (given[1], (look(given[1]), 50.0))], chance=lambda: 0.5)
-    assert many.delay(50.0) == pytest.approx(10.0)
-    assert (given[0].not_before, given[1].not_before) == (given[0].due, None)
+def test_a_prediction_that_was_polled_before_is_not_unknown() -> None:
+    """A stray "not found" about a prediction that was seen running, at any age and at any interval, is waited out for
+    a minute from the first of them."""
+    wait = new_wait()
+    result = e.PredictionNotFoundError(status=404)
+    assert isinstance(wait.on_result(RUNNING[0], now=2000, chance=0.5), float)
+    assert isinstance(wait.on_result(result, now=2066, chance=0.5), float)
+    assert isinstance(wait.on_result(RUNNING[0], now=2100, chance=0.5), float)
+    assert isinstance(wait.on_result(result, now=2500, chance=0.5), float)
+    assert isinstance(wait.on_result(result, now=2559.9, chance=0.5), float)
+    assert wait.on_result(result, now=2560, chance=0.5) is result
 
 
-def test_a_hold_ends_at_the_deadline() -> None:
-    """However long the server asks us to wait, each is looked at when its time is up."""
-    given = waits(2)
-    many = Waits(given)
-    limited = e.RateLimitedError(status=429, retry_after=10_000)
-    many.take([(given[0], (limited, 50.0)), (given[1], (look(given[1]), 50.0))], chance=lambda: 0.5)
-    assert many.delay(50.0) == 3550.0
+def test_a_prediction_that_another_process_has_polled_is_not_unknown() -> None:
+    """Whoever takes a wait over tries for another minute, also if the first poll came late."""
+    wait = new_wait()
+    wait.first_delay(2000, 0.5)
+    result = e.PredictionNotFoundError(status=404)
+    assert isinstance(wait.on_result(result, now=2100, chance=0.5), float)
+    assert wait.on_result(result, now=2160, chance=0.5) is result
 
 
-def test_a_refused_key_may_be_waited_out() -> None:
-    """What ended because the key was refused can go on; other errors are final."""
-    given = waits(3)
-    many = Waits(given)
-    seen: list[Look] = [e.AuthenticationError(status=401), e.PermissionDeniedError(status=403), e.WrongURLError()]
-    many.take([(wait, (one, 1.0)) for wait, one in zip(given, seen, strict=True)], chance=lambda: 0.5)
-    assert (many.pending, [*many.ended]) == ([], ["p0", "p1", "p2"])
-    assert many.reopen() is True
-    assert (many.pending, [*many.ended]) == (given[:2], ["p2"])
-    assert many.reopen() is False
+def test_an_old_prediction_that_is_unknown_later_ends_the_wait() -> None:
+    """The minute of grace for a prediction that was seen counts from the first "not found"."""
+    wait = new_wait()
+    old = Prediction(ID, "processing", created_at="2026-03-01T12:00:00.000Z", seen_at="Sun, 01 Mar 2026 12:08:20 GMT")
+    wait.on_result(old, now=1001.0, chance=0.5)
+    assert wait.started_at == pytest.approx(501.0)
+    not_found = e.PredictionNotFoundError(status=400)
+    assert isinstance(wait.on_result(not_found, now=1010.0, chance=0.5), float)
+    assert isinstance(wait.on_result(not_found, now=1069.0, chance=0.5), float)
+    assert wait.on_result(not_found, now=1070.0, chance=0.5) is not_found
+
+
+def test_a_rate_limits_hint_decides_about_the_next_poll() -> None:
+    """After a 429 the next poll comes no sooner than the server asked, but not after the deadline."""
+    result = e.RateLimitedError(status=429, retry_after=100)
+    assert new_wait().on_result(result, now=1001, chance=0.0) == 100
+    assert new_wait().on_result(result, now=4590, chance=0.0) == 10
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_a_wait_polls_rarely_in_its_first_second(chance: float) -> None:
+    """With the least luck and no latency, the first minute still has a small number of polls."""
+    now, count = 1000.0, 0
+    while now < 1060:
+        delay = new_wait().on_result(RUNNING[0], now=now, chance=chance)
+        assert isinstance(delay, float)
+        now += delay
+        count += 1
+    assert count <= 30
+
+
+@pytest.mark.parametrize("interval", [0.0, 0, -5.0, 0.001])
+def test_an_interval_of_zero_does_not_flood_the_api(interval: float) -> None:
+    """A fixed interval below the shortest delay does not make a wait poll without a pause."""
+    delay = new_wait(poke_interval=interval).on_result(RUNNING[0], now=1100, chance=0.5)
+    assert isinstance(delay, float)
+    assert delay >= 0.4
+
+
+def test_a_clock_that_was_set_back_does_no_harm() -> None:
+    """Before its own beginning a wait behaves as at its beginning."""
+    assert new_wait().on_result(RUNNING[0], now=0.0, chance=0.5) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("age", [0.5, 100.0, 4000.0])
-def test_a_hint_is_taken_over(age: float) -> None:
-    """Who takes a wait over does not look before the server allowed it, but at the deadline."""
-    wait = Wait("p0", 0.0, 3600.0, looked_at=age, not_before=age + 200.0)
+def test_retry_after_is_taken_over(age: float) -> None:
+    """Whoever takes a wait over does not poll before the server allowed it, but polls at the deadline."""
+    wait = Wait("p0", 0.0, 3600.0, last_polled_at=age, not_before=age + 200.0)
     delay = wait.first_delay(age, chance=0.5)
     assert delay == pytest.approx(200.0 if age < 3600 else 0.0)
-    assert Wait("p0", 0.0, age + 50.0, looked_at=age, not_before=age + 200.0).first_delay(age, 0.5) == 50.0
+    assert Wait("p0", 0.0, age + 50.0, last_polled_at=age, not_before=age + 200.0).first_delay(age, 0.5) == 50.0
+
+
+# Many waits of one task
+
+
+def new_waits(count: int) -> list[Wait]:
+    """Return so many waits of an hour that began at 0."""
+    return [Wait(f"p{n}", 0.0, 3600.0) for n in range(count)]
+
+
+def running(wait: Wait) -> Prediction:
+    """Return a result that says that the prediction is running."""
+    return Prediction(wait.prediction_id, "processing")
+
+
+@pytest.mark.parametrize("hint", [None, 100.0])
+def test_a_429_holds_all_waits(hint: float | None) -> None:
+    """If one poll of a round is answered by 429, no prediction is polled before that poll may be repeated."""
+    pending = new_waits(3)
+    waits = Waits(pending)
+    results: list[Result] = [
+        running(pending[0]),
+        e.RateLimitedError(status=429, retry_after=hint),
+        running(pending[2]),
+    ]
+    waits.on_results(
+        [(wait, (result, 50.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5
+    )
+    assert waits.delay(50.0) == pytest.approx(105.0 if hint else 10.0)
+    assert len(waits.due(50.0 + (waits.delay(50.0) or 0.0))) == 3
+    assert {wait.not_before for wait in pending} == {pending[1].due}
+
+
+def test_a_503_holds_only_its_own_wait() -> None:
+    """The delay that a server asks for about one prediction says nothing about the others."""
+    pending = new_waits(2)
+    waits = Waits(pending)
+    busy = e.ServerError(status=503, retry_after=1000)
+    waits.on_results([(pending[0], (busy, 50.0)), (pending[1], (running(pending[1]), 50.0))], chance=lambda: 0.5)
+    assert waits.delay(50.0) == pytest.approx(10.0)
+    assert (pending[0].not_before, pending[1].not_before) == (pending[0].due, None)
+
+
+def test_a_hold_ends_at_the_deadline() -> None:
+    """However long the server asks for, each prediction is polled at its deadline."""
+    pending = new_waits(2)
+    waits = Waits(pending)
+    refusal = e.RateLimitedError(status=429, retry_after=10_000)
+    waits.on_results([(pending[0], (refusal, 50.0)), (pending[1], (running(pending[1]), 50.0))], chance=lambda: 0.5)
+    assert waits.delay(50.0) == 3550.0
+
+
+def test_a_refused_key_may_be_waited_out() -> None:
+    """Waits that ended because the key was refused can be reopened; other errors are final."""
+    pending = new_waits(3)
+    waits = Waits(pending)
+    results: list[Result] = [e.AuthenticationError(status=401), e.PermissionDeniedError(status=403), e.WrongURLError()]
+    waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5)
+    assert (waits.pending, [*waits.outcomes]) == ([], ["p0", "p1", "p2"])
+    assert waits.reopen_refused() is True
+    assert (waits.pending, [*waits.outcomes]) == (pending[:2], ["p2"])
+    assert waits.reopen_refused() is False

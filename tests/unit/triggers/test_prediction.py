@@ -1,4 +1,4 @@
-"""`PredictionTrigger`: looks, says once how it ended, and owns nothing."""
+"""`PredictionTrigger`: polls, sends one event about how its waits ended, and owns nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,26 @@ from tests.unit.conftest import KEY
 PATH = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 
 
-def trigger(*args: Any, **kwargs: Any) -> Any:
+def trigger(*prediction_ids: Any, **kwargs: Any) -> Any:
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
-    return PredictionTrigger(*args, **kwargs)
+    return PredictionTrigger([*prediction_ids], **kwargs)
+
+
+def status_of(event: Any) -> str:
+    """Return the status in an event about a single prediction."""
+    (outcome,) = event["outcomes"].values()
+    return str(outcome["summary"]["status"])
+
+
+def error_of(event: Any) -> Any:
+    """Return the error in an event about a single prediction."""
+    (outcome,) = event["outcomes"].values()
+    return outcome["error"]
 
 
 def test_one_event_then_the_end(comet: Emulator, create: Callable[..., str]) -> None:
-    """A finished prediction is one event with the whole result, after which the generator is at its end."""
+    """A finished prediction is a single event with the whole result, after which the generator is at its end."""
     prediction = create()
 
     async def run() -> tuple[Any, bool]:
@@ -41,7 +53,9 @@ def test_one_event_then_the_end(comet: Emulator, create: Callable[..., str]) -> 
 
     event, is_over = asyncio.run(run())
     assert is_over
-    assert (event["prediction_id"], event["status"], event["summary"]["id"]) == (prediction, "succeeded", prediction)
+    assert (event["count"], event["errors"], event["unfinished"]) == (1, 0, 0)
+    summary = event["outcomes"][prediction]["summary"]
+    assert (summary["id"], summary["status"]) == (prediction, "succeeded")
 
 
 def test_only_reads(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
@@ -49,43 +63,45 @@ def test_only_reads(comet: Emulator, clock: Clock, create: Callable[..., str]) -
     prediction = create(status="processing")
     comet.fault(method="GET", status=500, count=3)
     event_of(trigger(prediction, deadline=clock.time() + 120))
-    created, *looks = comet.ledger()["requests"]
+    created, *polls = comet.ledger()["requests"]
     assert created["method"] == "POST"
-    assert {(one["method"], one["path"]) for one in looks} == {("GET", f"/replicate/v1/predictions/{prediction}")}
-    assert all(one["authorization"] for one in looks)
+    assert {(poll["method"], poll["path"]) for poll in polls} == {("GET", f"/replicate/v1/predictions/{prediction}")}
+    assert all(poll["authorization"] for poll in polls)
 
 
 def test_serialize_round_trip() -> None:
-    """A trigger made from what Airflow stored of another is the same; what is stored is small JSON without secrets."""
+    """A trigger that is made from the stored kwargs of another is the same; they are small JSON without secrets."""
     from airflow.sdk.serde import deserialize, serialize
 
-    one = trigger("abc", "mine", 1_700_000_000.25, 1_700_003_600.5, 7.5)
-    path, kwargs = one.serialize()
+    waits = {"started_at": 1_700_000_000.25, "deadline": 1_700_003_600.5, "poke_interval": 7.5}
+    first = trigger("abc", conn_id="mine", **waits)
+    path, kwargs = first.serialize()
     assert path == PATH
     stored = json.dumps(serialize(kwargs), allow_nan=False)
     assert json.loads(json.dumps(kwargs)) == kwargs
-    assert type(one)(**deserialize(json.loads(stored))).serialize() == (path, kwargs)
-    assert set(kwargs) == {"prediction_id", "conn_id", "started_at", "deadline", "poke_interval", "looked_at"}
+    assert type(first)(**deserialize(json.loads(stored))).serialize() == (path, kwargs)
+    assert set(kwargs) == {"prediction_ids", "conn_id", "started_at", "deadline", "poke_interval", "last_polled_at"}
     assert len(stored) < 300
 
 
 def test_nothing_secret_is_stored(comet: Emulator, create: Callable[..., str]) -> None:
-    """Neither what is stored of a trigger, before and after it ran, nor its event holds the key."""
-    one = trigger(create())
-    event = event_of(one)
-    assert KEY not in json.dumps([one.serialize(), event]) + repr(one)
+    """Neither the stored kwargs of a trigger, before and after it ran, nor its event hold the key."""
+    made = trigger(create())
+    before = made.serialize()
+    event = event_of(made)
+    assert KEY not in json.dumps([before, made.serialize(), event]) + repr(made)
 
 
 def test_kwargs_of_other_releases(clock: Clock) -> None:
     """A row of an older release lacks kwargs, one of a newer release has more: both start."""
     old = trigger("abc")
     assert old.serialize()[1] == {
-        "prediction_id": "abc",
+        "prediction_ids": ["abc"],
         "conn_id": "cometapi_default",
         "started_at": clock.time(),
         "deadline": clock.time() + 3600,
         "poke_interval": None,
-        "looked_at": None,
+        "last_polled_at": None,
     }
     new = trigger("abc", started_at=5.0, colour="red", nested={"a": 1})
     assert new.serialize()[1]["deadline"] == 3605.0
@@ -95,31 +111,32 @@ def test_kwargs_of_other_releases(clock: Clock) -> None:
 def test_kwargs_are_not_renewed_by_a_restart() -> None:
     """The clock of a wait does not start again when the trigger does."""
     first = trigger("abc", started_at=5.0)
-    assert trigger(**first.serialize()[1]).serialize() == first.serialize()
+    assert type(first)(**first.serialize()[1]).serialize() == first.serialize()
 
 
-@pytest.mark.parametrize("late", [0.0, 10.0, 1e6])
-def test_looks_before_the_clock(comet: Emulator, clock: Clock, create: Callable[..., str], late: float) -> None:
-    """A result that is there is reported however long ago the deadline was: the triggerer may have been away."""
+@pytest.mark.parametrize("seconds_late", [0.0, 10.0, 1e6])
+def test_polls_before_it_checks_the_clock(
+    comet: Emulator, clock: Clock, create: Callable[..., str], seconds_late: float
+) -> None:
+    """A finished result is reported however long ago the deadline was: the triggerer may have been away."""
     now = clock.time()
-    event = event_of(trigger(create(), started_at=now - late - 100, deadline=now - late))
-    assert event["status"] == "succeeded"
+    event = event_of(trigger(create(), started_at=now - seconds_late - 100, deadline=now - seconds_late))
+    assert status_of(event) == "succeeded"
     assert clock.sleeps == []
 
 
-def test_late_and_unfinished_times_out_after_one_look(
-    comet: Emulator, clock: Clock, create: Callable[..., str]
-) -> None:
-    """Past the deadline one look decides."""
+def test_past_the_deadline_a_single_poll_decides(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """A prediction that is not finished after the deadline is polled once, and is a timeout."""
     prediction = create(status="processing")
     now = clock.time()
     event = event_of(trigger(prediction, started_at=now - 100, deadline=now - 10))
-    assert (event["error"]["type"], event["prediction_id"]) == ("PredictionTimeoutError", prediction)
-    assert [one["method"] for one in comet.ledger()["requests"]] == ["POST", "GET"]
+    assert (error_of(event)["type"], [*event["outcomes"]]) == ("PredictionTimeoutError", [prediction])
+    assert event["unfinished"] == 1
+    assert [request["method"] for request in comet.ledger()["requests"]] == ["POST", "GET"]
 
 
-def test_looks_once_more_at_the_deadline(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """The last sleep ends at the deadline, and what is finished by then counts."""
+def test_polls_once_more_at_the_deadline(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """The last sleep ends at the deadline, and a prediction that is finished by then is a result."""
     prediction = create(status="processing")
 
     def finish(seconds: float) -> None:
@@ -129,12 +146,12 @@ def test_looks_once_more_at_the_deadline(comet: Emulator, clock: Clock, create: 
     clock.on_sleep = finish
     deadline = clock.time() + 100
     event = event_of(trigger(prediction, started_at=clock.time(), deadline=deadline, poke_interval=70))
-    assert event["status"] == "succeeded"
+    assert status_of(event) == "succeeded"
     assert clock.time() == pytest.approx(deadline)
 
 
 def test_adaptive_schedule(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """Looks grow with the prediction's age, up to a minute."""
+    """The delay between polls grows with the prediction's age, up to a minute."""
     prediction = create(status="processing")
     event_of(trigger(prediction, deadline=clock.time() + 2000))
     assert clock.sleeps[0] == pytest.approx(1.0, rel=0.11)
@@ -153,57 +170,56 @@ def test_poke_interval(comet: Emulator, clock: Clock, create: Callable[..., str]
 
 @pytest.mark.parametrize("interval", [0.0, 0.001])
 def test_no_hammering(comet: Emulator, clock: Clock, create: Callable[..., str], interval: float) -> None:
-    """An interval of nothing does not turn a triggerer into a load test."""
+    """An interval of zero does not turn a triggerer into a load test."""
     prediction = create(status="processing")
     event_of(trigger(prediction, deadline=clock.time() + 10, poke_interval=interval))
     assert len(clock.sleeps) < 30
 
 
 def test_missing_connection_is_an_event(clock: Clock) -> None:
-    """`run` raises nothing: a missing connection is told in words, with the prediction it is about. Airflow also calls
-    one missing while its secrets backend is away, so it is asked for again, for ten minutes."""
-    event = event_of(trigger("abc", "missing"))
-    assert event["prediction_id"] == "abc"
+    """`run` raises nothing: a missing connection is an error with the prediction's id. Airflow also calls a connection
+    missing while its secrets backend is away, so it is read again, for ten minutes."""
+    event = event_of(trigger("abc", conn_id="missing"))
+    assert event["error"]["prediction_id"] == "abc"
     assert event["error"]["type"] == "ConnectionLookupError"
     assert clock.sleeps == [60.0] * 10
     assert "connection 'missing' does not exist" in event["error"]["detail"]
 
 
 def test_unusable_connection_is_an_event(connection: Callable[..., None]) -> None:
-    """A connection of another type is told in words, too."""
+    """A connection of another type is an error in words, too."""
     connection("odd", conn_type="http")
-    assert "is of type 'http'" in event_of(trigger("abc", "odd"))["error"]["detail"]
+    assert "is of type 'http'" in event_of(trigger("abc", conn_id="odd"))["error"]["detail"]
 
 
 @pytest.mark.parametrize("prediction_id", [None, "", "a/b", 7], ids=repr)
 def test_odd_id_is_an_event(comet: Emulator, prediction_id: Any) -> None:
-    """Even an id that can't be one ends in an event, and nothing is sent."""
+    """Even a value that can't be an id ends in an event, and nothing is sent."""
     assert event_of(trigger(prediction_id))["error"]["type"] == "InvalidInputError"
     assert comet.ledger()["requests"] == []
 
 
 def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug of ours is told in words and can be retried, instead of `Trigger failure`."""
+    """A bug of this package is an error in words that can be retried, instead of `Trigger failure`."""
     from airflow_provider_comet.client.async_client import AsyncCometClient
     from airflow_provider_comet.polling import events
 
     async def fail(*args: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(AsyncCometClient, "look", fail)
-    event = event_of(trigger("abc"))
-    error = events.from_event(event)
+    monkeypatch.setattr(AsyncCometClient, "send", fail)
+    error = events.read_event(event_of(trigger("abc"))).outcomes["abc"]
     assert type(error) is e.CometError
     assert (error.prediction_id, error.detail) == ("abc", "ZeroDivisionError: by zero")
 
 
-@pytest.mark.parametrize("moment", ["sleeping", "asking"])
+@pytest.mark.parametrize("moment", ["sleeping", "polling"])
 def test_cancelled_leaks_nothing(
     comet: Emulator, create: Callable[..., str], caplog: pytest.LogCaptureFixture, moment: str
 ) -> None:
-    """A trigger that is cancelled while it sleeps or asks closes its connections and sends no event."""
+    """A trigger that is cancelled while it sleeps or polls closes its connections and sends no event."""
     prediction = create(status="processing")
-    if moment == "asking":
+    if moment == "polling":
         comet.fault(method="GET", delay=5)
     complaints: list[dict[str, Any]] = []
 
@@ -227,7 +243,7 @@ def test_cancelled_leaks_nothing(
         warnings.simplefilter("always")
         assert asyncio.run(run()) == []
         gc.collect()
-    assert [str(one.message) for one in warned if issubclass(one.category, ResourceWarning)] == []
+    assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []
     assert complaints == []
     assert "Unclosed" not in caplog.text
 
@@ -239,40 +255,42 @@ def test_finished_leaks_nothing(comet: Emulator, create: Callable[..., str]) -> 
         warnings.simplefilter("always")
         event_of(trigger(prediction))
         gc.collect()
-    assert [str(one.message) for one in warned if "nclosed" in str(one.message)] == []
+    assert [str(warning.message) for warning in warned if "nclosed" in str(warning.message)] == []
 
 
 def test_large_result_stays_out_of_the_event(comet: Emulator, create: Callable[..., str]) -> None:
-    """The event of a result above 8 kB says only that it is there."""
+    """The event of a result above 8 kB only names the prediction."""
     prediction = create(status="succeeded", output=["word " * 4000])
     event = event_of(trigger(prediction))
-    assert event == {"prediction_id": prediction, "status": "succeeded"}
+    assert event == {"count": 1, "errors": 0, "unfinished": 0, "outcomes": {prediction: {}}}
 
 
 def test_picture_stays_out_of_the_event(comet: Emulator, create: Callable[..., str]) -> None:
-    """However small, a data URI is not carried: a marker stands for it, and text around one is read by the worker."""
+    """However small, a data URI is not carried: a marker replaces it, and a text that holds a data URI is read again by
+    the worker."""
     uri = "data:image/png;base64,iVBORw0KGgo="
     event = event_of(trigger(create(status="succeeded", output=[uri])))
-    assert event["summary"]["files"][0].startswith("<image/png, ")
+    (outcome,) = event["outcomes"].values()
+    assert outcome["summary"]["files"][0].startswith("<image/png, ")
     assert "base64" not in json.dumps(event)
-    assert "summary" not in event_of(trigger(create(status="succeeded", output=f"![picture]({uri})")))
+    prediction = create(status="succeeded", output=f"![picture]({uri})")
+    assert event_of(trigger(prediction))["outcomes"] == {prediction: {}}
 
 
-@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_half_a_character_is_in_no_event(
-    comet: Emulator, create: Callable[..., str], status: str, is_list: bool
-) -> None:
-    """Airflow sends events as msgpack, which is UTF-8: text that is none would end the triggerer, and the next one."""
-    one = create()
+def test_half_a_character_is_in_no_event(comet: Emulator, create: Callable[..., str], status: str, count: int) -> None:
+    """Airflow sends events as msgpack, which is UTF-8: other text would end this triggerer, and then the next."""
+    ids = [create() for _ in range(count)]
     body = '{"status": "%s", "output": {"\\udc00": ["half \\ud83d"]}, "error": "no \\ud83d", "model": "\\ud83d"}'
-    comet.fault(method="GET", status=200, body=body % status)
-    event = event_of(trigger([one] if is_list else one))
+    comet.fault(method="GET", status=200, body=body % status, count=count)
+    event = event_of(trigger(*ids))
+    assert len(event["outcomes"]) == count
     assert "half \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()
 
 
 def test_half_a_character_is_in_no_error(comet: Emulator, create: Callable[..., str]) -> None:
-    """The same holds for what an answer says that is none."""
+    """The same holds for the words of an error."""
     comet.fault(method="GET", status=400, body='{"error": {"message": "no \\ud83d", "code": "\\ud83d"}}')
     event = event_of(trigger(create()))
     assert "no \ufffd" in json.dumps(event, ensure_ascii=False).encode().decode()

@@ -1,4 +1,4 @@
-"""`PredictionSensor(start_from_trigger=True)`: what Airflow stores with the DAG, and what is refused while parsing."""
+"""`PredictionSensor(start_from_trigger=True)`: what Airflow stores with the DAG, and what is refused."""
 
 from __future__ import annotations
 
@@ -31,14 +31,22 @@ def create(task_id: str = "create") -> Any:
 
 
 def started(task: Any, clock: Clock) -> Any:
-    """The trigger that Airflow makes of what it stored with the DAG."""
+    """Return the trigger that Airflow makes of the arguments that it stored with the DAG."""
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
     trigger = PredictionTrigger(**json.loads(json.dumps(task.start_trigger_args.trigger_kwargs)))
     timeouts = [task.start_trigger_args.timeout, task.execution_timeout]
-    trigger.timeout_after = clock.utcnow() + min(one for one in timeouts if one)  # as TaskInstance.defer_task does
+    trigger.timeout_after = clock.utcnow() + min(
+        timeout for timeout in timeouts if timeout
+    )  # as TaskInstance.defer_task does
     trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
     return trigger
+
+
+def error_of(event: Any) -> Any:
+    """Return the error in an event about a single prediction."""
+    (outcome,) = event["outcomes"].values()
+    return outcome["error"]
 
 
 def test_each_parse_gives_the_same(clock: Clock) -> None:
@@ -50,8 +58,8 @@ def test_each_parse_gives_the_same(clock: Clock) -> None:
         "prediction_id": "abc",
         "conn_id": "cometapi_default",
         "poke_interval": 20,
-        "margin": 300,
-        "limit": 900,
+        "timeout_margin": 300,
+        "airflow_timeout": 900,
     }
     assert (first.next_method, first.timeout) == ("execute_complete", dt.timedelta(seconds=900))
 
@@ -62,7 +70,7 @@ def test_the_serialized_dag_holds_it() -> None:
 
     with dag() as made:
         sensor(create().output)
-    tasks = {one["__var"]["task_id"]: one["__var"] for one in DagSerialization.to_dict(made)["dag"]["tasks"]}
+    tasks = {task["__var"]["task_id"]: task["__var"] for task in DagSerialization.to_dict(made)["dag"]["tasks"]}
     assert tasks["create"]["downstream_task_ids"] == ["wait"]
     assert tasks["wait"]["start_from_trigger"] is True
     assert '"source": {"' in json.dumps(tasks["wait"]["start_trigger_args"])
@@ -71,13 +79,13 @@ def test_the_serialized_dag_holds_it() -> None:
 def test_the_xcom_is_read_in_the_triggerer(
     comet: Emulator, create: Callable[..., str], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of `create.output` the trigger gets task and key, and reads the id itself."""
+    """The trigger gets the task and key of `create.output`, and reads the id itself."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    prediction, asked = create(), []
+    prediction, reads = create(), []
 
     async def aget_one(**what: Any) -> str:
-        asked.append(what)
+        reads.append(what)
         return prediction
 
     monkeypatch.setattr(XCom, "aget_one", aget_one)
@@ -85,8 +93,8 @@ def test_the_xcom_is_read_in_the_triggerer(
         task = sensor(globals()["create"]().output)
     assert task.start_trigger_args.trigger_kwargs["source"] == {"task_id": "create", "key": "return_value"}
     event = event_of(started(task, clock))
-    assert (event["prediction_id"], event["status"]) == (prediction, "succeeded")
-    assert asked == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
+    assert event["outcomes"][prediction]["summary"]["status"] == "succeeded"
+    assert reads == [{"dag_id": "dag", "run_id": "run", "task_id": "create", "key": "return_value", "map_index": -1}]
 
 
 @pytest.mark.parametrize("name", ["past", "present", "future"])
@@ -117,10 +125,10 @@ def test_stored_starts_of_other_releases(
     trigger = PredictionTrigger(**stored)
     trigger.timeout_after = clock.utcnow() + dt.timedelta(seconds=3900)
     trigger.task_instance = types.SimpleNamespace(task_id="wait", dag_id="dag", run_id="run")
-    ends = clock.time() + 3900 - stored["margin"]
+    ends = clock.time() + 3900 - stored["timeout_margin"]
     event = event_of(trigger)
     assert trigger.deadline == pytest.approx(ends)
-    if "limit" in stored:
+    if "airflow_timeout" in stored:
         assert trigger.started_at == pytest.approx(ends - 3600)
     with dag():
         task = sensor(GOLDEN_ID)
@@ -132,12 +140,12 @@ def test_stored_starts_of_other_releases(
 def test_a_restart_knows_when_the_wait_began(
     clock: Clock, comet: Emulator, create: Callable[..., str], execution_timeout: dt.timedelta | None
 ) -> None:
-    """A triggerer that starts such a wait again, half an hour later, goes on at its age: an id that is not known is
-    asked for once more after the usual minute or two, and a look is due within that minute, not at once."""
+    """A triggerer that starts such a wait again, half an hour later, continues at its age: an unknown id is given up
+    after a minute of further polls, and the first poll is due within a minute, not at once."""
     began = clock.time()
 
     def restarted(prediction_id: str) -> Any:
-        """What the second triggerer has: the same kwargs and the same timeout."""
+        """Return the trigger of the second triggerer: the same kwargs and the same timeout."""
         task = sensor(prediction_id, timeout=7200, execution_timeout=execution_timeout)
         clock.now = began
         timeout_after = started(task, clock).timeout_after
@@ -146,10 +154,10 @@ def test_a_restart_knows_when_the_wait_began(
         trigger.timeout_after = timeout_after
         return trigger
 
-    assert event_of(restarted("unknown"))["error"]["type"] == "PredictionNotFoundError"
-    assert len([one for one in comet.ledger()["requests"] if one["method"] == "GET"]) in {2, 3}
+    assert error_of(event_of(restarted("unknown")))["type"] == "PredictionNotFoundError"
+    assert len([request for request in comet.ledger()["requests"] if request["method"] == "GET"]) in {2, 3}
     clock.sleeps = []
-    assert event_of(restarted(create(status="processing")))["error"]["type"] == "PredictionTimeoutError"
+    assert error_of(event_of(restarted(create(status="processing"))))["type"] == "PredictionTimeoutError"
     assert 0 < clock.sleeps[0] <= 66
     assert clock.sleeps[1] >= 54
 
@@ -167,7 +175,7 @@ def test_a_restart_knows_when_the_wait_began(
 def test_an_xcom_that_holds_no_ids(
     clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch, value: Any, words: str
 ) -> None:
-    """What a task has left in place of ids is told in words, as it is on a worker."""
+    """A task that has left something else than ids is an error in words, as it is on a worker."""
     from airflow.sdk.execution_time.xcom import XCom
 
     async def aget_one(**what: Any) -> Any:
@@ -184,14 +192,14 @@ def test_an_xcom_that_holds_no_ids(
 def test_a_list_from_one_task(
     clock: Clock, comet: Emulator, runner: TaskRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task that is not mapped may return a list, with nulls and repetitions: all of it is waited for."""
+    """A task that is not mapped may return a list, with nulls and repetitions: all its predictions are waited for."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    one, other = create(), create()
-    given = [one, None, other, one]
+    first, second = create(), create()
+    ids = [first, None, second, first]
 
     async def aget_one(**what: Any) -> Any:
-        return given
+        return ids
 
     monkeypatch.setattr(XCom, "aget_one", aget_one)
     with dag():
@@ -199,14 +207,14 @@ def test_a_list_from_one_task(
     event = event_of(started(task, clock))
     assert event["count"] == 2
     with dag():
-        resumed = sensor(one)
-    resumed.prediction_id = given
+        resumed = sensor(first)
+    resumed.prediction_id = ids
     outcome = runner.run(resumed, event=event)
-    assert [result and result["id"] for result in outcome.result] == given
+    assert [result and result["id"] for result in outcome.result] == ids
 
 
-def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a look."""
+def test_a_missing_xcom_is_an_error(clock: Clock, comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow gives None for a task that was skipped, has failed or is mapped: an error in words, without a poll."""
     from airflow.sdk.execution_time.xcom import XCom
 
     async def aget_one(**what: Any) -> None:
@@ -234,18 +242,18 @@ def test_a_missing_xcom_is_told(clock: Clock, comet: Emulator, monkeypatch: pyte
 )
 def test_its_deadline_is_that_of_any_wait(clock: Clock, options: dict[str, Any], seconds: float) -> None:
     """The earlier of `timeout` and `execution_timeout` decides. At the latter Airflow may kill the trigger during its
-    last look, which the worker then repeats."""
+    last poll, which the worker then repeats."""
     trigger = started(sensor(**options), clock)
-    asyncio.run(trigger._start())
+    asyncio.run(trigger._complete_kwargs())
     assert trigger.deadline - clock.time() == pytest.approx(seconds)
 
 
 def test_without_an_id(runner: TaskRunner) -> None:
-    """If the upstream task was skipped, the task fails with what the trigger said of it, not with what it finds now."""
+    """If the upstream task was skipped, the task fails with the trigger's error, not with an error about its own id."""
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
     detail = "task 'create' has left nothing in XCom 'return_value': it was skipped, has failed, or is mapped"
-    event = {"prediction_id": None, "error": {"type": "InvalidInputError", "detail": detail}}
+    event = {"error": {"type": "InvalidInputError", "detail": detail}}
     with dag():
         task = PredictionSensor(task_id="wait", prediction_id=None)
     outcome = runner.run(task, event=event)
@@ -253,49 +261,40 @@ def test_without_an_id(runner: TaskRunner) -> None:
     assert detail in outcome.message
 
 
-def refused() -> list[tuple[str, Callable[[], Any], str]]:
+def in_a_mapped_group() -> Any:
+    from airflow.sdk import task_group
+
+    @task_group
+    def group(text: str) -> None:
+        sensor("{{ params.id }}")
+
+    return group.expand(text=["a", "b"])
+
+
+def of_a_mapped_create() -> Any:
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
-    from airflow_provider_comet.sensors.prediction import PredictionSensor
 
-    def mapped_create() -> Any:
-        partial = CreatePredictionOperator.partial(task_id="create", model="a/b")
-        return sensor(partial.expand(input=[{"prompt": "x"}]).output)
-
-    def mapped() -> Any:
-        return PredictionSensor.partial(task_id="wait", start_from_trigger=True).expand(prediction_id=["a", "b"])
-
-    def mapped_by_default() -> Any:
-        args = {"start_from_trigger": True}
-        return PredictionSensor.partial(task_id="wait", default_args=args).expand(prediction_id=["a", "b"])
-
-    def in_a_mapped_group() -> Any:
-        from airflow.sdk import task_group
-
-        @task_group
-        def group(one: str) -> None:
-            sensor("{{ params.id }}")
-
-        return group.expand(one=["a", "b"])
-
-    return [
-        ("mapped", mapped, "does not go with mapping"),
-        ("mapped-by-default", mapped_by_default, "does not go with mapping"),
-        ("in-a-mapped-group", in_a_mapped_group, "does not go with mapping"),
-        ("conn_id-xcom", lambda: sensor(conn_id="{{ ti.xcom_pull('create') }}"), "conn_id can't come from an XCom"),
-        ("conn_id-output", lambda: sensor(conn_id=create().output), "conn_id can't come from an XCom"),
-        ("mapped-create", mapped_create, "can't read the output of the mapped task 'create'"),
-        ("map", lambda: sensor(create().output.map(str)), "not a map, zip or concat"),
-        ("list", lambda: sensor(["a", "b"]), "not a list"),
-        ("xcom_pull", lambda: sensor("{{ ti.xcom_pull('create') }}"), "give create.output itself"),
-        ("reschedule", lambda: sensor(mode="reschedule"), "leave deferrable and mode as they are"),
-        ("poke", lambda: sensor(deferrable=False), "leave deferrable and mode as they are"),
-    ]
+    partial = CreatePredictionOperator.partial(task_id="create", model="a/b")
+    return sensor(partial.expand(input=[{"prompt": "x"}]).output)
 
 
-@pytest.mark.parametrize("number", range(11))
-def test_refused_while_parsing(number: int) -> None:
-    """What Airflow would ignore, or hang on, is refused with the reason before any run."""
-    _, make, words = refused()[number]
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "in-a-mapped-group": (in_a_mapped_group, "can't be mapped"),
+    "conn_id-xcom": (lambda: sensor(conn_id="{{ ti.xcom_pull('create') }}"), "conn_id can't come from an XCom"),
+    "conn_id-output": (lambda: sensor(conn_id=create().output), "conn_id can't come from an XCom"),
+    "mapped-create": (of_a_mapped_create, "can't read the output of the mapped task 'create'"),
+    "map": (lambda: sensor(create().output.map(str)), "not a map, zip or concat"),
+    "list": (lambda: sensor(["a", "b"]), "not a list"),
+    "xcom_pull": (lambda: sensor("{{ ti.xcom_pull('create') }}"), "give create.output itself"),
+    "reschedule": (lambda: sensor(mode="reschedule"), "leave deferrable and mode as they are"),
+    "poke": (lambda: sensor(deferrable=False), "leave deferrable and mode as they are"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_while_parsing(name: str) -> None:
+    """A sensor that Airflow would ignore, or hang on, is refused with the reason before any run."""
+    make, words = REFUSED[name]
     with dag(), pytest.raises(ValueError, match=words):
         make()
 
@@ -316,30 +315,75 @@ def test_refused_by_older_airflows(monkeypatch: pytest.MonkeyPatch) -> None:
         sensor()
 
 
-def test_mapped_by_the_dags_default_args() -> None:
-    """Also where the DAG says it for all of its sensors, a mapped one is refused."""
+# A mapped sensor. Airflow makes its instances on a worker, so parsing does not show what they refuse.
+
+
+def mapped(**options: Any) -> Any:
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
-    with dag(default_args={"start_from_trigger": True}), pytest.raises(ValueError, match="does not go with mapping"):
-        PredictionSensor.partial(task_id="wait").expand(prediction_id=["a", "b"])
+    return PredictionSensor.partial(task_id="wait", retries=2, **options).expand(prediction_id=["a", "b"])
 
 
-def test_mapped_by_expand_kwargs(runner: TaskRunner) -> None:
-    """What `expand_kwargs` brings is known when an instance is made: it fails with the reason."""
+def mapped_by_partial() -> Any:
+    with dag():
+        return mapped(start_from_trigger=True)
+
+
+def mapped_by_default_args() -> Any:
+    with dag():
+        return mapped(default_args={"start_from_trigger": True})
+
+
+def mapped_by_the_dags_default_args() -> Any:
+    with dag(default_args={"start_from_trigger": True}):
+        return mapped()
+
+
+def mapped_by_expand_kwargs() -> Any:
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
     with dag():
-        task = PredictionSensor.partial(task_id="wait").expand_kwargs([
+        return PredictionSensor.partial(task_id="wait", retries=2).expand_kwargs([
             {"prediction_id": "a", "start_from_trigger": True}
         ])
-    with pytest.raises(ValueError, match="does not go with mapping"):
-        task.unmap({"prediction_id": "a", "start_from_trigger": True})
 
 
-def test_mapping_without_it_works_as_ever(runner: TaskRunner) -> None:
-    """`partial` is ours only to refuse that one combination."""
+MAPPED = pytest.mark.parametrize(
+    "make",
+    [mapped_by_partial, mapped_by_default_args, mapped_by_the_dags_default_args, mapped_by_expand_kwargs],
+    ids=lambda make: make.__name__,
+)
+
+
+@MAPPED
+def test_a_mapped_sensor_is_refused_when_it_runs(comet: Emulator, runner: TaskRunner, make: Callable[[], Any]) -> None:
+    """The task fails with the reason, wherever the option is given, and nothing is sent."""
+    outcome = runner.run(make(), map_index=0)
+    assert outcome.state == "up_for_retry"
+    assert type(outcome.error) is ValueError
+    assert "start_from_trigger can't be mapped: Airflow would not give the trigger its ids" in outcome.message
+    assert comet.ledger()["requests"] == []
+
+
+@MAPPED
+def test_airflow_starts_no_mapped_sensor_in_the_triggerer(make: Callable[[], Any]) -> None:
+    """Airflow takes the arguments of the class, which has none: a mapped sensor begins on a worker, which refuses it,
+    and never with a trigger that has no ids."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    task = make()
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(task.dag)).get_task("wait")
+    assert stored.start_trigger_args is None
+
+
+def test_mapping_without_it_works(comet: Emulator, runner: TaskRunner, create: Callable[..., str]) -> None:
+    """Without the option a mapped sensor waits for the prediction of its own map index."""
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
+    ids = [create(), create()]
     with dag():
-        task = PredictionSensor.partial(task_id="wait", retries=2).expand(prediction_id=["a", "b"])
+        task = PredictionSensor.partial(task_id="wait", retries=2).expand(prediction_id=ids)
     assert task.operator_class is PredictionSensor
+    for map_index, prediction_id in enumerate(ids):
+        outcome = runner.run(task, map_index=map_index)
+        assert (outcome.state, outcome.result["id"]) == ("success", prediction_id)
