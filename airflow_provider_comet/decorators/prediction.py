@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.bases.decorator import Task
 
-    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import SchemaSource
 
 
 class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
         *,
         model: str,
         conn_id: str = ...,
-        input_schema: GivenSchema | None = ...,
+        input_schema: SchemaSource | None = ...,
         strict: bool = ...,
         on_ambiguous_submit: Literal["fail", "retry"] = ...,
         wait_for_completion: bool = ...,

@@ -90,9 +90,9 @@ class CometReplicateHook(BaseHook):
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        from airflow_provider_comet.inputs.input_files import embedded  # not while DAGs are parsed
+        from airflow_provider_comet.inputs.input_files import embed_files  # not while DAGs are parsed
 
-        return self.client.create_prediction(model, embedded(input), journal=journal)
+        return self.client.create_prediction(model, embed_files(input), journal=journal)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Return a prediction as it is now, whatever its status. Trouble that may pass is waited out for two minutes.

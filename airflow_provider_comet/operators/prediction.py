@@ -31,7 +31,7 @@ from airflow_provider_comet.triggers.deferral import defer, resumed
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import SchemaSource
 
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
@@ -81,7 +81,7 @@ class CreatePredictionOperator(BaseOperator):
         model: str,
         input: Mapping[str, Any],
         conn_id: str = DEFAULT_CONN_ID,
-        input_schema: GivenSchema | None = None,
+        input_schema: SchemaSource | None = None,
         strict: bool = False,
         on_ambiguous_submit: Literal["fail", "retry"] = "fail",
         wait_for_completion: bool = False,
@@ -210,11 +210,16 @@ class CreatePredictionOperator(BaseOperator):
         return self.input
 
     def _checked(self, input: Any) -> dict[str, Any]:
-        from airflow_provider_comet.inputs.schema_files import find_schema, prepare  # loads jsonschema
+        from airflow_provider_comet.api.validation import check_create
+        from airflow_provider_comet.inputs.input_files import embed_files
+        from airflow_provider_comet.inputs.prepare import check_schema
+        from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
-        complete, unknown = prepare(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
-        for words in unknown:
-            self.log.warning("%s", words)
+        schema = find_schema(self.model, self.input_schema)
+        complete: dict[str, Any] = embed_files(input)
+        check_create(self.model, complete)
+        for warning in check_schema(self.model, complete, schema, strict=self.strict):
+            self.log.warning("%s", warning)
         return complete
 
     def _new_submission(self, context: Context) -> Submission:

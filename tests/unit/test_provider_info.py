@@ -126,13 +126,13 @@ def test_form_for_older_airflow_is_the_same_form() -> None:
 
 def test_form_fields_are_the_extras_that_the_hook_reads() -> None:
     """Each field of the form has label and help, which names the default, and does not go below 0."""
-    from airflow_provider_comet.api.config import EXTRAS, NUMBERS, Config
+    from airflow_provider_comet.api.config import EXTRAS, NUMERIC_EXTRAS, Config
 
     defaults = Config(api_key="sk-form-field")
     fields = CONNECTION_TYPE["conn-fields"]
     assert set(fields) == set(EXTRAS)
     assert all(described["label"] and described["description"] for described in fields.values())
-    for name in NUMBERS:
+    for name in NUMERIC_EXTRAS:
         assert f"Default: {getattr(defaults, name):g}." in fields[name]["description"]
         assert fields[name]["schema"]["minimum"] == 0
     assert {"password", "host"} <= set(CONNECTION_TYPE["ui-field-behaviour"]["relabeling"])

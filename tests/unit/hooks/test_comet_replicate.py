@@ -187,7 +187,7 @@ def test_use_of_the_environment_is_said_once(
     """The log tells that the environment's key is in use, once per process and without the key."""
     from airflow_provider_comet.hooks import connection
 
-    connection._say_once.cache_clear()
+    connection._log_once.cache_clear()
     monkeypatch.setenv("COMETAPI_KEY", KEY)
     monkeypatch.setattr(connection.log, "propagate", True)
     with caplog.at_level(logging.INFO, connection.log.name):

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.file_errors import InputFileError
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.inputs.input_files import LONGEST_DATA_URI, embedded
+from airflow_provider_comet.inputs.input_files import MAX_DATA_URI_CHARACTERS, embed_files
 from tests.support.task_runner import Clock, TaskRunner, dag
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_a_path_becomes_a_data_uri(tmp_path: Path, name: str, media_type: str) -
     path = stored(tmp_path / name, PICTURE)
     uri = f"data:{media_type};base64,{ENCODED}"
     given = {"prompt": "a lighthouse", "image": path, "more": [{"frames": (path, 1)}], "seed": None}
-    assert embedded(given) == {"prompt": "a lighthouse", "image": uri, "more": [{"frames": [uri, 1]}], "seed": None}
+    assert embed_files(given) == {"prompt": "a lighthouse", "image": uri, "more": [{"frames": [uri, 1]}], "seed": None}
     assert given["image"] is path
 
 
@@ -75,7 +75,7 @@ def test_a_path_becomes_a_data_uri(tmp_path: Path, name: str, media_type: str) -
 def test_text_is_never_a_path(picture: ObjectStoragePath, given: str) -> None:
     """Text stays what it is, also where it is the path of a file: a template may have rendered it."""
     text = given.format(path=picture.path)
-    assert embedded({"image": text}) == {"image": text}
+    assert embed_files({"image": text}) == {"image": text}
 
 
 def test_a_path_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_a_path_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         e.InvalidInputError, match=r"input\.image is of type \w*Path; .* airflow\.sdk\.ObjectStoragePath"
     ):
-        embedded({"image": tmp_path / "start.png"})
+        embed_files({"image": tmp_path / "start.png"})
 
 
 def test_what_contains_itself_comes_to_an_end() -> None:
     """An input that contains itself is left to the validation."""
     given: dict[str, Any] = {"prompt": "a lighthouse"}
     given["more"] = [given]
-    assert embedded(given)["prompt"] == "a lighthouse"
+    assert embed_files(given)["prompt"] == "a lighthouse"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_file_that_can_not_be_sent(tmp_path: Path, content: bytes | None, word
     if content is None:
         path.unlink()
     with pytest.raises(e.InvalidInputError, match=words):
-        embedded({"list": [1, path]})
+        embed_files({"list": [1, path]})
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     from airflow.sdk import ObjectStoragePath
 
     with pytest.raises(e.InvalidInputError, match=r"input\.image: there is no file .* \(IsADirectoryError\)"):
-        embedded({"image": ObjectStoragePath(f"file://{tmp_path}")})
+        embed_files({"image": ObjectStoragePath(f"file://{tmp_path}")})
 
 
 def test_the_largest_file(tmp_path: Path) -> None:
     """The longest data URI that is sent is as long as the limit, give or take the three bytes of base64."""
-    (uri,) = embedded([stored(tmp_path / "film.mp4", bytes(7_499_980))])
-    assert LONGEST_DATA_URI - 8 <= len(uri) <= LONGEST_DATA_URI
+    (uri,) = embed_files([stored(tmp_path / "film.mp4", bytes(7_499_980))])
+    assert MAX_DATA_URI_CHARACTERS - 8 <= len(uri) <= MAX_DATA_URI_CHARACTERS
 
 
 class EndpointError(Exception):
@@ -140,7 +140,7 @@ def test_storage_that_does_not_answer(
 
     monkeypatch.setattr(type(picture), "open", fail)
     with pytest.raises(InputFileError, match=rf"nothing was paid.* input\.image: .*{error.__name__}: gone") as caught:
-        embedded({"image": picture})
+        embed_files({"image": picture})
     assert caught.value.retryable
 
 

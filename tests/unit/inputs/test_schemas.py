@@ -13,7 +13,7 @@ import pytest
 from jsonschema.validators import Draft202012Validator
 
 from airflow_provider_comet.api.errors import InvalidInputError
-from airflow_provider_comet.inputs.schemas import MOST_SHOWN, InputSchema
+from airflow_provider_comet.inputs.schemas import MAX_SHOWN_VIOLATIONS, InputSchema
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "example_dags" / "schemas").rglob("*.json"))
 
@@ -223,12 +223,12 @@ def test_unknown_keys() -> None:
     schema = InputSchema(OPENAPI, "the schema")
     given = {"prompt": "x", "aspect_ration": "1:1", "zzz": 1}
     schema.check(given)
-    assert schema.unknown(given) == [
+    assert schema.unknown_keys(given) == [
         'input.aspect_ration is not a parameter that the schema knows (did you mean "aspect_ratio"?)',
         "input.zzz is not a parameter that the schema knows",
     ]
     said = refusal(given, strict=True)
-    assert all(words in said for words in schema.unknown(given))
+    assert all(words in said for words in schema.unknown_keys(given))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_unknown_keys() -> None:
 )
 def test_a_schema_that_does_not_name_all_keys(more: dict[str, Any]) -> None:
     """Where a schema lets other keys in, or can't be read to its end, none is called unknown."""
-    assert InputSchema({**PLAIN, **more}, "the schema").unknown({"prompt": "x", "zzz": 1}) == []
+    assert InputSchema({**PLAIN, **more}, "the schema").unknown_keys({"prompt": "x", "zzz": 1}) == []
 
 
 def test_a_schema_that_names_no_key() -> None:
@@ -271,8 +271,8 @@ def test_a_schema_that_names_no_key() -> None:
 def test_keys_that_stand_elsewhere_in_a_schema(more: dict[str, Any]) -> None:
     """A key is known wherever the schema names it, and `strict` still refuses those that it names nowhere."""
     schema = InputSchema({**PLAIN, **more}, "the schema")
-    assert schema.unknown({"prompt": "x", "zzz": {"prompt": "x"}}) == []
-    assert schema.unknown({"prompt": "x", "zz": 1}) == [
+    assert schema.unknown_keys({"prompt": "x", "zzz": {"prompt": "x"}}) == []
+    assert schema.unknown_keys({"prompt": "x", "zz": 1}) == [
         'input.zz is not a parameter that the schema knows (did you mean "zzz"?)'
     ]
     with pytest.raises(InvalidInputError, match=r"input\.zz is not a parameter"):
@@ -351,10 +351,10 @@ def test_all_violations_in_one_message() -> None:
 
 def test_long_lists_have_an_end() -> None:
     """A message has at most so many violations, and says how many more there are."""
-    document = {"type": "object", "properties": {f"k{n}": {"type": "integer"} for n in range(MOST_SHOWN + 5)}}
-    said = refusal({f"k{n}": "x" for n in range(MOST_SHOWN + 5)}, document)
-    assert MOST_SHOWN >= 100
-    assert said.count("must be a whole number") == MOST_SHOWN
+    document = {"type": "object", "properties": {f"k{n}": {"type": "integer"} for n in range(MAX_SHOWN_VIOLATIONS + 5)}}
+    said = refusal({f"k{n}": "x" for n in range(MAX_SHOWN_VIOLATIONS + 5)}, document)
+    assert MAX_SHOWN_VIOLATIONS >= 100
+    assert said.count("must be a whole number") == MAX_SHOWN_VIOLATIONS
     assert "and 5 more" in said
 
 
