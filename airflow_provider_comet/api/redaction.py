@@ -28,9 +28,9 @@ def redact(text: str) -> str:
 
 
 def whole_characters(text: str) -> str:
-    """Return a text that UTF-8 can encode: two halves of a surrogate pair are joined, a lone half becomes U+FFFD.
+    r"""Return a text that UTF-8 can encode: two halves of a surrogate pair are joined, a lone half becomes U+FFFD.
 
-    JSON may hold such halves (``"\\ud83d"``), because a language model's tokens can end within a character. A single
+    JSON may hold such halves (``"\ud83d"``), because a language model's tokens can end within a character. A single
     half in a trigger's event would end Airflow's triggerer.
     """
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
