@@ -7,7 +7,7 @@ import re
 EXCERPT_CHARACTERS = 300
 
 # The patterns are texts: `re` compiles them when they are first used, and not while DAG files are parsed. Lengths are
-# bounded: a megabyte of "data:data:..." from a server must not keep a regular expression busy.
+# bounded: a server that sends a megabyte of "data:data:..." must not block the process.
 DATA_URI_START = r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},"
 """Matches a data URI up to its content. A parameter may be quoted, and inside JSON its quotes have backslashes."""
 

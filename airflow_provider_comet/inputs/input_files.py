@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 MAX_DATA_URI_CHARACTERS = 10_000_000
-"""CometAPI's blog on Replicate's image models says to keep each input under 10 MB; no page says more.
-Three bytes of a file take four characters, so this is a file of 7.5 MB."""
+"""CometAPI's blog on Replicate's image models says to keep each input under 10 MB; no other page names a
+limit. Three bytes of a file take four characters, so the largest file has 7.5 MB."""
 
 
 def embed_files(input: Any) -> Any:
@@ -78,7 +78,7 @@ def _stand_in(path: ObjectStoragePath, name: str) -> str:
         info = path.fs.info(path.path)
         if info["type"] == "directory":
             raise IsADirectoryError(path)
-    size = info.get("size") or (1 if info.get("size") is None else 0)  # a web server need not tell the size
+    size = 1 if info.get("size") is None else info["size"]  # a web server may leave the size open
     _check_size(size, path, name)
     length = -(-size // 3) * 4
     return _data_uri_start(path) + hashlib.sha256(str(path).encode()).hexdigest()[:length].ljust(length, "A")

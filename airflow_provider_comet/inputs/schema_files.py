@@ -28,7 +28,7 @@ def find_schema(model: str, source: SchemaSource | None) -> InputSchema | None:
     """Return the schema for a model, or ``None`` if there is none.
 
     :param model: ``owner/name``.
-    :param source: the task's ``input_schema``: a document, or where one is stored. ``None``: the file
+    :param source: the task's ``input_schema``: a document, or where it is stored. ``None``: the file
         ``<owner>/<name>.json`` in the folder that the setting ``[comet] input_schemas`` names, if that file exists.
     :raises InvalidInputError: the source or the setting can't be used.
     :raises InputFileError: the file can't be read now.

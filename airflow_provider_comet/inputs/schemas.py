@@ -32,7 +32,7 @@ _KEYWORDS = {
     *("required", "minProperties", "maxProperties", "dependentRequired", "dependentSchemas"),
     *("allOf", "anyOf", "oneOf", "not", "if"),
 }
-# jsonschema checks "uri" only if another package is installed, and does not tell if that is missing.
+# jsonschema checks "uri" only if another package is installed, and silently skips the check otherwise.
 _FORMATS = FormatChecker(formats=())
 _FORMATS.checks("uri")(lambda value: not isinstance(value, str) or URL.match(value) is not None)
 
@@ -107,7 +107,7 @@ class InputSchema:
         try:
             violations = [*dict.fromkeys(describe_violation(error) for error in self._validator.iter_errors(input))]
         except Unresolvable as error:  # raised when the reference is followed, not when the schema is prepared
-            reason = "which is another document: nothing is fetched, so put it into this one"
+            reason = "which is another document: nothing is fetched, so put it into this document"
             if error.ref[:1] in {"#", "/"}:
                 reason = "which is not in it: give the whole document, not its Input alone"
             raise InvalidInputError(f"{self.source} can't be used: it refers to {error.ref}, {reason}") from None
@@ -156,7 +156,7 @@ def _translate_limits(value: Any) -> Any:
 
 
 def _components(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schemas in an OpenAPI document by path; the validator does not look for them there."""
+    """Return the schemas in an OpenAPI document by path: the validator itself does not check these parts."""
     if schema.get("$ref") != _INPUT:
         return {}
     return {f"components/schemas/{name}": part for name, part in schema["components"]["schemas"].items()}
