@@ -36,8 +36,8 @@ def embed_files(input: Any) -> Any:
 def check_files(input: Any) -> Any:
     """Return a copy of an input with a stand-in for the data URI of each file, without reading any file.
 
-    A stand-in has the media type and the length of the real data URI, so a schema says the same of both. Stand-ins of
-    different files differ, for schemas that want the items of a list to be unique.
+    A stand-in has the media type and the length of the real data URI, so a schema says the same of both unless it
+    describes the content. Stand-ins of different files differ, for schemas that want unique items in a list.
 
     :raises InvalidInputError: as ``embed_files``.
     :raises InputFileError: the size of a file can't be found out now.
