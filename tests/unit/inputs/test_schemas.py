@@ -329,6 +329,15 @@ def test_a_message_has_a_limited_number_of_violations() -> None:
     assert "and 5 more" in text
 
 
+def test_one_of_several_forms() -> None:
+    """An input that fits any of several forms passes; otherwise the error names what each form lacks."""
+    document = {"type": "object", "properties": {"size": {"anyOf": [{"type": "integer"}, {"enum": ["auto"]}]}}}
+    InputSchema(document, "the schema").check({"size": "auto"})
+    assert 'input.size must be a whole number; got 1.5, or input.size must be one of "auto"' in refusal(
+        {"size": 1.5}, document
+    )
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_our_examples(path: Path) -> None:
     """The schemas of example_dags take a prompt, have a date, and refuse inputs that no model takes."""
