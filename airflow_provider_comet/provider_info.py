@@ -1,10 +1,13 @@
-"""What Airflow shows of this package. Imports nothing of Airflow: it is read while Airflow discovers its providers."""
+"""The metadata that Airflow shows of this package.
+
+It imports nothing of Airflow, which reads it while it discovers its providers.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-# The form heeds "minimum" only: its arrows stop there, and what is below becomes 0.
+# The form applies only "minimum": its arrows stop there, and a lower number becomes 0.
 _ABOVE_0 = {"type": ["number", "null"], "exclusiveMinimum": 0, "minimum": 0}
 
 CONNECTION_TYPE: dict[str, Any] = {
@@ -22,22 +25,22 @@ CONNECTION_TYPE: dict[str, Any] = {
     "conn-fields": {
         "connect_timeout": {
             "label": "Connect timeout (s)",
-            "description": "How long it may take to connect. Default: 10.",
+            "description": "How many seconds a connection attempt may take. Default: 10.",
             "schema": _ABOVE_0,
         },
         "read_timeout": {
             "label": "Read timeout (s)",
-            "description": "How long the API may stay silent before it is given up; it may need over 45. Default: 75.",
+            "description": "How many seconds to wait for a response; the API may need over 45. Default: 75.",
             "schema": _ABOVE_0,
         },
         "max_polls_per_second": {
-            "label": "Looks per second",
-            "description": "How often one process may look at waiting predictions, all of them together. Default: 50.",
+            "label": "Polls per second",
+            "description": "How many polls one process may send per second, all waits together. Default: 50.",
             "schema": _ABOVE_0,
         },
         "output_hosts": {
             "label": "Output hosts",
-            "description": "Where files may be fetched from: hosts with commas between them, *.example.com for all "
+            "description": "Hosts from which files may be downloaded, separated by commas; *.example.com for all hosts "
             "below example.com. Default: any public host.",
             "schema": {"type": ["string", "null"]},
         },

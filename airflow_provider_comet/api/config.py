@@ -1,4 +1,4 @@
-"""``Config``: where the API is and how to talk to it, checked once."""
+"""``Config``: the API's address, the key and the limits of a connection, checked once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from airflow_provider_comet.api.errors import ConfigurationError
 DEFAULT_BASE_URL = "https://api.cometapi.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 75.0
-"""Seconds. The query route was seen to need more than 45 s (its documentation page, March 2026)."""
+"""Seconds. A poll can take more than 45 s (the documentation page of that route, March 2026)."""
 
 DEFAULT_MAX_POLLS_PER_SECOND = 50.0
-"""CometAPI publishes no limit; this many looks serve some 3,000 waits of a minute and more."""
+"""CometAPI publishes no limit; so many polls serve some 3,000 waits of a minute and longer."""
 
-NUMBERS = {"connect_timeout": "seconds", "read_timeout": "seconds", "max_polls_per_second": "looks"}
-"""What a connection's extras may set, and in which unit."""
-EXTRAS = (*NUMBERS, "output_hosts")
+NUMERIC_EXTRAS = {"connect_timeout": "seconds", "read_timeout": "seconds", "max_polls_per_second": "polls"}
+"""The extras of a connection that are numbers, with their units."""
+EXTRAS = (*NUMERIC_EXTRAS, "output_hosts")
+"""All extras of a connection."""
 
 _HOST = re.compile(r"[\w.:-]+")
 _OUTPUT_HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
@@ -27,17 +28,18 @@ _OUTPUT_HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
 
 @dataclass(frozen=True)
 class Config:
-    """How to reach the API.
+    """The settings of a connection to the API.
 
-    :param api_key: sent as a Bearer token, to the origin of ``base_url`` alone.
+    :param api_key: sent as a Bearer token, to the origin of ``base_url`` only.
     :param base_url: the API's address; see ``clean_base_url``.
-    :param connect_timeout: seconds for a connection to be made.
-    :param read_timeout: seconds without a byte of the answer; in a triggerer for all of it.
-    :param max_polls_per_second: looks that one process sends over this connection, at most.
-    :param output_hosts: where files of outputs may be fetched from, besides redirects among these: host names, or
-        ``*.example.com`` for all below; text with commas, or a list. Empty: from any public host.
-    :param is_from_environment: key and URL are those of the process's environment, not of an Airflow connection.
-    :raises ConfigurationError: for a value that can't be used.
+    :param connect_timeout: seconds to connect.
+    :param read_timeout: on a worker, seconds without a byte of the response; in a triggerer, seconds for the whole
+        request.
+    :param max_polls_per_second: limit on the polls that a process sends over this connection.
+    :param output_hosts: the hosts from which files of outputs may be downloaded: names, or ``*.example.com`` for all
+        hosts below a domain; a text with commas, or a list. Empty: any public host.
+    :param is_from_environment: whether key and URL come from environment variables instead of an Airflow connection.
+    :raises ConfigurationError: a value can't be used.
     """
 
     api_key: str = field(repr=False)
@@ -51,13 +53,13 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _clean_key(self.api_key))
         object.__setattr__(self, "base_url", clean_base_url(self.base_url))
-        for name, unit in NUMBERS.items():
-            object.__setattr__(self, name, _number(name, getattr(self, name), unit))
-        object.__setattr__(self, "output_hosts", _hosts(self.output_hosts))
+        for name, unit in NUMERIC_EXTRAS.items():
+            object.__setattr__(self, name, _clean_number(name, getattr(self, name), unit))
+        object.__setattr__(self, "output_hosts", _clean_hosts(self.output_hosts))
 
     @property
     def is_local(self) -> bool:
-        """Whether the API is on this machine (the emulator): then the files of its outputs may be, too."""
+        """Whether the API runs on this machine (the emulator), so that the files of its outputs may be here too."""
         return is_loopback(urlsplit(self.base_url).hostname or "")
 
     def is_own(self, url: str) -> bool:
@@ -69,17 +71,17 @@ class Config:
 
 
 def clean_base_url(text: str) -> str:
-    """Return the base URL as requests are built on it.
+    """Return a base URL to which the path of a request can be appended.
 
-    A host without scheme means https. A trailing ``/v1`` (CometAPI's chat needs it, this route doesn't) and slashes go.
+    A host without a scheme gets https. Trailing slashes and ``/v1`` are removed: CometAPI's chat routes need ``/v1`` in
+    the base URL, the prediction routes don't.
 
-    :raises ConfigurationError: not https (http is for this machine only), a user name or password in it, or no host.
+    :raises ConfigurationError: the URL is not https (http is allowed for this machine only), contains a user name or a
+        password, or has no host.
     """
     text = text.strip()
     if "@" in text:
-        raise ConfigurationError(
-            "the host holds a user name or a password; the API key belongs into the password field"
-        )
+        raise ConfigurationError("the host holds a user name or a password; the API key belongs in the password field")
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
         host, _ = parts.hostname, parts.port
@@ -94,7 +96,7 @@ def clean_base_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Return whether a host name or an address is this machine itself."""
     if host == "localhost":
         return True
     try:
@@ -112,27 +114,27 @@ def _clean_key(key: object) -> str:
     text = key.strip().lstrip("\ufeff") if isinstance(key, str) else ""
     if not text:
         raise ConfigurationError("the API key is missing: put it into the password of the Airflow connection")
-    # Quote and backslash would be spelled differently in JSON, where an echoed key is looked for and removed.
+    # JSON escapes quote and backslash, so an echoed key that has them would not be found and removed.
     if not text.isascii() or not text.isprintable() or any(character in text for character in ' "\\'):
         raise ConfigurationError("the API key holds characters that a key can't have; copy it again")
     return text
 
 
-def _hosts(value: object) -> tuple[str, ...]:
-    given = value.split(",") if isinstance(value, str) else value
+def _clean_hosts(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
     hosts = []
-    for item in given if isinstance(given, (list, tuple)) else [given]:
+    for item in items if isinstance(items, (list, tuple)) else [items]:
         host = item.strip() if isinstance(item, str) else ""
         if not _OUTPUT_HOST.fullmatch(host):
             raise ConfigurationError(
                 "the connection's extra 'output_hosts' must be host names with commas between them, such as "
-                f"'replicate.delivery, *.replicate.delivery'; {item!r} is none"
+                f"'replicate.delivery, *.replicate.delivery'; {item!r} is no host name"
             )
         hosts.append(host)
     return tuple(hosts)
 
 
-def _number(name: str, value: object, unit: str) -> float:
+def _clean_number(name: str, value: object, unit: str) -> float:
     if isinstance(value, str):
         try:
             value = float(value)

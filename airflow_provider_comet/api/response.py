@@ -1,4 +1,4 @@
-"""An answer as it came in, before anything is made of it."""
+"""``Response``: an HTTP response without the API key, before its meaning is read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-READ_HEADERS = frozenset({"date", "retry-after", "ratelimit-reset", "content-type", "x-cometapi-request-id", "cf-ray"})
-"""All that anybody here reads, in lower case."""
+KEPT_HEADERS = frozenset({"date", "retry-after", "ratelimit-reset", "content-type", "x-cometapi-request-id", "cf-ray"})
+"""The headers that this package reads, in lower case."""
+MIN_KEY_CHARACTERS = 6
+"""A shorter key is not real (the emulator takes any), and to remove it would garble the text."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer.
+    """An HTTP response.
 
-    :param headers: those of ``READ_HEADERS`` that it has.
+    :param status: the HTTP status.
+    :param headers: the headers of ``KEPT_HEADERS`` that were sent, by lower-case name.
+    :param text: the body.
     """
 
     status: int
@@ -25,30 +29,32 @@ class Response:
 
     @classmethod
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
-        """Take an answer in. If a server echoes the key, it goes here, at the door: no XCom or log can hold it then."""
+        """Return a response from which the API key is removed, in case the server echoes it.
 
-        # What is this short is no key (the emulator takes any), and removing it would tear words apart.
-        hidden = secret if len(secret) > 5 else ""
+        Everything that the server says passes through here, so no XCom or log can hold the key.
+
+        :param headers: all headers of the response.
+        :param secret: the API key.
+        """
         text = body.decode("utf-8-sig", "replace")
         if ("\\u" in text or "\\/" in text) and (content := _load(text)) is not None:
             text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
-        kept = {name: value for given, value in headers.items() if (name := given.lower()) in READ_HEADERS}
-        if hidden and hidden in text:
-            text = text.replace(hidden, "***")
-        if hidden and hidden in " ".join(kept.values()):
-            kept = {name: value.replace(hidden, "***") for name, value in kept.items()}
+        kept = {lower: value for name, value in headers.items() if (lower := name.lower()) in KEPT_HEADERS}
+        if len(secret) >= MIN_KEY_CHARACTERS:
+            text = text.replace(secret, "***")
+            kept = {name: value.replace(secret, "***") for name, value in kept.items()}
         return cls(status, kept, text)
 
     @property
     def is_html(self) -> bool:
-        """A web page, by its content type or its first characters."""
+        """Whether the body is a web page, by its content type or its first characters."""
         start = self.text[:100].lstrip().lower()
         is_labelled = "text/html" in self.headers.get("content-type", "") and self.json is None
         return is_labelled or start.startswith(("<!doctype html", "<html"))
 
     @property
     def json(self) -> Any:
-        """The body, or ``None`` if it is no JSON."""
+        """The parsed body, or ``None`` if it is not JSON."""
         return _load(self.text)
 
     @property
@@ -62,17 +68,11 @@ class Response:
         return None
 
 
-def _load(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def seconds_to_wait(hint: object, date: str | None) -> float | None:
-    """What a hint of a server asks for: seconds, or a date, which is compared with the server's own clock.
+    """Return how long a server asks to wait, between 0 and 86,400 seconds, or ``None`` if the hint can't be read.
 
-    :param date: the answer's ``Date`` header.
+    :param hint: seconds, or a date, which is compared with the server's own clock.
+    :param date: the response's ``Date`` header.
     """
     if hint is None or isinstance(hint, bool):
         return None
@@ -87,3 +87,10 @@ def seconds_to_wait(hint: object, date: str | None) -> float | None:
     except (TypeError, ValueError):
         return None
     return max(0.0, min(wait.total_seconds(), 86_400.0))
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,4 +1,4 @@
-"""Is this request worth paying for? Checked before anything is sent."""
+"""Check models, inputs and prediction ids before a request is sent."""
 
 from __future__ import annotations
 
@@ -12,53 +12,57 @@ from airflow_provider_comet.api.errors import InvalidInputError
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
-DEEPEST = 100
+MAX_DEPTH = 100
+"""An input that is nested deeper is refused."""
 
 
 def is_model(model: object) -> bool:
-    """Whether this can be a model's id, ``owner/name``."""
+    """Return whether a value can be a model's id, ``owner/name``."""
     return isinstance(model, str) and re.match(MODEL_PATTERN, model) is not None
 
 
 def check_model(model: object) -> None:
-    """Refuse what can't be a model's id.
+    """Refuse a value that can't be a model's id.
 
-    :raises InvalidInputError: names the type of the value, or the text.
+    :raises InvalidInputError: names the text, or the type of another value.
     """
     if not is_model(model):
         raise InvalidInputError(
             "model must be 'owner/name', for example 'black-forest-labs/flux-schnell', without version or URL; got "
-            + (repr(model) if isinstance(model, str) else _type(model))
+            + (repr(model) if isinstance(model, str) else _type_name(model))
         )
 
 
 def check_create(model: object, input: object) -> None:
     """Refuse a create that can only fail, before it is paid for.
 
+    These are the rules of the create route: the model's id is part of the path, and the body's only documented key is
+    "input", an object with "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters a model
+    takes is the subject of its schema.
+
+    :param model: must be ``owner/name``.
+    :param input: must be a non-empty JSON object without nulls.
     :raises InvalidInputError: names the parameter and the type of its value, never the value.
     """
-    # The request contract of the create route: the model id is part of the path, the body's only documented key is
-    # "input", an object that holds "every model parameter" (apidoc.cometapi.com, create a prediction). Which parameters
-    # a model takes is the model's business, so nothing is said about them here.
     check_model(model)
     if not isinstance(input, dict) or not input:
         raise InvalidInputError(
             "input must be a non-empty JSON object (a dict) with all parameters of the model; if a template rendered "
             "it to text, set render_template_as_native_obj=True on the DAG; got "
-            + ("an empty dict" if input == {} else _type(input))
+            + ("an empty dict" if input == {} else _type_name(input))
         )
-    for path, fault in _faults(input, "input", ()):
+    for path, fault in _find_faults(input, "input", ()):
         raise InvalidInputError(f"{path} {fault}")
 
 
 def check_prediction_id(prediction_id: object) -> str:
-    """Return the id if it can be one: it becomes a part of a URL's path.
+    """Return a prediction's id if it is safe in a URL's path.
 
-    :raises InvalidInputError: for anything else, such as the ``None`` of a skipped upstream task, or the text that a
-        template makes of it.
+    :raises InvalidInputError: the value is no id, for example the ``None`` of a skipped upstream task, or the text
+        that a template makes of that.
     """
     if not isinstance(prediction_id, str) or not _ID.match(prediction_id) or prediction_id == "None":
-        got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type(prediction_id)
+        got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type_name(prediction_id)
         hint = ""
         if isinstance(prediction_id, str) and prediction_id.startswith("["):
             hint = "; a template makes text of a list: give the task's output itself (create.output)"
@@ -66,57 +70,57 @@ def check_prediction_id(prediction_id: object) -> str:
     return prediction_id
 
 
-def check_prediction_ids(prediction_ids: Sequence[object]) -> list[str | None]:
-    """Return a list of ids, and of the nulls that stand for predictions that never were.
+def check_prediction_ids(raw_ids: Sequence[object]) -> list[str | None]:
+    """Return a list of ids, with ``None`` for each create that returned no id.
 
-    :raises InvalidInputError: it is empty, holds no id at all, or something that is no id.
+    :raises InvalidInputError: the list is empty, holds no id at all, or holds a value that is no id.
     """
-    if not prediction_ids:
+    if not raw_ids:
         raise InvalidInputError(
             "prediction_id is an empty list: there is nothing to wait for. If that is right, let a branch or a "
             "short circuit skip this task"
         )
-    checked: list[str | None] = []
-    for position, one in enumerate(prediction_ids):
+    prediction_ids: list[str | None] = []
+    for index, raw_id in enumerate(raw_ids):
         try:
-            checked.append(None if one is None else check_prediction_id(one))
+            prediction_ids.append(None if raw_id is None else check_prediction_id(raw_id))
         except InvalidInputError as error:
-            raise InvalidInputError(f"item {position} of the list: {error.detail}") from None
-    if not any(checked):
-        raise InvalidInputError(f"prediction_id is a list of {len(checked)} nulls: no create has returned an id")
-    return checked
+            raise InvalidInputError(f"item {index} of the list: {error.detail}") from None
+    if not any(prediction_ids):
+        raise InvalidInputError(f"prediction_id is a list of {len(prediction_ids)} nulls: no create has returned an id")
+    return prediction_ids
 
 
-def _faults(value: Any, path: str, parents: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    """What a JSON Schema can't say: values that JSON can't carry, and nulls that were meant to be left out."""
-    if len(parents) > DEEPEST:
-        yield path, f"is nested more than {DEEPEST} levels deep"
+def _find_faults(value: Any, path: str, parent_ids: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """Yield path and fault of each value that JSON can't carry, and of each null, whose key should be left out."""
+    if len(parent_ids) > MAX_DEPTH:
+        yield path, f"is nested more than {MAX_DEPTH} levels deep"
     elif value is None:
         yield path, "is None; leave the key out instead (a template or an upstream task may have rendered to nothing)"
     elif isinstance(value, float) and not math.isfinite(value):
         yield path, "is NaN or infinite, which JSON can't carry"
     elif isinstance(value, int) and value.bit_length() > 1024:
         yield path, "is a number too long to be meant"
-    elif isinstance(value, str) and not _is_text(value):
+    elif isinstance(value, str) and _has_lone_surrogate(value):
         yield path, "is text with half a surrogate pair, which JSON can't carry"
-    elif id(value) in parents:
+    elif id(value) in parent_ids:
         yield path, "contains itself"
     elif isinstance(value, dict):
         for key, item in value.items():
-            if isinstance(key, str) and _is_text(key):
-                yield from _faults(item, f"{path}.{key}", (*parents, id(value)))
+            if isinstance(key, str) and not _has_lone_surrogate(key):
+                yield from _find_faults(item, f"{path}.{key}", (*parent_ids, id(value)))
             else:
                 yield path, f"has a key of type {type(key).__name__} that JSON can't carry; its keys are text"
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _faults(item, f"{path}[{index}]", (*parents, id(value)))
+            yield from _find_faults(item, f"{path}[{index}]", (*parent_ids, id(value)))
     elif not isinstance(value, (str, int, float)):
         yield path, f"is of type {type(value).__name__}, which JSON can't carry"
 
 
-def _is_text(value: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in value) if not value.isascii() else True
+def _has_lone_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _type(value: object) -> str:
+def _type_name(value: object) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"

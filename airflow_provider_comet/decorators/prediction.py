@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.bases.decorator import Task
 
-    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import SchemaSource
+    from airflow_provider_comet.submissions.submission import Submission
 
 
 class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperator):
@@ -69,13 +70,13 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
         input = self.python_callable(*self.op_args, **arguments)
         return dict(input) if isinstance(input, Mapping) else input
 
-    def _checked(self, input: Any) -> dict[str, Any]:
+    def _submit(self, input: Any, submission: Submission) -> str:
         if not isinstance(input, dict):
             name = getattr(self.python_callable, "__name__", "the function")
             raise InvalidInputError(
                 f"{name} must return the model's input as a dict; it returned a value of type {type(input).__name__}"
             )
-        return super()._checked(input)
+        return super()._submit(input, submission)
 
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
         *,
         model: str,
         conn_id: str = ...,
-        input_schema: GivenSchema | None = ...,
+        input_schema: SchemaSource | None = ...,
         strict: bool = ...,
         on_ambiguous_submit: Literal["fail", "retry"] = ...,
         wait_for_completion: bool = ...,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_comet.api.config import Config
     from airflow_provider_comet.api.prediction import Prediction
     from airflow_provider_comet.client.sync_client import CometClient, Journal
+    from airflow_provider_comet.inputs.schemas import InputSchema
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,22 +77,34 @@ class CometReplicateHook(BaseHook):
         """Return a session that sends the key to the connection's own origin, and to no other host."""
         return self.client.session
 
-    def create_prediction(self, model: str, input: Mapping[str, Any], *, journal: Journal | None = None) -> Prediction:
+    def create_prediction(
+        self,
+        model: str,
+        input: Mapping[str, Any],
+        *,
+        schema: InputSchema | None = None,
+        strict: bool = False,
+        journal: Journal | None = None,
+    ) -> Prediction:
         """Submit a prediction, which costs money. Repeated only when it certainly was not accepted.
 
         :param model: ``owner/name``.
         :param input: the model's parameters. What an ``ObjectStoragePath`` in it points to is sent along as a data
             URI, up to 7.5 MB a file.
+        :param schema: what the model takes (``inputs.schema_files.find_schema``): an input that does not fit is
+            refused. ``None``: only the rules that hold for every model are checked.
+        :param strict: refuse keys that the schema does not know; by default they are logged.
         :param journal: is told before and after each time the create is sent (``CreatePredictionOperator`` keeps its
             record so); without a journal, nothing is remembered if the process dies.
         :returns: the prediction, usually ``starting``; its ``id`` is what to keep.
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        # Not while DAGs are parsed.
-        from airflow_provider_comet.inputs.input_files import embedded
+        from airflow_provider_comet.inputs.prepare import prepare_request  # not while DAGs are parsed
 
-        request = protocol.create_prediction(model, embedded(input))
+        request, warnings = prepare_request(model, input, schema, strict=strict)
+        for warning in warnings:
+            self.log.warning("%s", warning)
         return self.client.retry(
             lambda: protocol.read_prediction(request, self.client.send(request, journal=journal)), is_create=True
         )

@@ -1,4 +1,4 @@
-"""From an Airflow connection, or the environment, to the settings of a client; on a worker and in a triggerer."""
+"""Read the settings of a client from an Airflow connection or the environment, on a worker and in a triggerer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CONN_ID = "cometapi_default"
 LOOKUP_SECONDS = 30.0
-"""How long a triggerer may take to look a connection up."""
+"""A triggerer waits this long for Airflow to return a connection."""
 
 
 def get_config(conn_id: str) -> Config:
-    """Return the settings of a connection, checked.
+    """Return the checked settings of a connection.
 
-    :raises ConfigurationError: it is missing, of another type, or can't be used.
+    :raises ConfigurationError: the connection does not exist, is of another type, or can't be used.
     """
     try:
         connection = BaseHook.get_connection(conn_id)
@@ -40,10 +40,10 @@ def get_config(conn_id: str) -> Config:
 
 
 async def aget_config(conn_id: str) -> Config:
-    """Return the settings of a connection, without blocking the event loop of a triggerer.
+    """Return the checked settings of a connection, without blocking the event loop of a triggerer.
 
-    :raises ConnectionLookupError: it is missing, or something keeps Airflow from giving it.
-    :raises ConfigurationError: it is of another type, or can't be used.
+    :raises ConnectionLookupError: the connection does not exist, or Airflow can't return it now.
+    :raises ConfigurationError: the connection is of another type, or can't be used.
     """
     from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
@@ -51,13 +51,13 @@ async def aget_config(conn_id: str) -> Config:
         async with asyncio.timeout(LOOKUP_SECONDS):
             connection = await get_async_connection(conn_id)
             extra = await get_async_extra_dejson(connection)
-    except AirflowNotFoundException:  # which Airflow also says while its secrets backend or API server is away
+    except AirflowNotFoundException:  # Airflow raises this also while its secrets backend or API server is down
         config = _config_from_environment(conn_id, ConnectionLookupError)
         await _amask_secret(config.api_key)
         return config
     except TimeoutError:
         raise ConnectionLookupError(f"connection {conn_id!r}: Airflow gave no answer in {LOOKUP_SECONDS:g} s") from None
-    except Exception as error:  # a secrets backend may raise anything, and must not end the waits that go on without
+    except Exception as error:  # a secrets backend may raise anything, which must not end waits with older settings
         raise ConnectionLookupError(f"connection {conn_id!r}: {type(error).__name__}: {error}") from error
     return _config_from_connection(conn_id, connection, extra)
 
@@ -91,23 +91,23 @@ def _config_from_connection(conn_id: str, connection: Connection, extra: object)
         raise ConfigurationError(f"connection {conn_id!r}: {error.detail}") from None
 
 
-def _config_from_environment(conn_id: str, missing: type[ConfigurationError]) -> Config:
-    """Key and URL from the environment, and both from there: a key must never go to the host of another source.
+def _config_from_environment(conn_id: str, error_class: type[ConfigurationError]) -> Config:
+    """Return settings with key and URL from the environment: a key must never go to the host of another source.
 
-    :param missing: what to raise if it has none.
+    :param error_class: raised if the environment has no key.
     """
     key = os.environ.get("COMETAPI_KEY", "").strip()
     if conn_id != DEFAULT_CONN_ID or not key:
-        raise missing(
+        raise error_class(
             f"connection {conn_id!r} does not exist; create it: airflow connections add {conn_id} "
             "--conn-type cometapi --conn-password <API key>"
             + (" (or set COMETAPI_KEY)" if conn_id == DEFAULT_CONN_ID else "")
         )
-    _say_once("Connection %r does not exist: using COMETAPI_KEY and COMETAPI_BASE_URL instead", conn_id)
+    _log_once("Connection %r does not exist: using COMETAPI_KEY and COMETAPI_BASE_URL instead", conn_id)
     url = os.environ.get("COMETAPI_BASE_URL", "").strip() or DEFAULT_BASE_URL
     return Config(api_key=key, base_url=url, is_from_environment=True)
 
 
 @functools.cache
-def _say_once(message: str, *args: str) -> None:
+def _log_once(message: str, *args: str) -> None:
     log.info(message, *args)

@@ -1,1 +1,1 @@
-"""What is sent: the schemas that an input must fit, and the files in it."""
+"""What is sent to create a prediction: the input's schema, the files in it, and the checks before anything is paid."""

@@ -1,0 +1,1 @@
+"""Links that operators add to a task in Airflow's UI."""

@@ -1,4 +1,4 @@
-"""Links from a task to what it is about."""
+"""Links that Airflow's UI shows for a task."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MODEL_XCOM_KEY = "model"
 
 
 class ModelLink(BaseOperatorLink):
-    """Link to the model's public page, where its input parameters are described.
+    """Link to the model's public page, which describes its input parameters.
 
-    It reads an XCom, because Airflow asks for links on a fresh operator, without rendered fields. There is no link to
-    the prediction itself: the page that the API names belongs to the gateway's account.
+    The model comes from an XCom, because Airflow builds links with a new operator whose fields are not rendered. There
+    is no link to the prediction itself: the page that the API names belongs to the gateway's account.
     """
 
     name = "Model"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the page's address, or nothing before the task has run."""
+        """Return the page's URL, or an empty text before the task has run."""
         model = XCom.get_value(ti_key=ti_key, key=MODEL_XCOM_KEY)
         if not isinstance(model, str) or not re.fullmatch(MODEL_PATTERN, model):
             return ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_comet.client.sync_client import CometClient
-    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import SchemaSource
     from airflow_provider_comet.submissions.batch import Batch, Item
     from airflow_provider_comet.submissions.batch_submission import BatchSubmission
 
@@ -76,7 +76,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         max_in_flight: int = 8,
         on_item_error: Literal["fail", "keep"] = "fail",
         on_ambiguous_submit: Literal["fail", "retry"] = "fail",
-        input_schema: GivenSchema | None = None,
+        input_schema: SchemaSource | None = None,
         strict: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -173,13 +173,14 @@ class CreatePredictionBatchOperator(BaseOperator):
         """Check what is to be sent; with ``on_item_error="fail"`` one error stops all of it."""
         if not batch.missing:  # what is paid for needs no schema
             return
-        from airflow_provider_comet.inputs.schema_files import find_schema, prepare  # loads jsonschema
+        from airflow_provider_comet.inputs.prepare import check_input
+        from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
         schema = find_schema(self.model, self.input_schema)
         unknown: dict[str, int] = {}
         for item in batch.missing:
             try:
-                _, words = prepare(self.model, item.input, schema, strict=self.strict)
+                words = check_input(self.model, item.input, schema, strict=self.strict)
             except InvalidInputError as error:
                 item.error = error
                 batch.stopped = batch.stopped or self.on_item_error == "fail"

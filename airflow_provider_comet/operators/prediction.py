@@ -27,7 +27,7 @@ from airflow_provider_comet.triggers.deferral import defer, resume
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_comet.inputs.schema_files import GivenSchema
+    from airflow_provider_comet.inputs.schema_files import SchemaSource
 
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
@@ -78,7 +78,7 @@ class CreatePredictionOperator(BaseOperator):
         model: str,
         input: Mapping[str, Any],
         conn_id: str = DEFAULT_CONN_ID,
-        input_schema: GivenSchema | None = None,
+        input_schema: SchemaSource | None = None,
         strict: bool = False,
         on_ambiguous_submit: Literal["fail", "retry"] = "fail",
         wait_for_completion: bool = False,
@@ -164,9 +164,7 @@ class CreatePredictionOperator(BaseOperator):
             return self._paid_id, True
         submission.input = self._make_input(context)  # may call a function, whose errors stay its own
         with airflow_errors.raised_as(translated):
-            prediction_id = self._paid_id = self.hook.create_prediction(
-                self.model, self._checked(submission.input), journal=submission
-            ).id
+            prediction_id = self._paid_id = self._submit(submission.input, submission)
             submission.accepted(prediction_id)
         return prediction_id, False
 
@@ -201,13 +199,11 @@ class CreatePredictionOperator(BaseOperator):
         """Return the input; called only by an attempt that submits. What it raises stays as it is."""
         return self.input
 
-    def _checked(self, input: Any) -> dict[str, Any]:
-        from airflow_provider_comet.inputs.schema_files import find_schema, prepare  # loads jsonschema
+    def _submit(self, input: Any, submission: Submission) -> str:
+        from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
-        complete, unknown = prepare(self.model, input, find_schema(self.model, self.input_schema), strict=self.strict)
-        for words in unknown:
-            self.log.warning("%s", words)
-        return complete
+        schema = find_schema(self.model, self.input_schema)
+        return self.hook.create_prediction(self.model, input, schema=schema, strict=self.strict, journal=submission).id
 
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self.input, self.on_ambiguous_submit)

@@ -126,12 +126,12 @@ class PredictionTrigger(BaseTrigger):
                     f"task {self.source['task_id']!r} has left nothing in XCom {self.source['key']!r}: it was skipped, "
                     "has failed, or is mapped"
                 )
-        self.prediction_ids = prediction_id if isinstance(prediction_id, list) else [prediction_id]
+        is_list = isinstance(prediction_id, list)
+        self.prediction_ids = prediction_id if is_list else [check_prediction_id(prediction_id)]
 
     async def _wait_for_all(self, client: SharedClient) -> dict[str, Prediction | CometError | None]:
-        ids = self.prediction_ids or []
-        checked = [check_prediction_id(ids[0])] if len(ids) == 1 else distinct(check_prediction_ids(ids))
-        waits = [self._new_wait(prediction_id) for prediction_id in checked]
+        ids = distinct(check_prediction_ids(self.prediction_ids or []))
+        waits = [self._new_wait(prediction_id) for prediction_id in ids]
         progress = Progress(waits)
         async with asyncio.TaskGroup() as group:
             tasks = {wait.prediction_id: group.create_task(self._wait_for(client, wait, progress)) for wait in waits}

@@ -21,6 +21,7 @@ IO_MODULES = (
     "client/async_client.py",
     "client/sync_client.py",
     "inputs/input_files.py",
+    "inputs/prepare.py",
     "inputs/schema_files.py",
     "outputs/connections.py",
     "outputs/download.py",

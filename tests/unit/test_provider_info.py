@@ -1,4 +1,4 @@
-"""What Airflow shows of the package: its metadata, and what the `airflow providers` commands make of it."""
+"""``provider_info.py``: the metadata of the package, and what the `airflow providers` commands show of it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_valid_by_airflows_schema() -> None:
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     validator = jsonschema.validators.validator_for(schema)(schema)
     assert [error.message for error in validator.iter_errors(INFO)] == []
-    # The schema lets unknown keys pass, so that a misspelt one would be ignored without a word.
+    # The schema lets unknown keys pass, so a misspelt key would be silently ignored.
     assert set(INFO) <= set(schema["properties"])
 
 
 def test_importing_it_imports_nothing_of_airflow() -> None:
-    """Airflow reads it while it discovers providers: an import of Airflow there is a circular one."""
+    """Airflow reads the metadata while it discovers providers: an import of Airflow there would be circular."""
     code = (
         "import sys; from airflow_provider_comet.provider_info import get_provider_info as f; f()\n"
         "print(*sorted(n for n in sys.modules if n.split('.')[0] in {'airflow', 'requests', 'aiohttp', 'jsonschema'}))"
@@ -51,7 +51,7 @@ def test_every_listed_module_can_be_imported(kind: str) -> None:
 
 
 def test_every_module_of_these_kinds_is_listed() -> None:
-    """A module that is added to a folder and not to the list stays unknown to Airflow."""
+    """Airflow does not know a module that is in the folder but not in the list."""
     package = Path(str(files("airflow_provider_comet")))
     for kind in ("hooks", "operators", "sensors", "triggers"):
         there = {f"airflow_provider_comet.{kind}.{path.stem}" for path in (package / kind).glob("[!_]*.py")}
@@ -61,7 +61,7 @@ def test_every_module_of_these_kinds_is_listed() -> None:
             "airflow_provider_comet.hooks.shared_client",
             "airflow_provider_comet.triggers.deferral",
             "airflow_provider_comet.triggers.start",
-        }  # what others use
+        }  # modules that only this package uses
         assert there == {name for entry in INFO[kind] for name in entry["python-modules"]}
 
 
@@ -73,10 +73,10 @@ def test_every_listed_class_exists(path: str) -> None:
 
 
 def test_the_decorators_are_there() -> None:
-    """Each leads to something that can be called, and Airflow's `task` has it under its name."""
+    """Each path leads to a callable, and Airflow's `task` has it under its name."""
     from airflow.sdk import task
 
-    decorators = {one["name"]: one["class-name"] for one in INFO["task-decorators"]}
+    decorators = {entry["name"]: entry["class-name"] for entry in INFO["task-decorators"]}
     assert set(decorators) == {"comet_prediction"}
     for name, path in decorators.items():
         module, _, attribute = path.rpartition(".")
@@ -86,7 +86,7 @@ def test_the_decorators_are_there() -> None:
 
 
 def test_airflow_knows_the_settings() -> None:
-    """Airflow reads them from the metadata: it refuses to look up a setting that it does not know."""
+    """Airflow learns the settings from the metadata, and refuses to read a setting that is not there."""
     from airflow.providers.common.compat.sdk import AirflowConfigException, conf
 
     from airflow_provider_comet.inputs.schema_files import OPTION, SECTION
@@ -98,7 +98,7 @@ def test_airflow_knows_the_settings() -> None:
 
 
 def test_hook_agrees_with_the_connection_type() -> None:
-    """Airflow drops a connection type whose hook calls itself something else."""
+    """Airflow drops a connection type if its hook has another name for it."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook as Hook
 
     assert (Hook.conn_type, Hook.hook_name) == (CONNECTION_TYPE["connection-type"], CONNECTION_TYPE["hook-name"])
@@ -108,7 +108,7 @@ def test_hook_agrees_with_the_connection_type() -> None:
 
 
 def test_form_for_older_airflow_is_the_same_form() -> None:
-    """Airflow < 3.2 asks the hook for the form; it answers with the metadata's dict in Airflow's older spelling."""
+    """Airflow < 3.2 reads the form from the hook, which returns the metadata in Airflow's older spelling."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
     declared = CONNECTION_TYPE["ui-field-behaviour"]
@@ -125,14 +125,14 @@ def test_form_for_older_airflow_is_the_same_form() -> None:
 
 
 def test_form_fields_are_the_extras_that_the_hook_reads() -> None:
-    """Each field of the form has label and help, which names the default, and does not go below 0."""
-    from airflow_provider_comet.api.config import EXTRAS, NUMBERS, Config
+    """Each field of the form has a label and a help text with its default, and no number goes below 0."""
+    from airflow_provider_comet.api.config import EXTRAS, NUMERIC_EXTRAS, Config
 
     defaults = Config(api_key="sk-form-field")
     fields = CONNECTION_TYPE["conn-fields"]
     assert set(fields) == set(EXTRAS)
     assert all(described["label"] and described["description"] for described in fields.values())
-    for name in NUMBERS:
+    for name in NUMERIC_EXTRAS:
         assert f"Default: {getattr(defaults, name):g}." in fields[name]["description"]
         assert fields[name]["schema"]["minimum"] == 0
     assert {"password", "host"} <= set(CONNECTION_TYPE["ui-field-behaviour"]["relabeling"])
@@ -140,7 +140,7 @@ def test_form_fields_are_the_extras_that_the_hook_reads() -> None:
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run `airflow ...` as a user does, in a process of its own; returns what it prints."""
+    """Run `airflow providers ...` as a user does, in its own process, and return what it prints."""
     try:
         version(DISTRIBUTION)
     except PackageNotFoundError:
@@ -157,13 +157,13 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def parsed(text: str) -> list[dict[str, Any]]:
-    """The JSON that a command printed, whatever log lines came before it."""
-    found: list[dict[str, Any]] = json.loads(text[text.index("[{") :])
-    return found
+    """Return the JSON that a command printed after any log lines."""
+    entries: list[dict[str, Any]] = json.loads(text[text.index("[{") :])
+    return entries
 
 
 def test_airflow_providers_get(cli: Any) -> None:
-    """`airflow providers get` shows name, version and what the metadata says."""
+    """`airflow providers get` shows name, version and metadata."""
     assert parsed(cli("get", DISTRIBUTION, "--output", "json")) == [
         {"Provider": DISTRIBUTION, "Version": version(DISTRIBUTION)}
     ]
@@ -173,8 +173,8 @@ def test_airflow_providers_get(cli: Any) -> None:
 
 
 def test_airflow_providers_hooks(cli: Any) -> None:
-    """`airflow providers hooks` imports the hook and finds its connection type in order."""
-    (shown,) = [one for one in parsed(cli("hooks", "--output", "json")) if one["connection_type"] == "cometapi"]
+    """`airflow providers hooks` imports the hook and accepts its connection type."""
+    (shown,) = [hook for hook in parsed(cli("hooks", "--output", "json")) if hook["connection_type"] == "cometapi"]
     assert shown["class"] == CONNECTION_TYPE["hook-class-name"]
     assert shown["conn_id_attribute_name"] == "conn_id"
     assert shown["package_name"] == DISTRIBUTION
@@ -188,12 +188,12 @@ def test_airflow_providers_links(cli: Any) -> None:
 
 
 def test_airflow_shows_the_form(cli: Any) -> None:
-    """Airflow takes labels and all fields of the connection form from the metadata."""
+    """Airflow reads the labels and all fields of the connection form from the metadata."""
     assert {"field_behaviours": "cometapi"} in parsed(cli("behaviours", "--output", "json"))
     fields = {
-        one["connection_parameter_name"]: one["field_type"]
-        for one in parsed(cli("widgets", "--output", "json"))
-        if one["package_name"] == DISTRIBUTION
+        field["connection_parameter_name"]: field["field_type"]
+        for field in parsed(cli("widgets", "--output", "json"))
+        if field["package_name"] == DISTRIBUTION
     }
     assert fields == {
         "extra__cometapi__connect_timeout": ["number", "null"],

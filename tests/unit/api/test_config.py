@@ -39,7 +39,7 @@ KEY = "sk-Abc123_def-456GHI789"
     ],
 )
 def test_a_base_url_is_cleaned(text: str, cleaned: str) -> None:
-    """A host without scheme means https, and trailing slashes and ``/v1`` go; a cleaned URL stays as it is."""
+    """A host without a scheme gets https, and trailing slashes and ``/v1`` are removed; a clean URL does not change."""
     assert clean_base_url(text) == cleaned
     assert clean_base_url(cleaned) == cleaned
     assert Config(KEY, text).base_url == cleaned
@@ -85,7 +85,7 @@ def test_what_is_no_base_url_is_refused(text: str) -> None:
     ],
 )
 def test_the_key_never_travels_in_the_clear(text: str) -> None:
-    """http is for this machine alone, and there is no third scheme."""
+    """http is allowed for this machine only, and no other scheme than http and https."""
     with pytest.raises(ConfigurationError, match="must use https"):
         clean_base_url(text)
 
@@ -165,13 +165,13 @@ def test_the_key_goes_to_its_own_origin_only(base: str, url: str, own: bool) -> 
 
 @pytest.mark.parametrize("key", [f" {KEY}\n", f"\ufeff{KEY}", f"{KEY}\t"], ids=repr)
 def test_a_copied_key_is_cleaned(key: str) -> None:
-    """Blanks, line ends and a byte order mark around a key are left out."""
+    """Blanks, line ends and a byte order mark around a key are removed."""
     assert Config(key).api_key == KEY
 
 
 @pytest.mark.parametrize("key", ["", "  \n", None, 7, "\ufeff"], ids=repr)
 def test_a_missing_key_is_refused(key: Any) -> None:
-    """Without a key there is no configuration, and the message says where the key belongs."""
+    """A missing key is an error, which says where the key belongs."""
     with pytest.raises(ConfigurationError, match="API key is missing"):
         Config(key)
 
@@ -194,7 +194,7 @@ def test_a_configuration_does_not_show_its_key() -> None:
 
 
 def test_a_configuration_can_not_be_changed() -> None:
-    """Key and host belong together: neither can be replaced afterwards."""
+    """Key and host belong together: neither can be replaced later."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config(KEY).base_url = "https://evil.example"  # type: ignore[misc]
 
@@ -202,7 +202,7 @@ def test_a_configuration_can_not_be_changed() -> None:
 @pytest.mark.parametrize("name", ["connect_timeout", "read_timeout"])
 @pytest.mark.parametrize(("value", "seconds"), [(5, 5.0), (0.5, 0.5), ("12", 12.0), (" 1.5 ", 1.5), (86_399, 86_399.0)])
 def test_a_timeout_is_a_number_of_seconds(name: str, value: Any, seconds: float) -> None:
-    """Timeouts are numbers, also those written as text in a connection's extra."""
+    """A timeout may be written as text in a connection's extra, and becomes a number."""
     result = getattr(Config(KEY, **{name: value}), name)
     assert (result, type(result)) == (seconds, float)
 
@@ -211,13 +211,43 @@ def test_a_timeout_is_a_number_of_seconds(name: str, value: Any, seconds: float)
 @pytest.mark.parametrize(
     "value", [0, -1, "0", "soon", "", "nan", "inf", float("nan"), float("inf"), 86_400, None, True, [5]], ids=repr
 )
-def test_anything_else_is_no_timeout(name: str, value: Any) -> None:
-    """A timeout is always set and finite: everything else is refused by the name of the extra."""
+def test_an_invalid_timeout_is_refused(name: str, value: Any) -> None:
+    """A timeout must be a positive, finite number; the error names the extra."""
     with pytest.raises(ConfigurationError, match=name):
         Config(KEY, **{name: value})
 
 
 def test_the_defaults_fit_the_service() -> None:
-    """By default the API itself is asked, with a read timeout above the 45 s that a query was seen to need."""
+    """By default requests go to the API itself, with a read timeout above the 45 s that a poll can take."""
     config = Config(KEY)
     assert (config.base_url, config.connect_timeout, config.read_timeout) == ("https://api.cometapi.com", 10.0, 75.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ((), ()),
+        ("replicate.delivery", ("replicate.delivery",)),
+        (" a.example , *.b.example", ("a.example", "*.b.example")),
+        (["a.example", "*.b.example "], ("a.example", "*.b.example")),
+    ],
+)
+def test_output_hosts_are_a_list_of_names(value: Any, hosts: tuple[str, ...]) -> None:
+    """Output hosts are text with commas, or a list."""
+    assert Config(KEY, output_hosts=value).output_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a.example,", "https://a.example", "a.example/x", "*", "*.", "a.*.example", 7, [None]], ids=repr
+)
+def test_an_invalid_output_host_is_refused(value: Any) -> None:
+    """Anything but host names, such as a URL or an empty item, is refused; the error names the extra."""
+    with pytest.raises(ConfigurationError, match="'output_hosts' must be host names"):
+        Config(KEY, output_hosts=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, "fast", True], ids=repr)
+def test_an_invalid_poll_rate_is_refused(value: Any) -> None:
+    """The limit on polls is a positive number; the error names the extra and its unit."""
+    with pytest.raises(ConfigurationError, match="'max_polls_per_second' must be a number of polls above 0"):
+        Config(KEY, max_polls_per_second=value)

@@ -379,44 +379,6 @@ def test_a_body_too_deep_to_read_is_an_unreadable_answer() -> None:
     assert type(refused(CREATE, answer(201, "[" * 200_000))) is e.AmbiguousSubmissionError
 
 
-HINTS: list[tuple[str, dict[str, str], object, float | None]] = [
-    ("seconds", {"retry-after": "30"}, {}, 30),
-    ("fraction", {"retry-after": "0.5"}, {}, 0.5),
-    ("zero", {"retry-after": "0"}, {"retry_after": 9}, 0),
-    ("negative", {"retry-after": "-5"}, {}, 0),
-    ("a day at most", {"retry-after": "99999999"}, {}, 86_400),
-    ("infinite", {"retry-after": "inf"}, {}, 86_400),
-    ("date", {"retry-after": "Mon, 23 Nov 2026 06:00:30 GMT", "date": "Mon, 23 Nov 2026 06:00:00 GMT"}, {}, 30),
-    ("past date", {"retry-after": "Mon, 23 Nov 2026 05:00:00 GMT", "date": "Mon, 23 Nov 2026 06:00:00 GMT"}, {}, 0),
-    ("date without the server's clock", {"retry-after": "Mon, 23 Nov 2026 06:00:30 GMT"}, {}, None),
-    ("nonsense", {"retry-after": "soon"}, {}, None),
-    ("nonsense, then body", {"retry-after": "soon"}, {"retry_after": 4}, 4),
-    ("header before body", {"retry-after": "3"}, {"retry_after": 4}, 3),
-    ("body", {}, {"retry_after": 2.5}, 2.5),
-    ("body text", {}, {"retry_after": "6"}, 6),
-    ("body true", {}, {"retry_after": True}, None),
-    ("body list", {}, {"retry_after": [1]}, None),
-    ("body endless", {}, {"retry_after": 10**400}, 86_400),
-    ("reset", {"RateLimit-Reset": "11"}, {}, 11),
-    ("body before reset", {"ratelimit-reset": "11"}, {"retry_after": 4}, 4),
-    ("none", {}, {}, None),
-    ("no object", {}, [], None),
-]
-
-
-@pytest.mark.parametrize(("headers", "body", "seconds"), [row[1:] for row in HINTS], ids=[row[0] for row in HINTS])
-def test_the_servers_hint_is_read(headers: dict[str, str], body: object, seconds: float | None) -> None:
-    """``Retry-After`` as seconds or date, then ``retry_after``, then ``ratelimit-reset``, between zero and a day."""
-    assert refused(QUERY, answer(429, body, headers)).retry_after == seconds
-
-
-@pytest.mark.parametrize("hint", ["nan", "1e999", "-inf", "", "Mon, 99 Nov 2026 06:00:30 GMT"])
-def test_an_odd_hint_never_gives_an_odd_delay(hint: str) -> None:
-    """Whatever the header says, the delay is a number from zero to a day, or none."""
-    seconds = refused(QUERY, answer(429, {}, {"retry-after": hint, "date": "x"})).retry_after
-    assert seconds is None or 0 <= seconds <= 86_400
-
-
 def test_the_create_is_the_documented_request() -> None:
     """The create is a POST to the model's path with the input alone in the body, in UTF-8."""
     request = protocol.create_prediction("a/b", {"prompt": "Türme 🗼"})

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.errors import InvalidInputError
-from airflow_provider_comet.api.validation import check_create, check_prediction_id
+from airflow_provider_comet.api.validation import check_create, check_prediction_id, check_prediction_ids
 
 MODEL = "black-forest-labs/flux-schnell"
 SECRET = "a-prompt-that-nobody-may-see"
@@ -63,8 +63,8 @@ def test_an_owner_and_a_name_are_a_model(model: str) -> None:
     ],
     ids=repr,
 )
-def test_anything_else_is_no_model(model: str) -> None:
-    """A bad model id is refused with the form that it should have and what was given."""
+def test_an_invalid_model_is_refused(model: str) -> None:
+    """The error for an invalid model id shows the right form and the value."""
     with pytest.raises(InvalidInputError) as caught:
         check_create(model, {"prompt": "x"})
     assert "owner/name" in str(caught.value)
@@ -141,7 +141,7 @@ def test_what_json_can_not_carry_is_refused_by_its_path(input: dict[Any, Any], p
 
 
 def test_very_deep_input_is_refused() -> None:
-    """An input nested beyond what JSON writers take is refused like any other, not answered by a crash."""
+    """An input that is nested too deep for JSON is refused, and does not crash the check."""
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
@@ -150,7 +150,7 @@ def test_very_deep_input_is_refused() -> None:
 
 
 def test_a_number_too_long_to_write_is_refused() -> None:
-    """An integer that Python does not write out is refused like any other value JSON can't carry."""
+    """An integer that Python can't convert to text is refused like other values that JSON can't carry."""
     with pytest.raises(InvalidInputError):
         protocol.create_prediction(MODEL, {"prompt": "x", "seed": 10**5000})
 
@@ -168,7 +168,7 @@ def test_a_number_too_long_to_write_is_refused() -> None:
     ids=lambda value: ",".join(value),
 )
 def test_whatever_json_can_carry_is_accepted(input: dict[str, Any]) -> None:
-    """Any JSON object goes out as the ``input`` of the body, tuples as lists."""
+    """Any JSON object is sent as the ``input`` of the body, with tuples as lists."""
     body = protocol.create_prediction(MODEL, input).body
     assert body is not None
     assert json.loads(body) == {"input": json.loads(json.dumps(input))}
@@ -189,7 +189,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), JSON, min_size=1, max_size=3))
 def test_every_json_object_without_nulls_can_be_sent(input: dict[str, Any]) -> None:
-    """Nothing that JSON can carry is refused, and it arrives as it was given."""
+    """Every JSON object without nulls is accepted and sent unchanged."""
     body = protocol.create_prediction(MODEL, input).body
     assert body is not None
     assert json.loads(body) == {"input": input}
@@ -210,3 +210,26 @@ def test_what_is_no_id_is_refused(identity: object) -> None:
     """Nothing that would change the path of the query passes as an id."""
     with pytest.raises(InvalidInputError, match="prediction_id must be the id that a create returned"):
         check_prediction_id(identity)
+
+
+def test_a_list_of_ids_keeps_its_order_and_nulls() -> None:
+    """``None`` stands for a create that returned no id, and keeps its position."""
+    assert check_prediction_ids(["b", None, "a", "b"]) == ["b", None, "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("raw_ids", "text"),
+    [
+        ([], "prediction_id is an empty list"),
+        ([None, None], "prediction_id is a list of 2 nulls"),
+        (["a", 7], "item 1 of the list: prediction_id must be the id that a create returned; got a value of type int"),
+        ([None, "None"], "item 1 of the list: "),
+        ([["a"]], "item 0 of the list: "),
+    ],
+    ids=repr,
+)
+def test_an_invalid_list_of_ids_is_refused(raw_ids: list[object], text: str) -> None:
+    """The error names the position of the value that is no id, or says that the list holds no id at all."""
+    with pytest.raises(InvalidInputError) as caught:
+        check_prediction_ids(raw_ids)
+    assert caught.value.detail.startswith(text)

@@ -1,4 +1,4 @@
-"""`SharedClient`: what all waits of a triggerer on one connection share, and what they do not hold up for each other."""
+"""`SharedClient`: what all waits of a triggerer on one connection share."""
 
 from __future__ import annotations
 

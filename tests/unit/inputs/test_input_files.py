@@ -1,4 +1,4 @@
-"""Files in a prediction's input: an `ObjectStoragePath` is sent as a data URI, and nothing else is ever read."""
+"""``inputs/input_files.py``: an `ObjectStoragePath` is sent as a data URI, and nothing else is ever read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.file_errors import InputFileError
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.inputs.input_files import LONGEST_DATA_URI, embedded
+from airflow_provider_comet.inputs.input_files import check_files, embed_files
 from tests.support.task_runner import Clock, TaskRunner, dag
 
 if TYPE_CHECKING:
@@ -63,84 +63,62 @@ def operator(input: Any, **options: Any) -> Any:
     ],
 )
 def test_a_path_becomes_a_data_uri(tmp_path: Path, name: str, media_type: str) -> None:
-    """The file's bytes are in the place of its path, at any depth, with the media type that its name tells."""
+    """A path at any depth is replaced by the file's content, with the media type that belongs to its suffix."""
     path = stored(tmp_path / name, PICTURE)
     uri = f"data:{media_type};base64,{ENCODED}"
-    given = {"prompt": "a lighthouse", "image": path, "more": [{"frames": (path, 1)}], "seed": None}
-    assert embedded(given) == {"prompt": "a lighthouse", "image": uri, "more": [{"frames": [uri, 1]}], "seed": None}
-    assert given["image"] is path
+    input = {"prompt": "a lighthouse", "image": path, "more": [{"frames": (path, 1)}], "seed": None}
+    assert embed_files(input) == {"prompt": "a lighthouse", "image": uri, "more": [{"frames": [uri, 1]}], "seed": None}
+    assert input["image"] is path
 
 
-@pytest.mark.parametrize("given", ["file://{path}", "{path}", "@{path}", "data:{path}"])
-def test_text_is_never_a_path(picture: ObjectStoragePath, given: str) -> None:
-    """Text stays what it is, also where it is the path of a file: a template may have rendered it."""
-    text = given.format(path=picture.path)
-    assert embedded({"image": text}) == {"image": text}
+def test_a_stand_in_has_the_form_of_the_data_uri(tmp_path: Path) -> None:
+    """In place of a path, a check has a text with the media type and the length of the data URI."""
+    for size in (1, 2, 3, 47, 48, 49, 1000):
+        input = {"more": [{"frames": (stored(tmp_path / "a.png", bytes(size)), 1)}]}
+        (uri, _), (stand_in, number) = (replace(input)["more"][0]["frames"] for replace in (embed_files, check_files))
+        assert (len(stand_in), number) == (len(uri), 1)
+        assert stand_in.startswith("data:image/png;base64,")
+        assert base64.b64decode(stand_in.partition(",")[2], validate=True)
+
+
+@pytest.mark.parametrize("template", ["file://{path}", "{path}", "@{path}", "data:{path}"])
+def test_text_is_never_a_path(picture: ObjectStoragePath, template: str) -> None:
+    """Text is sent as text, even if it is the path of a file: a template may have rendered it."""
+    text = template.format(path=picture.path)
+    assert embed_files({"image": text}) == {"image": text}
 
 
 def test_a_path_of_another_kind_is_refused(tmp_path: Path) -> None:
-    """A `pathlib` path is neither read nor sent as text: the error names the class that is."""
+    """A `pathlib` path is neither read nor sent as text: the error names the class to use."""
     with pytest.raises(
         e.InvalidInputError, match=r"input\.image is of type \w*Path; .* airflow\.sdk\.ObjectStoragePath"
     ):
-        embedded({"image": tmp_path / "start.png"})
+        embed_files({"image": tmp_path / "start.png"})
 
 
-def test_what_contains_itself_comes_to_an_end() -> None:
-    """An input that contains itself is left to the validation."""
-    given: dict[str, Any] = {"prompt": "a lighthouse"}
-    given["more"] = [given]
-    assert embedded(given)["prompt"] == "a lighthouse"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, r"input\.list\[1\]: there is no file .*/start\.png \(FileNotFoundError\)"),
-        (b"", r"input\.list\[1\]: the file .*/start\.png is empty"),
-        (bytes(7_500_000), r"input\.list\[1\]: the file .*/start\.png is larger than 7\.5 MB.* its https URL"),
-    ],
-    ids=["missing", "empty", "too large"],
-)
-def test_a_file_that_can_not_be_sent(tmp_path: Path, content: bytes | None, words: str) -> None:
-    """The error says where in the input it is, which file, why, and what to do; trying again does not help."""
-    path = stored(tmp_path / "start.png", content or b"")
-    if content is None:
-        path.unlink()
-    with pytest.raises(e.InvalidInputError, match=words):
-        embedded({"list": [1, path]})
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    """A path that leads to a folder is refused as one that does not exist."""
-    from airflow.sdk import ObjectStoragePath
-
-    with pytest.raises(e.InvalidInputError, match=r"input\.image: there is no file .* \(IsADirectoryError\)"):
-        embedded({"image": ObjectStoragePath(f"file://{tmp_path}")})
-
-
-def test_the_largest_file(tmp_path: Path) -> None:
-    """The longest data URI that is sent is as long as the limit, give or take the three bytes of base64."""
-    (uri,) = embedded([stored(tmp_path / "film.mp4", bytes(7_499_980))])
-    assert LONGEST_DATA_URI - 8 <= len(uri) <= LONGEST_DATA_URI
+def test_an_input_that_contains_itself_is_not_followed_forever() -> None:
+    """An input that contains itself is copied to a limited depth; the request contract refuses it afterwards."""
+    input: dict[str, Any] = {"prompt": "a lighthouse"}
+    input["more"] = [input]
+    assert embed_files(input)["prompt"] == "a lighthouse"
 
 
 class EndpointError(Exception):
-    """As botocore has it, which s3fs passes on: no ``OSError``."""
+    """Like the error of botocore that s3fs raises, which is no ``OSError``."""
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, EndpointError])
 def test_storage_that_does_not_answer(
     picture: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    """What may pass is an error that a retry may get over, and says that nothing was paid."""
+    """Trouble in reading a file may pass: a retry can help, and the error says that nothing was paid."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise error("gone")
 
     monkeypatch.setattr(type(picture), "open", fail)
     with pytest.raises(InputFileError, match=rf"nothing was paid.* input\.image: .*{error.__name__}: gone") as caught:
-        embedded({"image": picture})
+        embed_files({"image": picture})
     assert caught.value.retryable
 
 
@@ -151,7 +129,7 @@ def test_the_operator_sends_the_file(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """CometAPI gets the bytes; rendered templates, XCom, record and log get the path at most."""
+    """CometAPI gets the content; rendered templates, XCom, record and log hold at most the path."""
     from airflow.sdk import ObjectStoragePath
 
     caplog.set_level(logging.DEBUG)
@@ -161,17 +139,17 @@ def test_the_operator_sends_the_file(
     (made,) = comet.ledger()["creates"]
     assert made["input"] == {"prompt": "the same by night", "image": f"data:image/png;base64,{ENCODED}"}
     assert str(picture) in json.dumps(outcome.rendered)
-    said = capfd.readouterr()
-    kept = [json.dumps(outcome.rendered), json.dumps(outcome.xcoms), json.dumps(runner.record())]
-    for text in [*kept, caplog.text, said.out, said.err]:
+    printed = capfd.readouterr()
+    stored_texts = [json.dumps(outcome.rendered), json.dumps(outcome.xcoms), json.dumps(runner.record())]
+    for text in [*stored_texts, caplog.text, printed.out, printed.err]:
         assert ENCODED[:64] not in text
-    assert len(kept[0]) < 1000
+    assert len(stored_texts[0]) < 1000
 
 
-def test_a_paid_prediction_needs_its_file_no_more(
+def test_a_paid_prediction_no_longer_needs_its_file(
     comet: Emulator, runner: TaskRunner, picture: ObjectStoragePath
 ) -> None:
-    """A retry goes on with what was paid, also if the file is gone."""
+    """A retry continues with the paid prediction, even if the file no longer exists."""
     task = operator({"prompt": "the same by night", "image": picture}, wait_for_completion=True, deferrable=True)
     first = runner.run(task)
     assert first.state == "deferred"
@@ -183,7 +161,7 @@ def test_a_paid_prediction_needs_its_file_no_more(
 
 
 def test_a_missing_file_costs_nothing(comet: Emulator, runner: TaskRunner, picture: ObjectStoragePath) -> None:
-    """Without its file nothing is sent, nothing is on record, and the task is not retried."""
+    """If the file is missing, nothing is sent or recorded, and the task is not retried."""
     picture.unlink()
     outcome = runner.run(operator({"prompt": "the same by night", "image": picture}))
     assert outcome.state == "failed"

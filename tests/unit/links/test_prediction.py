@@ -1,4 +1,4 @@
-"""The link from a create task to its model's page."""
+"""``links/prediction.py``: the link from a create task to its model's page."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SCHNELL = "black-forest-labs/flux-schnell"
 
 
 def link_for(value: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the link says if the XCom holds a value."""
+    """Return the link for a value of the XCom."""
     from airflow_provider_comet.links import prediction
 
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
 
     class XCom:
         @staticmethod
-        def get_value(**which: Any) -> Any:
-            asked.append(which)
+        def get_value(**key: Any) -> Any:
+            requests.append(key)
             return value
 
     monkeypatch.setattr(prediction, "XCom", XCom)
-    # No operator: it is a fresh one without rendered fields, so that nothing may be read from it.
-    found: str = prediction.ModelLink().get_link(None, ti_key="the key")  # type: ignore[arg-type]
-    assert asked == [{"ti_key": "the key", "key": "model"}]
-    return found
+    # No operator: Airflow passes a new operator without rendered fields, so nothing may be read from it.
+    url: str = prediction.ModelLink().get_link(None, ti_key="the key")  # type: ignore[arg-type]
+    assert requests == [{"ti_key": "the key", "key": "model"}]
+    return url
 
 
 def test_model_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +55,12 @@ def test_model_page(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=repr,
 )
 def test_no_link_for_anything_else(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no model id, for whatever reason, gives no link."""
+    """There is no link for a value that is no model id."""
     assert link_for(value, monkeypatch) == ""
 
 
 def test_link_of_a_finished_task(comet: Emulator, runner: TaskRunner) -> None:
-    """The task runner stores the link of the rendered model when a task ends, also if it fails."""
+    """The task runner stores the link of the rendered model when a task succeeds or fails."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 
     with dag():
