@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_comet.api import outcome, protocol
 from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
@@ -153,7 +154,7 @@ class CometReplicateHook(BaseHook):
         """
         now = steady_clock()
         started_at = now()
-        waits = Waits([Wait(prediction_id, started_at, started_at + timeout, poke_interval)])
+        waits = Waits([Wait(check_prediction_id(prediction_id), started_at, started_at + timeout, poke_interval)])
         while (delay := self.poll(waits, now)) is not None:
             clock.sleep(delay)
         result = waits.outcomes[prediction_id]

@@ -91,7 +91,7 @@ def test_the_request_has_the_file_in_it(tmp_path: Path, opened: list[str], monke
     input = {"prompt": "x", "image": stored(tmp_path / "a.png", b"abc"), "nun_outputs": 2}
     request, warnings = prepare_request(SCHNELL, input, InputSchema(SCHEMA, "the schema"), strict=False)
     complete = {"prompt": "x", "image": "data:image/png;base64,YWJj", "nun_outputs": 2}
-    assert (request.is_create, request.path) == (True, f"/replicate/v1/models/{SCHNELL}/predictions")
+    assert (request.may_cost_money, request.path) == (True, f"/replicate/v1/models/{SCHNELL}/predictions")
     assert json.loads(request.body or b"") == {"input": complete}
     (warning,) = warnings
     assert warning.startswith("input.nun_outputs is not a parameter that the schema knows (did you mean")

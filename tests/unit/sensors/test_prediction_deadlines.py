@@ -1,0 +1,114 @@
+"""`PredictionSensor`: the deadlines, for one prediction and for a list, in each mode."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import MODES, Clock, TaskRunner, run_sensor
+from tests.unit.sensors.helpers import AIRFLOWS_TIMEOUT, EACH_MODE, ONE_OR_MANY, ids_of, kind, sensor
+
+
+@EACH_MODE
+@ONE_OR_MANY
+@pytest.mark.parametrize(
+    ("options", "state", "error"),
+    [
+        ({"timeout": 300, "execution_timeout": dt.timedelta(seconds=120)}, "up_for_retry", "AirflowTaskTimeout"),
+        ({"timeout": 120, "execution_timeout": dt.timedelta(seconds=300)}, "failed", "AirflowSensorTimeout"),
+        ({"timeout": 120}, "failed", "AirflowSensorTimeout"),
+    ],
+    ids=["execution_timeout", "timeout", "timeout alone"],
+)
+def test_the_earlier_deadline_decides(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    mode: str,
+    is_list: bool,
+    options: dict[str, Any],
+    state: str,
+    error: str,
+) -> None:
+    """`execution_timeout` is a task's timeout, which Airflow retries; `timeout` a sensor's, which Airflow does not
+    retry; in every mode, on time."""
+    prediction = create(status="processing")
+    raw_ids = [prediction] if is_list else prediction
+    began = clock.time()
+    outcome = run_sensor(runner, sensor(raw_ids, mode, **options), clock)
+    assert (outcome.state, kind(outcome)) == (state, error)
+    assert 120 <= clock.time() - began + 0.01 <= 125
+    assert f"Prediction {prediction}: " in outcome.message
+    comet.set_prediction(prediction, status="succeeded")
+    assert run_sensor(runner, sensor(raw_ids, mode, **options), clock).state == "success"
+
+
+@EACH_MODE
+@pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
+@ONE_OR_MANY
+def test_a_last_poll_at_the_deadline(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    mode: str,
+    limit: str,
+    is_list: bool,
+) -> None:
+    """A prediction that finishes in the last moment is returned."""
+    prediction = create(status="processing")
+    deadline = clock.time() + 100
+
+    def finish(seconds: float) -> None:
+        if clock.time() + seconds >= deadline - 0.01:
+            comet.set_prediction(prediction, status="succeeded")
+
+    clock.on_sleep = finish
+    options: dict[str, Any] = {limit: dt.timedelta(seconds=100), "poke_interval": 35}
+    outcome = run_sensor(runner, sensor([prediction] if is_list else prediction, mode, **options), clock)
+    assert outcome.state == "success"
+    assert clock.time() >= deadline - 0.01
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_execution_timeout_with_soft_fail(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], soft_fail: bool
+) -> None:
+    """`soft_fail` skips at both deadlines, in every mode."""
+    for mode in MODES:
+        task = sensor(
+            create(status="processing"), mode, execution_timeout=dt.timedelta(seconds=60), soft_fail=soft_fail
+        )
+        assert run_sensor(runner, task, clock).state == ("skipped" if soft_fail else "up_for_retry")
+
+
+def test_airflows_timeout_keeps_the_results_that_were_paid_for(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """If the triggerer was away until Airflow's own timeout, finished predictions are results, and only the others are
+    a timeout."""
+    good, slow = create(), create(status="processing")
+    outcome = runner.run(sensor([good, slow]), **AIRFLOWS_TIMEOUT)
+    assert (outcome.state, kind(outcome)) == ("failed", "AirflowSensorTimeout")
+    assert "1 of 2" in outcome.message
+    assert f"Prediction {slow}: it was not finished when the timeout ended" in outcome.message
+    assert ids_of(outcome.xcoms["predictions"]) == [good, None]
+    comet.set_prediction(slow, status="succeeded")
+    outcome = runner.run(sensor([good, slow]), **AIRFLOWS_TIMEOUT)
+    assert (outcome.state, ids_of(outcome.result)) == ("success", [good, slow])
+
+
+def test_airflows_timeout_after_an_execution_timeout(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """If the triggerer was away and Airflow's own timeout ended the deferral, it is the same kind of timeout."""
+    prediction = create(status="processing")
+    for is_list in (False, True):
+        task = sensor([prediction] if is_list else prediction, execution_timeout=dt.timedelta(seconds=60))
+        outcome = runner.run(task, **AIRFLOWS_TIMEOUT)
+        assert (outcome.state, kind(outcome)) == ("up_for_retry", "AirflowTaskTimeout")
