@@ -16,8 +16,8 @@ class Damage:
     """What is wrong with the delivery of a file; nothing by default.
 
     :param cut: close the connection after this share of the bytes, at least 0 and less than 1.
-    :param content_type: the media type to claim in place of the real one.
-    :param content_length: the length to claim in place of the real one. If it is longer, the connection closes where
+    :param content_type: the media type to claim in place of the real type.
+    :param content_length: the length to claim in place of the real length. If it is longer, the connection closes where
         the file ends; if it is shorter, the file ends there.
     :param slow: bytes per second.
     """
