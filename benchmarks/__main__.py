@@ -1,7 +1,7 @@
-"""``python -m benchmarks [PART ...]``: measure, print, keep the figures.
+"""``python -m benchmarks [PART ...]``: measure, print and store the figures.
 
-Each run is kept as ``.bench/<time>.json``, and each part is compared with the last run that had it. ``--write`` puts
-the tables of the parts that were measured into docs/benchmarks.md, ``--compare`` only compares two runs.
+Each run is stored as ``.bench/<time>.json``, and each part is compared with the last run that had it. ``--write`` puts
+the tables of the measured parts into docs/benchmarks.md, ``--compare`` only compares two runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 
 def _simulated() -> Part:
-    """What ``simulate_polling`` says: it stands for itself, and has no tables of ours."""
+    """Run ``simulate_polling``, which is also a program of its own, and return its figures as a part."""
     simulation: Any = import_module("benchmarks.simulate_polling")
     figures = simulation.run()
     ages = [f"age_{age:g}" for age in simulation.START_AGES]
@@ -37,7 +37,13 @@ def _simulated() -> Part:
         ]
         for mean in [*(f"{mean:g}" for mean in simulation.MEANS), "mix"]
     ]
-    header = ["looks", "looks, seen from 2 s on", "seen late by", "against a tuned interval", "the same, from 2 s on"]
+    header = [
+        "polls",
+        "polls, waiting from 2 s on",
+        "detected late by",
+        "against a tuned interval",
+        "the same, from 2 s on",
+    ]
     return Part(
         title="Requests and detection delay",
         tables=[Table(["a prediction of about", *header], rows)],
@@ -46,15 +52,15 @@ def _simulated() -> Part:
         targets=[Target(name, name.replace("_", " "), limit) for name, limit in simulation.TARGETS.items()],
         notes=[
             "`benchmarks/simulate_polling.py` runs the schedule itself under a virtual clock; its docstring says how.",
-            "The last two columns: our looks divided by those of an opponent who knows beforehand how long such "
-            "predictions take, and looks at the best fixed interval for it, no later than we do. Above 1 is the price "
-            "of not knowing.",
+            "The last two columns: our polls divided by those of an opponent who knows beforehand how long such "
+            "predictions take, and polls at the best fixed interval for it, with no more delay than ours. Above 1 is "
+            "the price of not knowing the duration.",
         ],
     )
 
 
 def _module(name: str) -> Callable[[], Part]:
-    """A part that is a module with ``run() -> Part``; imported when it is its turn."""
+    """Return the function of a part that is a module with ``run() -> Part``; the module is imported when it runs."""
 
     def run() -> Part:
         part = import_module(f"benchmarks.{name}").run()
@@ -80,11 +86,11 @@ ON_REQUEST: dict[str, Callable[[], Part]] = {
     "outputs": _module("outputs"),
     "prompts": _module("prompts"),
 }
-"""They run when they are named: long ones, whose verdict does not depend on the machine, and what is not a wait."""
+"""They run only by name: long parts, whose verdict does not depend on the machine, and parts that are not waits."""
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the requested parts, or compare two runs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what docs/benchmarks.md says.")
     known = f"of {', '.join(PARTS)} (default) and {', '.join(ON_REQUEST)}"
     parser.add_argument("parts", nargs="*", metavar="PART", help=known)
@@ -121,7 +127,7 @@ def _run(names: list[str], document: Path | None) -> None:
     if table.rows:
         print(f"== Against the last run of each part\n\n{table.text()}\n")
     print(f"The figures are in {path.relative_to(ROOT)}")
-    missed = sum(one != "ok" for part in results.values() for one in part["verdicts"].values())
+    missed = sum(verdict != "ok" for part in results.values() for verdict in part["verdicts"].values())
     print(f"{missed} targets MISSED, {sum(row[-1] == 'DISAGREE' for row in table.rows)} ratios DISAGREE")
     if document is not None:
         blocks = {"machine": f"{machine.markdown()}", **{name: part.markdown() for name, part in parts.items()}}
@@ -129,12 +135,12 @@ def _run(names: list[str], document: Path | None) -> None:
 
 
 def _earlier(names: Iterable[str]) -> dict[str, Any]:
-    """The results of the last run of each of these parts: not every run had all of them."""
-    found: dict[str, Any] = {}
+    """Return the results of the last run of each of these parts; not every run has all parts."""
+    results: dict[str, Any] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        kept = json.loads(path.read_text(encoding="utf-8"))["parts"]
-        found.update({name: kept[name] for name in names if name in kept})
-    return found
+        parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
+        results.update({name: parts[name] for name in names if name in parts})
+    return results
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the processes of a real Airflow use: CPU, memory, and the worker slots that are taken."""
+"""Measure the CPU, the memory and the worker slots that the processes of a real Airflow use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import psutil
 
 SLOT_EVERY_SECONDS = 0.05
 WORKER, IDLE = "LocalExecutor", "<idle>"
-"""In the title of a process that takes tasks, and of one that waits for the next one."""
+"""These stand in the title of a worker process, and of a worker that waits for a task."""
 
 
 def cpu(processes: Iterable[psutil.Process]) -> float:
-    """Seconds of CPU of these processes, and of all that they have started and seen end."""
+    """Return the seconds of CPU of these processes and of their child processes that have ended."""
     total = 0.0
     for process in processes:
         with suppress(psutil.Error):
@@ -29,7 +29,7 @@ def cpu(processes: Iterable[psutil.Process]) -> float:
 
 
 def memory(processes: Iterable[psutil.Process]) -> float:
-    """Bytes of these processes together; what they share counts once (proportional set size)."""
+    """Return the bytes of these processes together; shared memory counts once (proportional set size)."""
     total = 0.0
     for process in processes:
         with suppress(psutil.Error):
@@ -38,36 +38,41 @@ def memory(processes: Iterable[psutil.Process]) -> float:
 
 
 def workers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Of these processes, the LocalExecutor's and what they run: what depends on the tasks alone."""
+    """Return the LocalExecutor's processes and their child processes: their use depends only on the tasks."""
     found: dict[int, psutil.Process] = {}
     for process in processes:
         if WORKER in _title(process):
             found[process.pid] = process
             with suppress(psutil.Error):
-                found |= {one.pid: one for one in process.children(recursive=True)}
+                found |= {child.pid: child for child in process.children(recursive=True)}
     return [*found.values()]
 
 
 class Slots:
-    """Counts how long worker slots are taken, while the block lasts.
+    """Counts the seconds for which worker slots are taken during a `with` block.
 
-    A worker of the LocalExecutor says in its title what it runs, from the moment it takes a task until that task's
-    process has ended.
+    A worker of the LocalExecutor has its task in its title, from the moment it takes it until the task's process has
+    ended.
+
+    :param airflow: the processes of an Airflow.
     """
 
     def __init__(self, airflow: Iterable[psutil.Process]) -> None:
+        """Find the scheduler, whose child processes are the workers."""
         self.seconds = 0.0
-        self._scheduler = next(one for one in airflow if _title(one).endswith("airflow scheduler"))
+        self._scheduler = next(process for process in airflow if _title(process).endswith("airflow scheduler"))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Slots:
+        """Start counting in a thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop counting."""
         self._stop.set()
         self._thread.join()
 
@@ -75,18 +80,21 @@ class Slots:
         before = time.monotonic()
         while not self._stop.wait(SLOT_EVERY_SECONDS):
             now = time.monotonic()
-            titles = [_title(one) for one in _children(self._scheduler)]
+            titles = [_title(child) for child in _children(self._scheduler)]
             self.seconds += (now - before) * sum(WORKER in title and IDLE not in title for title in titles)
             before = now
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
-    """Its direct children; psutil would read all processes of the machine for it, twenty times a second."""
-    found = []
+    """Return the direct children of a process.
+
+    psutil would read all processes of the machine for it, twenty times a second.
+    """
+    children = []
     for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
         with suppress(OSError, psutil.Error):
-            found += [psutil.Process(int(pid)) for pid in path.read_text().split()]
-    return found
+            children += [psutil.Process(int(pid)) for pid in path.read_text().split()]
+    return children
 
 
 def _title(process: psutil.Process) -> str:
@@ -96,13 +104,14 @@ def _title(process: psutil.Process) -> str:
 
 
 class Gate:
-    """The emulator as ``HttpSensorTrigger`` needs it: a prediction that has not finished is a 404.
+    """A proxy of the emulator for ``HttpSensorTrigger``: it answers 404 for a prediction that has not finished.
 
     :param url: the emulator.
     :param key: its key.
     """
 
     def __init__(self, url: str, key: str) -> None:
+        """Bind a free port; the block serves it."""
         opener = build_opener(ProxyHandler({}))
 
         class Handler(BaseHTTPRequestHandler):
@@ -123,23 +132,25 @@ class Gate:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """A client that went away is no news."""
+                """Ignore clients that have disconnected."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Gate:
+        """Serve in a thread."""
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()

@@ -1,7 +1,7 @@
-"""A process that waits: ``python -m benchmarks.client WAY``. Commands come as lines of JSON, measures go back so.
+"""A process that waits for predictions: ``python -m benchmarks.client WAY``.
 
-It lives as long as its part of the benchmark, so that its start is not measured with the waits; between two commands it
-sleeps, and another way has the machine for itself.
+It reads commands as lines of JSON and answers each with its measurements. The process lives as long as its part of the
+benchmark, so its start is not measured. Between two commands it sleeps and leaves the machine to the other ways.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from tests.support import private_airflow
 PAGE = resource.getpagesize()
 LAG_INTERVAL = 0.01
 MEMORY_EVERY = 10
-"""Ticks of the loop's watch between two looks at the memory."""
+"""Ticks of the watch between two measurements of the memory."""
 
 
 class Watch:
-    """Looks at the loop while it works: how late a timer comes, and how much memory the process has."""
+    """Measures how late a timer of the event loop fires, and how much memory the process has."""
 
     def __init__(self) -> None:
+        """Measure the memory before the waits."""
         self.lags: list[float] = []
         gc.collect()
         self.before = resident()
         self.peak = self.before
 
     async def run(self) -> None:
-        """Watch until canceled."""
+        """Measure until canceled."""
         loop = asyncio.get_running_loop()
         while True:
             for _ in range(MEMORY_EVERY):
@@ -46,7 +47,7 @@ class Watch:
             self.peak = max(self.peak, resident())
 
     def report(self) -> dict[str, Any]:
-        """What was seen: seconds and bytes."""
+        """Return the lags in seconds and the memory in bytes."""
         lags = sorted(self.lags)
         return {
             "lag_p99": lags[int(len(lags) * 0.99)],
@@ -56,13 +57,13 @@ class Watch:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * PAGE
 
 
 def cpu() -> float:
-    """Seconds of CPU that this process has used, its threads and the kernel's work for it included."""
+    """Return the seconds of user and system CPU of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -70,7 +71,7 @@ def cpu() -> float:
 async def wait_for_all(
     way: Way, *, url: str, ids: list[str], interval: float, spread: float, watch: bool = False
 ) -> dict[str, Any]:
-    """Wait for all ids in one loop.
+    """Wait for all ids in this event loop.
 
     :param spread: seconds over which the waits begin, evenly.
     :param watch: also report the loop's lag and the memory.
@@ -100,14 +101,14 @@ def main() -> None:
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--ca", metavar="FILE", help="the authority that the server's certificate is from")
     arguments = parser.parse_args()
-    # Airflow logs to the standard output; it must not stand between the answers.
+    # Airflow logs to the standard output, which must hold only the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     private_airflow()
-    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"  # what a line costs depends on where it goes
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"  # the cost of a log line depends on where it is written
     if arguments.ca:
         os.environ["REQUESTS_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"] = arguments.ca
-    # Every way runs among Airflow's modules, as in a triggerer: the garbage collector goes through them, too.
+    # Every way runs with Airflow's modules loaded, as in a triggerer: the garbage collector scans them, too.
     import_module("airflow.triggers.base")
     print(json.dumps({"pid": os.getpid()}), file=answers, flush=True)
     with asyncio.Runner() as runner:

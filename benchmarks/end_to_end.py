@@ -1,18 +1,17 @@
-"""What one finished prediction costs a whole Airflow: CPU of all its processes, worker slots, and time.
+"""Measure what a finished prediction costs a whole Airflow: CPU of all its processes, worker slots, and time.
 
-A real ``airflow standalone`` (LocalExecutor, sqlite) runs DAGs of
-two tasks, create and wait, against the emulator; one run at a time, all ways in turn, and the median of the rounds
-counts.
+A real ``airflow standalone`` (LocalExecutor, sqlite) runs DAGs of two tasks, create and wait, against the emulator: one
+run at a time, all ways in turn. The figures are the medians of the rounds.
 
 - CPU: user and system time of every process of Airflow, from the trigger of the run until a second after its end, minus
-  what the same processes use in as much time without any run (measured in each round, with the same questions over
-  REST). Of it, workers: the LocalExecutor's processes and the tasks in them, which use nothing when nothing runs.
-- Slot-seconds: how long a worker of the LocalExecutor was taken, by its process title, create included.
-- Time: from the start to the end of the run, as Airflow has it.
-- ``list``: 200 predictions, created by one task and waited for by one sensor; CPU and slots are divided by 200.
+  what the same processes use in as much time without any run (measured in each round, with the same REST requests). Of
+  it, workers: the LocalExecutor's processes and the tasks in them, which use nothing when nothing runs.
+- Slot-seconds: how long a worker of the LocalExecutor had a task, by its process title, create included.
+- Time: from the start to the end of the run, according to Airflow.
+- ``list``: 200 predictions of a single task, for which a single sensor waits; CPU and slots are divided by 200.
 - ``http``: ``HttpOperator``, then ``HttpSensor(deferrable=True, poke_interval=5)``. Its trigger waits for the end of a
-  404, which this API never answers, so a gate in this process turns a prediction that has not finished into one. It
-  hands over no result: a third task would have to fetch it.
+  404, which this API never answers, so a proxy in this process turns a prediction that has not finished into a 404. It
+  returns no result: a third task would have to fetch it.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ TITLES = {
 SECONDS = (2, 20)
 ROUNDS = 3
 LIST = 200
-ASK_EVERY_SECONDS = 0.5
+CHECK_EVERY_SECONDS = 0.5
 IDLE_SECONDS = 20.0
 ENDING_SECONDS = 1.0
-"""The last task's process ends after its run."""
+"""How long the CPU is counted after the end of the run, because the process of the last task ends later."""
 MEASURES = ("cpu", "workers", "slot", "time")
 
 
@@ -57,13 +56,13 @@ NOTES = [
     "emulator. CPU: every process of Airflow until a second after the run's end, less what they use without any run; "
     "slot-seconds: how long a worker was taken, create included. All ways in turn, medians of the rounds.",
     "`HttpSensor`'s trigger waits for the end of a 404, which this API never answers for a prediction that exists, so "
-    "a gate in between turns a prediction that has not finished into one; and it hands over no result: a third task "
-    "would have to fetch it.",
+    "a proxy turns a prediction that has not finished into a 404; and it returns no result: a third task would have to "
+    "fetch it.",
 ]
 
 
 class Measured(NamedTuple):
-    """One run, or a time without any.
+    """The figures of a run, or of a time without any run; all are in seconds.
 
     :param watched: seconds over which the CPU was counted.
     """
@@ -78,20 +77,21 @@ class Measured(NamedTuple):
 class Runs:
     """Runs of DAGs in an Airflow that does nothing else.
 
-    :param airflow: it is up, and its DAGs are known.
+    :param airflow: a running Airflow that has found its DAGs.
     """
 
     def __init__(self, airflow: Standalone) -> None:
+        """Use a running Airflow."""
         self._airflow = airflow
 
     def idle(self) -> float:
-        """CPU seconds a second while nothing runs."""
+        """Return the CPU seconds per second while nothing runs."""
         end = time.monotonic() + IDLE_SECONDS
         measured = self._watch(lambda: time.monotonic() > end)
         return measured.cpu / measured.watched
 
     def measure(self, dag_id: str) -> Measured:
-        """One run."""
+        """Run a DAG and return its figures."""
         rest = self._airflow.rest
         run_id = rest.trigger(dag_id)
         measured = self._watch(lambda: rest.run_state(dag_id, run_id) in FINISHED)
@@ -106,7 +106,7 @@ class Runs:
         began, used, used_by_workers = time.monotonic(), cpu(members), cpu(workers(members))
         with Slots(members) as slots:
             while not is_over():
-                time.sleep(ASK_EVERY_SECONDS)
+                time.sleep(CHECK_EVERY_SECONDS)
             time.sleep(ENDING_SECONDS)
         members = self._airflow.members()
         took = time.monotonic() - began
@@ -115,27 +115,27 @@ class Runs:
 
 def run(rounds: int = ROUNDS) -> Part:
     """Measure all ways, in turn."""
-    seen: dict[tuple[str, int], list[Measured]] = {}
+    measured: dict[tuple[str, int], list[Measured]] = {}
     idle: list[float] = []
     with ExitStack() as stack:
-        airflow = stack.enter_context(world(stack))
+        airflow = stack.enter_context(airflow_with_emulators(stack))
         runs = Runs(airflow)
         for way in WAYS:
             for seconds in SECONDS:
                 airflow.rest.wait_for_dag(f"{way}_{seconds}")
-            runs.measure(f"{way}_{SECONDS[0]}")  # what is loaded once
+            runs.measure(f"{way}_{SECONDS[0]}")  # warm up: modules are loaded, caches are filled
         for turn in range(rounds):
             idle.append(runs.idle())
             for seconds in SECONDS:
                 for way in WAYS:
-                    seen.setdefault((way, seconds), []).append(runs.measure(f"{way}_{seconds}"))
+                    measured.setdefault((way, seconds), []).append(runs.measure(f"{way}_{seconds}"))
             print(f"round {turn + 1} of {rounds}", flush=True)
     figures = {"idle_cpu_share": median(idle)}
-    for (way, seconds), results in seen.items():
-        net = [one._replace(cpu=one.cpu - rest * one.watched) for one, rest in zip(results, idle, strict=True)]
+    for (way, seconds), results in measured.items():
+        net = [run._replace(cpu=run.cpu - rate * run.watched) for run, rate in zip(results, idle, strict=True)]
         for measure in MEASURES:
             share = LIST if way == "list" and measure != "time" else 1
-            figures[f"{way}_{seconds}_{measure}"] = median(getattr(one, measure) for one in net) / share
+            figures[f"{way}_{seconds}_{measure}"] = median(getattr(run, measure) for run in net) / share
     ratios = []
     for way in WAYS[1:]:
         for seconds in SECONDS:
@@ -151,11 +151,11 @@ def run(rounds: int = ROUNDS) -> Part:
     )
 
 
-def world(stack: ExitStack) -> Standalone:
-    """An Airflow that knows an emulator for each duration."""
+def airflow_with_emulators(stack: ExitStack) -> Standalone:
+    """Return an Airflow with connections to an emulator for each duration."""
     env = {
         "BENCHMARK_SECONDS": ",".join(map(str, SECONDS)),
-        # The DAG processor would use more than a run does.
+        # Otherwise the DAG processor would use more CPU than a run.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     }
@@ -171,7 +171,7 @@ def world(stack: ExitStack) -> Standalone:
 
 
 def table(figures: dict[str, float], seconds: int) -> Table:
-    """For a reader."""
+    """Return the figures of the predictions of this duration as a table."""
     header = [f"a prediction of {seconds} s", "CPU, s", "of it workers", "slot-seconds", "start to end, s"]
-    rows = [[TITLES[way], *(number(figures[f"{way}_{seconds}_{one}"]) for one in MEASURES)] for way in WAYS]
+    rows = [[TITLES[way], *(number(figures[f"{way}_{seconds}_{measure}"]) for measure in MEASURES)] for way in WAYS]
     return Table(header, rows)

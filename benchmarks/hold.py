@@ -1,9 +1,9 @@
-"""Make waiting task instances of a run deferred ones, as if each had just deferred on a worker.
+"""Turn the waiting task instances of a run into deferred instances, as if each had just deferred on a worker.
 
-A thousand real deferrals start a thousand worker processes: minutes of both cores before anything can be measured. What
-the triggerer finds in the database is the same. ``python -m benchmarks.hold RUN_ID CLASS_PATH < KWARGS``, where KWARGS
-is a JSON list with the kwargs of each trigger (``moment``: seconds since 1970); without arguments it prints how many
-triggers a triggerer has. Runs in the environment of the Airflow in question.
+A thousand real deferrals would start a thousand worker processes, which keeps the machine busy for minutes. The rows in
+the database are the same. Run it by ``python -m benchmarks.hold RUN_ID CLASS_PATH < KWARGS`` in the environment of that
+Airflow. KWARGS is a JSON list with the kwargs of each trigger (``moment``: seconds since 1970). Without arguments it
+prints how many triggers are assigned to a triggerer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Defer the instances or print the count."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.utils.session import create_session

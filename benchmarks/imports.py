@@ -1,4 +1,4 @@
-"""What importing a provider's operators and sensors costs a DAG file, on top of ``airflow.sdk``."""
+"""Measure what importing a provider's operators and sensors costs a DAG file, on top of ``airflow.sdk``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOTES = [
 
 
 def measure(modules: str) -> dict[str, float]:
-    """One import in a fresh process."""
+    """Measure an import in a fresh process."""
     output = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(modules=modules)], check=True, capture_output=True, text=True
     ).stdout
@@ -55,16 +55,16 @@ def measure(modules: str) -> dict[str, float]:
 def run(rounds: int = ROUNDS) -> Part:
     """Measure all providers, in turn; the first round only warms up the disk's cache."""
     private_airflow()
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in PROVIDERS}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in PROVIDERS}
     for turn in range(rounds + 1):
         for name, (_, modules) in PROVIDERS.items():
-            measured = measure(modules)
+            result = measure(modules)
             if turn:
-                seen[name].append(measured)
-    figures = {f"{name}_{key}": median(one[key] for one in runs) for name, runs in seen.items() for key in runs[0]}
+                measured[name].append(result)
+    figures = {f"{name}_{key}": median(run[key] for run in runs) for name, runs in measured.items() for key in runs[0]}
     for name in PROVIDERS:
         figures[f"{name}_by_comet"] = median(
-            peer["ms"] / ours["ms"] for peer, ours in zip(seen[name], seen["comet"], strict=True)
+            peer["ms"] / ours["ms"] for peer, ours in zip(measured[name], measured["comet"], strict=True)
         )
     rows = [
         [title, *(number(figures[f"{name}_{key}"]) for key in ("ms", "cpu_ms", "modules", "by_comet"))]

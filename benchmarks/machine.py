@@ -1,4 +1,4 @@
-"""What the figures were measured on: without it they say nothing."""
+"""Describe the machine and the versions with which the figures were measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def describe() -> Table:
-    """Machine, versions and date."""
+    """Return machine, versions and date as a table."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return Table(
         ["measured", ""],
@@ -44,7 +44,7 @@ def _processor() -> str:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
-    except OSError:  # not Linux: only the words are missing
+    except OSError:  # not Linux: only the name of the processor is missing
         pass
     return platform.machine()
 

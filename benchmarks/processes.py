@@ -1,4 +1,4 @@
-"""Processes that are asked by lines of JSON: one for the server, one for each way to wait."""
+"""Processes that get commands as lines of JSON: a server, and a client for each way to wait."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from types import TracebackType
 from typing import Any
 
 PATIENCE = 300.0
-"""Seconds after which a process that gives no answer is ended: a benchmark that hangs says nothing."""
+"""Seconds after which a process that does not answer is killed."""
 
 
 class Process:
-    """A module of this folder, running; as a context manager it ends with the block.
+    """A module of this folder that runs in a process; as a context manager it ends with the block.
 
-    :param arguments: the module below ``benchmarks``, and what it gets.
+    ``hello`` is the first line that the module prints.
+
+    :param arguments: the module below ``benchmarks`` and its arguments.
     """
 
     def __init__(self, *arguments: str) -> None:
+        """Start the process and read its first line."""
         module, *rest = arguments
         self._name = module
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, closed with the process
@@ -35,7 +38,7 @@ class Process:
         )
         self.hello = self._answer()
 
-    def ask(self, **command: Any) -> Any:
+    def call(self, **command: Any) -> Any:
         """Send a command and return the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
@@ -55,11 +58,13 @@ class Process:
         raise RuntimeError(f"benchmarks.{self._name} has ended:\n{self._errors.read()[-3000:]}")
 
     def __enter__(self) -> Process:
+        """Return the running process."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -71,14 +76,16 @@ class Process:
 
 
 def client(way: str, ca: str | None = None) -> Process:
-    """A process that waits in one way (see ``ways.WAYS``)."""
+    """Start a process that waits in a way of ``ways.WAYS``."""
     return Process("client", way, *(["--ca", ca] if ca else []))
 
 
 def server(tls: Path | None = None, slow_share: float = 0.0, slow_seconds: float = 0.0) -> Process:
-    """A server; its ``hello`` says where.
+    """Start a server; its ``hello`` has the URL.
 
     :param tls: serve https; a folder for the authority's certificate.
+    :param slow_share: the share of slow answers.
+    :param slow_seconds: how long slow answers take.
     """
     options = ["--slow-share", str(slow_share), "--slow-seconds", str(slow_seconds)]
     return Process("server", *options, *(["--tls", str(tls)] if tls else []))

@@ -1,4 +1,4 @@
-"""What a part of the benchmarks hands back, and how it is shown: on the terminal, as JSON, in docs/benchmarks.md."""
+"""The results of a part of the benchmarks, as text for the terminal, as JSON and for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 AGREE = 0.25
-"""Two runs agree if no ratio differs by more than this share of the smaller one."""
+"""Two runs agree if no ratio differs by more than this share of the smaller ratio."""
 
 
 @dataclass
 class Target:
-    """What a figure has to reach.
+    """A limit for a figure.
 
-    :param figure: its name.
-    :param words: what it is, for a reader.
+    :param figure: the name of the figure.
+    :param words: its description for a reader.
     :param limit: the number to reach.
-    :param is_most: whether more than that is a miss; otherwise less is.
+    :param is_most: whether the limit is a maximum; otherwise it is a minimum.
     :param unit: follows the numbers.
     """
 
@@ -30,7 +30,7 @@ class Target:
     unit: str = ""
 
     def row(self, figures: Mapping[str, float]) -> list[str]:
-        """The figure, the limit and the verdict; a miss says by how much."""
+        """Return description, figure, limit and verdict; a missed target says by how much."""
         value = figures[self.figure]
         is_met = value <= self.limit if self.is_most else value >= self.limit
         missed = f"MISSED by {abs(value - self.limit) / self.limit:.0%}" if self.limit else "MISSED"
@@ -40,18 +40,18 @@ class Target:
 
 @dataclass
 class Table:
-    """Rows of text under a header."""
+    """A table of texts with a header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """As docs/benchmarks.md shows it."""
+        """Return the table for docs/benchmarks.md."""
         lines = [self.header, ["---"] + ["---:"] * (len(self.header) - 1), *self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def text(self) -> str:
-        """As a terminal shows it."""
+        """Return the table for a terminal."""
         widths = [max(len(line[i]) for line in [self.header, *self.rows]) for i in range(len(self.header))]
         return "\n".join(
             "  ".join(
@@ -63,13 +63,13 @@ class Table:
 
 @dataclass
 class Part:
-    """The results of one part.
+    """The results of a part.
 
-    :param tables: for readers.
-    :param figures: every number by name.
-    :param ratios: the names of those that two runs have to agree on; the others depend on the machine's mood.
-    :param targets: what is wanted of them.
-    :param notes: how it was measured; sentences.
+    :param tables: the figures for readers.
+    :param figures: every figure by name.
+    :param ratios: the names of the figures on which two runs have to agree; the others depend on the machine.
+    :param targets: the limits for figures.
+    :param notes: sentences about how it was measured.
     """
 
     title: str
@@ -84,40 +84,41 @@ class Part:
         return [*self.tables, *([Table(["target", "measured", "wanted", ""], verdicts)] if verdicts else [])]
 
     def text(self) -> str:
-        """The whole part for a terminal."""
+        """Return the whole part for a terminal."""
         return "\n\n".join([f"== {self.title}", *self.notes, *(table.text() for table in self._all_tables())]) + "\n"
 
     def markdown(self) -> str:
-        """The whole part for docs/benchmarks.md."""
+        """Return the whole part for docs/benchmarks.md."""
         return "\n\n".join([f"## {self.title}", *self.notes, *(table.markdown() for table in self._all_tables())])
 
     def to_json(self) -> dict[str, Any]:
-        """Figures and verdicts; which of them are ratios is needed to compare two runs."""
+        """Return figures, verdicts and the names of the ratios, by which two runs are compared."""
         verdicts = {target.figure: target.row(self.figures)[-1] for target in self.targets}
         return {"title": self.title, "figures": self.figures, "ratios": self.ratios, "verdicts": verdicts}
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
-    """Each ratio that both runs have, and whether they agree.
+    """Compare the ratios that both runs have.
 
-    :param before: a run's parts by name, as ``Part.to_json`` gives them.
+    :param before: the parts of the earlier run by name, as ``Part.to_json`` returns them.
+    :param after: the parts of the later run.
     """
     rows = []
     for name, part in after.items():
         old = before.get(name, {}).get("figures", {})
         for ratio in part["ratios"]:
             if ratio in old:
-                one, other = old[ratio], part["figures"][ratio]
-                apart = max(one, other) / min(one, other) - 1 if min(one, other) > 0 else float(one != other)
+                then, now = old[ratio], part["figures"][ratio]
+                apart = max(then, now) / min(then, now) - 1 if min(then, now) > 0 else float(then != now)
                 verdict = "ok" if apart <= AGREE else "DISAGREE"
-                rows.append([f"{name}: {ratio}", number(one), number(other), f"{apart:.0%}", verdict])
+                rows.append([f"{name}: {ratio}", number(then), number(now), f"{apart:.0%}", verdict])
     return Table(["ratio", "before", "now", "apart", ""], rows)
 
 
 def write_markdown(path: Path, blocks: Mapping[str, str]) -> None:
-    """Replace what stands between ``<!-- bench: NAME -->`` and ``<!-- end -->``; what people wrote around it stays.
+    """Replace the text between ``<!-- bench: NAME -->`` and ``<!-- end -->``, and nothing else.
 
-    A block that is not there yet is put at the end.
+    A new block is appended at the end.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
     for name, block in blocks.items():
@@ -131,7 +132,7 @@ def write_markdown(path: Path, blocks: Mapping[str, str]) -> None:
 
 
 def number(value: float) -> str:
-    """Three significant digits, and no more zeros than needed."""
+    """Return a number with three significant digits and without trailing zeros."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

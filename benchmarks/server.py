@@ -1,9 +1,10 @@
-"""The API as the benchmarks need it, in a process of its own: its work must not count as the client's.
+"""The API for the benchmarks, in a process of its own, so that its CPU does not count as the client's.
 
-``python -m benchmarks.server`` prints its address as a line of JSON. For each line on its standard input it prints what
-it counted since the last one, and it ends when that input does. An id says how long its prediction takes: after the
-last dot, ``n8`` means that the eighth look sees the end, ``t1800000000123`` that it ends then, in milliseconds since
-1970. Below ``/sensor`` a prediction that is not finished is a 404: that is what ``HttpSensorTrigger`` waits for.
+``python -m benchmarks.server`` prints its URL as a line of JSON. For each line on its standard input it prints its
+counts since the line before, and it ends when the input ends. An id says how long its prediction takes: after the last
+dot, ``n8`` means that the eighth poll gets the result, and ``t1800000000123`` that it ends at this time, in
+milliseconds since 1970. Below ``/sensor`` a prediction that has not finished is a 404, because ``HttpSensorTrigger``
+waits for the end of a 404.
 """
 
 from __future__ import annotations
@@ -26,48 +27,49 @@ BACKLOG = 10_000
 
 
 class Api:
-    """What is known of the predictions, and what was asked.
+    """The predictions, and the counts of the requests.
 
-    :param slow_share: the share of answers that take longer, chosen by a fixed seed.
-    :param slow_seconds: how long those take.
+    :param slow_share: the share of slow answers, chosen by a fixed seed.
+    :param slow_seconds: how long slow answers take.
     """
 
     def __init__(self, slow_share: float = 0.0, slow_seconds: float = 0.0) -> None:
+        """Start without predictions."""
         self.slow_share = slow_share
         self.slow_seconds = slow_seconds
         self._chance = random.Random(SEED)
-        self._seen: Counter[str] = Counter()
+        self._polls_by_id: Counter[str] = Counter()
         self._created: dict[str, float] = {}
-        self._looks: Counter[str] = Counter()
+        self._polls: Counter[str] = Counter()
         self._connections = 0
         self._held: set[str] = set()
         self._date = (0, "")
 
     def count_connection(self) -> None:
-        """Note that somebody has connected."""
+        """Count a connection."""
         self._connections += 1
 
     def report(self) -> dict[str, object]:
-        """Return what was counted, and begin anew.
+        """Return the counts and reset them.
 
-        :returns: under ``held`` the ids whose end fell into a slow answer, or whose next look had one: these could not
-            be seen sooner, however well somebody waits. Under ``looks_by`` how many looks were for ids that begin so,
-            up to their first dot.
+        :returns: ``held`` has the ids whose prediction ended during a slow answer, or whose next poll got a slow
+            answer: no client could detect their end sooner. ``polls_by`` has the polls by the beginning of the id, up
+            to its first dot.
         """
         report = {
-            "looks": self._looks.total(),
-            "looks_by": self._looks.copy(),
+            "polls": self._polls.total(),
+            "polls_by": self._polls.copy(),
             "connections": self._connections,
             "held": sorted(self._held),
         }
-        self._looks.clear()
+        self._polls.clear()
         self._connections = 0
         self._held.clear()
         return report
 
     def take(self, path: str, transport: asyncio.Transport) -> None:
-        """Answer one request, now or after the slow answer's time."""
-        self._looks[path.rpartition("/")[2].partition(".")[0]] += 1
+        """Answer a request, at once or after ``slow_seconds``."""
+        self._polls[path.rpartition("/")[2].partition(".")[0]] += 1
         if self.slow_share and self._chance.random() < self.slow_share:
             prediction_id = path.rpartition("/")[2]
             _, _, plan = prediction_id.rpartition(".")
@@ -101,28 +103,28 @@ class Api:
         transport.write(head.encode() + content)
 
     def _body(self, prediction_id: str, now: float) -> dict[str, object]:
-        """The prediction as it stands, in the documented shape."""
-        self._seen[prediction_id] += 1
+        """Return the prediction at ``now`` in the documented shape."""
+        self._polls_by_id[prediction_id] += 1
         created = self._created.setdefault(prediction_id, now)
         _, _, plan = prediction_id.rpartition(".")
         amount = int(plan[1:])
-        is_over = self._seen[prediction_id] >= amount if plan.startswith("n") else now >= amount / 1000
-        ended = (now if plan.startswith("n") else amount / 1000) if is_over else None
+        is_finished = self._polls_by_id[prediction_id] >= amount if plan.startswith("n") else now >= amount / 1000
+        completed = (now if plan.startswith("n") else amount / 1000) if is_finished else None
         return {
             "id": prediction_id,
             "model": "black-forest-labs/flux-schnell",
             "version": "hidden",
             "input": {"prompt": "a lighthouse on a cliff at dawn, watercolour", "aspect_ratio": "16:9"},
             "logs": "Using seed: 49218\n",
-            "output": None if ended is None else ["https://replicate.delivery/xezq/lighthouse/out-0.webp"],
+            "output": None if completed is None else ["https://replicate.delivery/xezq/lighthouse/out-0.webp"],
             "data_removed": False,
             "error": None,
             "source": "api",
-            "status": "processing" if ended is None else "succeeded",
+            "status": "processing" if completed is None else "succeeded",
             "created_at": _iso(created),
             "started_at": _iso(created),
-            "completed_at": None if ended is None else _iso(ended),
-            "metrics": {} if ended is None else {"predict_time": 1.234},
+            "completed_at": None if completed is None else _iso(completed),
+            "metrics": {} if completed is None else {"predict_time": 1.234},
             "urls": {
                 "cancel": f"https://api.replicate.com/v1/predictions/{prediction_id}/cancel",
                 "get": f"https://api.replicate.com/v1/predictions/{prediction_id}",
@@ -132,20 +134,21 @@ class Api:
 
 
 class Connection(asyncio.Protocol):
-    """One client: requests without a body, one after the other."""
+    """A client's connection: requests without a body, one after the other."""
 
     def __init__(self, api: Api) -> None:
+        """Start without received bytes."""
         self._api = api
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Store the transport and count the connection."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._api.count_connection()
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request whose head is complete."""
+        """Answer each request whose headers are complete."""
         self._received += data
         while (end := self._received.find(b"\r\n\r\n")) >= 0:
             path = self._received.split(b" ", 2)[1].decode()

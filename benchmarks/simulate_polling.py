@@ -1,26 +1,25 @@
-"""How many looks a wait takes, and how late they see the end: ``api/polling.py`` itself under a virtual clock.
+"""Simulate how many polls a wait takes and how late it detects the end: ``polling/schedule.py`` with a virtual clock.
 
-``python -m benchmarks.simulate_polling`` prints the figures and whether each target is met. No network, no sleep, a
-fixed seed: the same figures on every machine.
+``python -m benchmarks.simulate_polling`` prints the figures and whether each target is met. There is no network and no
+sleep, and the seed is fixed: the figures are the same on every machine.
 
-What is defined how:
+Definitions:
 
 - A prediction takes a lognormal time with a mean of 1.5, 8, 60, 300 or 1,800 s and a coefficient of variation (CV) of
   0.25 or 0.6. 3 % are cold starts, which take 20 to 90 s more (uniform). These ten cells have equal weight; together
   they are the mix. The times of a cell are stratified, one from each of equally likely slices, so that few are enough.
-- A wait starts at the age of 0 s (an operator: with the create) or 2 s (a sensor that is given an id). From the age of
-  2 s it looks at once, and it knows the age (``created_at``). From the age of 0 s its first look comes when
-  ``next_look`` says. After each look, ``next_look`` is asked for the next. A request takes no time, and no answer is a
-  429.
-- The delay of a wait is the time of the look that sees the end minus the end, or minus the start of the wait if the
-  prediction had ended before: nobody could have seen it sooner. The relative delay is the delay divided by the time
-  that this prediction took, cold start included. Means are means of these quotients.
-- The requests of a wait are its looks, first and last included, without the create.
-- The opponent has one fixed interval, without jitter and without a shortest one: a look after each interval, from the
-  age of 2 s also one at once. The best one has the fewest requests of those whose mean relative delay over the mix is
-  not above ours. A ratio is our mean number of requests divided by its.
-- The honest opponent knows what we don't: it has an interval of its own for each duration, the best one there. Its
-  ratios have no target; above 1 they are the price of not knowing the duration.
+- A wait starts at the age of 0 s (an operator: with the create) or 2 s (a sensor that gets an id). A wait from the age
+  of 2 s polls at once, and knows the age (``created_at``). A wait from the age of 0 s polls first when ``next_look``
+  says. ``next_look`` also gives the time of each further poll. A request takes no time, and no answer is a 429.
+- The delay of a wait is the time of the poll that gets the result minus the end, or minus the start of the wait if the
+  prediction had ended before: no wait could have detected it sooner. The relative delay is the delay divided by the
+  time that this prediction took, cold start included. Means are means of these quotients.
+- The requests of a wait are its polls, first and last included, without the create.
+- The opponent has a fixed interval, without jitter and without a minimum: a poll after each interval and, from the age
+  of 2 s, also at once. The best opponent has the fewest requests of those whose mean relative delay over the mix is not
+  above ours. A ratio is our mean number of requests divided by its.
+- The honest opponent knows what we don't: it has the best interval for each duration. Its ratios have no target; above
+  1 they are the price of not knowing the duration.
 - The delay of a duration is the mean over both CVs, from the age of 0 or 2 s, whichever is worse.
 """
 
@@ -55,19 +54,19 @@ TARGETS = {
 
 
 class Cost(NamedTuple):
-    """What waiting for a prediction costs, of one wait or on average."""
+    """The cost of a wait, or the average cost of several waits."""
 
     requests: float
     relative_delay: float
 
 
 def mean(costs: Sequence[Cost]) -> Cost:
-    """The average, each with equal weight."""
+    """Return the average cost, each with equal weight."""
     return Cost(fmean(cost.requests for cost in costs), fmean(cost.relative_delay for cost in costs))
 
 
 def durations(average: float, spread: float, samples: int, rng: random.Random) -> list[float]:
-    """How long the predictions of one cell take; the cold ones are spread evenly over the fast and the slow."""
+    """Return how long the predictions of a cell take; cold starts are spread evenly over fast and slow predictions."""
     variance = math.log(1 + spread**2)
     warm = NormalDist(math.log(average) - variance / 2, math.sqrt(variance))
     taken = []
@@ -79,7 +78,7 @@ def durations(average: float, spread: float, samples: int, rng: random.Random) -
 
 
 def adaptive(duration: float, start_age: float, rng: random.Random) -> Cost:
-    """Wait for one prediction by ``next_look``; its age is the clock."""
+    """Wait for a prediction by ``next_look``; its age is the clock."""
     age = start_age or next_look(0.0, poke_interval=None, retry_after=None, chance=rng.random())
     requests = 1
     while age < duration:
@@ -89,23 +88,24 @@ def adaptive(duration: float, start_age: float, rng: random.Random) -> Cost:
 
 
 def best_fixed(taken: Sequence[float], start_age: float, no_later: float) -> Cost:
-    """What the longest fixed interval costs that is on average no later.
+    """Return the cost of the longest fixed interval that is on average no later.
 
-    The delay does not grow steadily with the interval: where all predictions take about the same time, one look just
-    after it beats two. So the search comes down from far above in steps of 5 %, and only the last step is halved.
+    The delay does not grow steadily with the interval: if all predictions take about the same time, a single poll just
+    after it beats two polls. So the search starts far above, goes down in steps of 5 %, and bisects only the last step.
 
     :param taken: how long the predictions take.
-    :param no_later: the mean relative delay not to exceed.
+    :param start_age: the age at which the waits start.
+    :param no_later: the maximum of the mean relative delay.
     """
-    remaining = [max(0.0, one - start_age) for one in taken]
-    shares = [1 / one / len(taken) for one in taken]
+    remaining = [max(0.0, duration - start_age) for duration in taken]
+    shares = [1 / duration / len(taken) for duration in taken]
     waited = sum(map(mul, remaining, shares))
 
     def cost(interval: float) -> Cost:
-        looks = [math.ceil(one / interval) for one in remaining]
-        return Cost(fmean(looks) + (start_age > 0), interval * sum(map(mul, looks, shares)) - waited)
+        polls = [math.ceil(seconds / interval) for seconds in remaining]
+        return Cost(fmean(polls) + (start_age > 0), interval * sum(map(mul, polls, shares)) - waited)
 
-    too_long = 2 * max(taken)  # each look would be later than its prediction took
+    too_long = 2 * max(taken)  # each poll would be later than the whole duration
     while cost(too_long / 1.05).relative_delay > no_later:
         too_long /= 1.05
     good = too_long / 1.05
@@ -119,9 +119,10 @@ def best_fixed(taken: Sequence[float], start_age: float, no_later: float) -> Cos
 
 
 def run(samples: int = SAMPLES, seed: int = SEED) -> dict[str, float]:
-    """Simulate everything; the figures by name, those with a target among them.
+    """Simulate all waits and return the figures by name.
 
     :param samples: predictions in each of the ten cells.
+    :param seed: of the random numbers.
     """
     figures: dict[str, float] = {}
     for start_age in START_AGES:
@@ -131,8 +132,8 @@ def run(samples: int = SAMPLES, seed: int = SEED) -> dict[str, float]:
         ours: list[Cost] = []
         honest: list[Cost] = []
         for average in MEANS:
-            taken[average] = [one for spread in SPREADS for one in durations(average, spread, samples, rng)]
-            cost = mean([adaptive(one, start_age, rng) for one in taken[average]])
+            taken[average] = [duration for spread in SPREADS for duration in durations(average, spread, samples, rng)]
+            cost = mean([adaptive(duration, start_age, rng) for duration in taken[average]])
             tuned = best_fixed(taken[average], start_age, cost.relative_delay)
             ours.append(cost)
             honest.append(tuned)
@@ -142,7 +143,7 @@ def run(samples: int = SAMPLES, seed: int = SEED) -> dict[str, float]:
             worst = f"relative_delay_{average:g}"
             figures[worst] = max(figures.get(worst, 0.0), cost.relative_delay)
         mix = mean(ours)
-        fixed = best_fixed([one for cell in taken.values() for one in cell], start_age, mix.relative_delay)
+        fixed = best_fixed([duration for cell in taken.values() for duration in cell], start_age, mix.relative_delay)
         figures[f"requests_mix_{at_age}"] = mix.requests
         figures[f"relative_delay_mix_{at_age}"] = mix.relative_delay
         figures[f"honest_ratio_mix_{at_age}"] = mix.requests / mean(honest).requests
@@ -152,7 +153,7 @@ def run(samples: int = SAMPLES, seed: int = SEED) -> dict[str, float]:
 
 
 def report(figures: dict[str, float]) -> str:
-    """The figures as a table, and each target with ``ok`` or ``MISSED``."""
+    """Return the figures as a table, and each target with ``ok`` or ``MISSED``."""
     lines = []
     for start_age in START_AGES:
         at_age = f"age_{start_age:g}"

@@ -1,8 +1,8 @@
-"""Half an hour of 2,000 waits at a time while the API fails in every way it can: nothing gets lost and nothing grows.
+"""Run 2,000 waits at a time for half an hour against a failing API: no result is lost and no resource leaks.
 
 All waits are ``PredictionTrigger``s in the event loop of this process, as in a triggerer; the API is
-``benchmarks.soak_server``. For each wait that ends a new one begins, until the time is up; then the last ones end.
-Every result is compared with what its prediction must have made. Memory is that of this process alone; its
+``benchmarks.soak_server``. For each wait that ends a new wait starts, until the time is up; then the last waits end.
+Every result is compared with the expected output of its prediction. Memory is that of this process alone; its
 slope is that of the best straight line after the first five minutes.
 """
 
@@ -29,38 +29,39 @@ from tests.support import private_airflow
 
 WAITS = 2000
 DURATIONS = (5.0, 240.0)
-"""Seconds that predictions take, uniform."""
-LOOKS_PER_SECOND = 200
+"""Range of the seconds that predictions take, with uniform probability."""
+POLLS_PER_SECOND = 200
 BEGIN_SECONDS = 20.0
-"""The first waits begin over this time."""
+"""The first waits start evenly over this time."""
 WARM_SECONDS = 300.0
 SAMPLE_SECONDS = 5.0
 KEY_EVERY_SECONDS = 420.0
 KEY_UNKNOWN_SECONDS = 25.0
-"""So often the API's key changes, and so much later the connection knows the new one."""
+"""The interval of the API's key changes, and the time until the connection has the new key."""
 MOST_RESULTS = 1_000_000
 SLOPE_LIMIT_MB = 1.0
 NOTES = [
     f"{WAITS:,} `PredictionTrigger`s at a time in one event loop, each for a prediction of {DURATIONS[0]:g} to "
-    f"{DURATIONS[1]:g} s; for each that ends another one begins. The server answers with 500s, 503s, web pages, cut "
+    f"{DURATIONS[1]:g} s; for each that ends another wait starts. The server answers with 500s, 503s, web pages, cut "
     "JSON, dropped connections, unknown ids and slow answers at random, with bursts of 429s, and changes its key every "
-    "seven minutes. Every result is compared with what its prediction must have made. Memory is the process's own "
+    "seven minutes. Every result is compared with the expected output of its prediction. Memory is the process's own "
     "(without mapped files), its slope that of the best line after five minutes.",
 ]
 
 
 class Soak:
-    """The waits, and what is known of their ends. What it remembers does not grow: that would look like a leak.
+    """The waits and their results, in arrays of a fixed size, because growing lists would look like a leak.
 
     :param server: the API.
-    :param seconds: how long new waits begin.
+    :param seconds: for how long new waits start.
     """
 
     def __init__(self, server: Process, seconds: float) -> None:
+        """Allocate the arrays."""
         self._server = server
         self._ends_at = time.monotonic() + seconds
-        self._began = 0
-        self._ended = bytearray(MOST_RESULTS)
+        self._started = 0
+        self._results = bytearray(MOST_RESULTS)
         self._delays = array("f", bytes(4 * MOST_RESULTS))
         self.wrong = 0
         self.samples: list[tuple[float, float, int, int]] = []
@@ -68,15 +69,15 @@ class Soak:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Waits begun, ended as they should, and ended twice."""
-        return self._began, sum(map(bool, self._ended)), sum(count > 1 for count in self._ended)
+        """The numbers of waits that have started, have had their result, and have had it twice."""
+        return self._started, sum(map(bool, self._results)), sum(count > 1 for count in self._results)
 
     def delays(self) -> list[float]:
-        """Seconds from the end of each prediction to the end of its wait, sorted."""
-        return sorted(delay for delay, count in zip(self._delays, self._ended, strict=True) if count)
+        """Return the seconds from the end of each prediction to the end of its wait, sorted."""
+        return sorted(delay for delay, count in zip(self._delays, self._results, strict=True) if count)
 
     async def run(self) -> None:
-        """Wait, one after the other, in as many lanes as there are waits at a time."""
+        """Run `WAITS` lanes at the same time, each of which starts a wait after the other."""
         watching = [asyncio.create_task(self._sample()), asyncio.create_task(self._change_keys())]
         async with asyncio.TaskGroup() as group:
             for lane in range(WAITS):
@@ -88,10 +89,10 @@ class Soak:
     async def _lane(self, delay: float) -> None:
         await asyncio.sleep(delay)
         while time.monotonic() < self._ends_at:
-            self._began += 1
+            self._started += 1
             seconds = self._chance.uniform(*DURATIONS)
-            # One task for each wait, as a triggerer has them.
-            await asyncio.create_task(self._wait(self._began, seconds))
+            # Each wait is an asyncio task of its own, as in a triggerer.
+            await asyncio.create_task(self._wait(self._started, seconds))
 
     async def _wait(self, position: int, seconds: float) -> None:
         from airflow_provider_comet.triggers.prediction import PredictionTrigger
@@ -102,7 +103,7 @@ class Soak:
         events = [event.payload async for event in trigger.run()]
         delay = time.time() - now - seconds
         if len(events) == 1 and self._is_right(events[0], prediction_id, position):
-            self._ended[position] += 1
+            self._results[position] += 1
             self._delays[position] = delay
         else:
             self.wrong += 1
@@ -110,22 +111,22 @@ class Soak:
 
     def _is_right(self, event: Any, prediction_id: str, position: int) -> bool:
         summary = event.get("summary") or {}
-        seen = (summary.get("id"), summary.get("status"), summary.get("files"))
-        return seen == (prediction_id, "succeeded", [output_of(position)])
+        result = (summary.get("id"), summary.get("status"), summary.get("files"))
+        return result == (prediction_id, "succeeded", [output_of(position)])
 
     async def _sample(self) -> None:
         began = time.monotonic()
         process = psutil.Process()
         while True:
-            # Without mapped files: they would count as its own from the moment when another process lets go of them.
-            held = process.memory_info()
-            memory = (held.rss - held.shared) / 1e6
+            # Without mapped files: they would count as its own as soon as no other process maps them.
+            usage = process.memory_info()
+            memory = (usage.rss - usage.shared) / 1e6
             tasks = len(asyncio.all_tasks())
             self.samples.append((time.monotonic() - began, memory, process.num_fds(), tasks))
             if len(self.samples) % 12 == 0:
                 at, size, files, _ = self.samples[-1]
                 print(
-                    f"{at:5.0f} s: {size:.2f} MB, {files} open files, {tasks} tasks, {self._began} waits begun, "
+                    f"{at:5.0f} s: {size:.2f} MB, {files} open files, {tasks} tasks, {self._started} waits started, "
                     f"{self.wrong} wrong",
                     flush=True,
                 )
@@ -134,21 +135,21 @@ class Soak:
     async def _change_keys(self) -> None:
         while True:
             await asyncio.sleep(KEY_EVERY_SECONDS / 2)
-            answer = await asyncio.to_thread(self._server.ask, change_key=True)
+            answer = await asyncio.to_thread(self._server.call, change_key=True)
             await asyncio.sleep(KEY_UNKNOWN_SECONDS)
             connect(self._server.hello["url"], answer["key"])
             await asyncio.sleep(KEY_EVERY_SECONDS / 2)
 
 
 def connect(url: str, key: str) -> None:
-    """Let Airflow know the connection."""
-    extra = {"max_polls_per_second": LOOKS_PER_SECOND}
+    """Set the connection in Airflow's environment variable."""
+    extra = {"max_polls_per_second": POLLS_PER_SECOND}
     connection = {"conn_type": "cometapi", "host": url, "password": key, "extra": extra}
     os.environ["AIRFLOW_CONN_COMETAPI_DEFAULT"] = json.dumps(connection)
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
-    """The slope of the best straight line; 0 without two moments."""
+    """Return the slope of the best straight line; 0 without samples at two times."""
     middle = fmean(x for x, _ in samples), fmean(y for _, y in samples)
     spread = sum((x - middle[0]) ** 2 for x, _ in samples)
     return sum((x - middle[0]) * (y - middle[1]) for x, y in samples) / spread if spread else 0.0
@@ -156,7 +157,7 @@ def slope(samples: Sequence[tuple[float, float]]) -> float:
 
 @asynccontextmanager
 async def counted() -> AsyncIterator[dict[str, float]]:
-    """How many more tasks and sockets this process has afterwards; what is being closed gets half a second."""
+    """Count how many more tasks and sockets this process has afterwards, half a second after the block."""
     figures: dict[str, float] = {}
     for sign in (-1, 1):
         if sign > 0:
@@ -168,10 +169,10 @@ async def counted() -> AsyncIterator[dict[str, float]]:
 
 
 async def soak(server: Process, seconds: float) -> dict[str, float]:
-    """Run it in this loop, and give its figures."""
+    """Run the soak in this event loop and return its figures."""
     run = Soak(server, seconds)
     connect(server.hello["url"], server.hello["key"])
-    await asyncio.to_thread(int)  # the loop's threads exist before anything is counted
+    await asyncio.to_thread(int)  # starts the threads of the loop before anything is counted
     used = psutil.Process().cpu_times()
     began = time.monotonic()
     async with counted() as figures:
@@ -181,7 +182,7 @@ async def soak(server: Process, seconds: float) -> dict[str, float]:
     steady = [(at, memory) for at, memory, _, _ in run.samples if WARM_SECONDS <= at <= seconds] or [(0.0, 0.0)]
     delays = run.delays()
     waits, results, doubled = run.counts
-    seen = server.ask()["seen"]
+    counts = server.call()["counts"]
     return figures | {
         "seconds": took,
         "waits": waits,
@@ -194,14 +195,14 @@ async def soak(server: Process, seconds: float) -> dict[str, float]:
         "cpu_share": (cpu.user + cpu.system - used.user - used.system) / took,
         "delay_median_seconds": median(delays),
         "delay_p99_seconds": delays[int(len(delays) * 0.99)],
-        **{f"server_{name}": count for name, count in seen.items()},
+        **{f"server_{name}": count for name, count in counts.items()},
     }
 
 
 def run(seconds: float = 1800) -> Part:
-    """Soak for so long."""
+    """Run the soak for this time, and return its part."""
     private_airflow()
-    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"  # thousands of waits have much to say
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"  # thousands of waits write many log lines
     with Process("soak_server") as server:
         figures = asyncio.run(soak(server, seconds))
     return Part(

@@ -1,9 +1,9 @@
-"""The API as the soak needs it, in a process of its own: it answers wrongly at random, and it changes its key.
+"""The API for the soak, in a process of its own, with random faults and changing keys.
 
-``python -m benchmarks.soak_server`` prints its address as a line of JSON and then answers commands as
-``benchmarks.processes`` sends them. An id says what its prediction is: ``soak-NUMBER-CREATED-ENDED``, two moments in
-milliseconds since 1970. The emulator would do as well, but its faults are counted, not drawn, and all its predictions
-last as long as each other.
+``python -m benchmarks.soak_server`` prints its URL as a line of JSON and then answers the commands of
+``benchmarks.processes``. An id says what its prediction is: ``soak-NUMBER-CREATED-ENDED``, two moments in
+milliseconds since 1970. The emulator is no alternative: its faults are not random, and all its predictions take the
+same time.
 """
 
 from __future__ import annotations
@@ -27,55 +27,56 @@ FAULTS = {
     "error_503_with_hint": 0.003,
     "web_page_502": 0.01,
     "dropped_before": 0.01,
-    "dropped_amid": 0.005,
+    "dropped_midway": 0.005,
     "cut_json": 0.003,
     "not_found": 0.002,
     "slow": 0.005,
 }
-"""The share of the looks that each fault befalls."""
+"""The share of the polls to which each fault applies."""
 SLOW_SECONDS = (2.0, 20.0)
 LIMIT_EVERY = (300.0, 500.0)
 LIMIT_SECONDS = 1.0
-LIMIT_HINT = 3
-"""Every so often (uniform), each look within a second is a 429 with this hint."""
+RETRY_AFTER = 3
+"""After a random time in this range, all polls within a second are answered 429 with this Retry-After."""
 YOUNG_SECONDS = 50.0
-"""An id may be unknown for a moment; after a minute that is a fact, so it befalls only younger ones."""
+"""Only younger ids are answered as unknown: after a minute a client takes that for a fact."""
 PAGE = "<!doctype html><html><head><title>502 Bad Gateway</title></head><body>cloudflare</body></html>"
-NOT_THERE = {"code": "success", "message": "", "data": {}}
+NOT_FOUND = {"code": "success", "message": "", "data": {}}
 
 
 def output_of(number: int) -> str:
-    """The file of a prediction: its content is another one for each."""
+    """Return the output URL of a prediction, which is different for each."""
     return f"https://replicate.delivery/soak/{sha256(str(number).encode()).hexdigest()}/out-0.webp"
 
 
 class Api:
-    """Answers looks, and draws what goes wrong."""
+    """Answers polls with random faults."""
 
     def __init__(self) -> None:
+        """Start with the first key."""
         self.key = "sk-soak-000000000000"
         self._keys = 0
         self._chance = random.Random(SEED)
-        self._seen: Counter[str] = Counter()
-        self._limited_from = time.monotonic() + self._chance.uniform(*LIMIT_EVERY) / 2
+        self._counts: Counter[str] = Counter()
+        self._burst_start = time.monotonic() + self._chance.uniform(*LIMIT_EVERY) / 2
 
-    def command(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Change the key if asked, and tell what was counted so far."""
-        if given.get("change_key"):
+    def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the key if the command says so, and return the key and the counts so far."""
+        if command.get("change_key"):
             self._keys += 1
             self.key = f"sk-soak-{self._keys:012}"
-        return {"key": self.key, "seen": self._seen}
+        return {"key": self.key, "counts": self._counts}
 
-    async def look(self, request: web.Request) -> web.StreamResponse:
-        """One look."""
-        self._seen["looks"] += 1
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        """Answer a poll."""
+        self._counts["polls"] += 1
         if request.headers.get("Authorization") != f"Bearer {self.key}":
             return self._refuse(401, "Invalid token", "refused_key")
         now = time.monotonic()
-        if now > self._limited_from + LIMIT_SECONDS:
-            self._limited_from = now + self._chance.uniform(*LIMIT_EVERY)
-        if now > self._limited_from:
-            return self._refuse(429, "too many requests", "limited", {"Retry-After": str(LIMIT_HINT)})
+        if now > self._burst_start + LIMIT_SECONDS:
+            self._burst_start = now + self._chance.uniform(*LIMIT_EVERY)
+        if now > self._burst_start:
+            return self._refuse(429, "too many requests", "rate_limited", {"Retry-After": str(RETRY_AFTER)})
         prediction_id = request.match_info["id"]
         is_young = time.time() - int(prediction_id.split("-")[2]) / 1000 < YOUNG_SECONDS
         match self._fault():
@@ -87,30 +88,30 @@ class Api:
                 return web.Response(status=502, text=PAGE, content_type="text/html")
             case "dropped_before":
                 return self._drop(request)
-            case "dropped_amid":
-                return await self._drop_amid(request)
+            case "dropped_midway":
+                return await self._drop_midway(request)
             case "cut_json":
                 return web.Response(text=json.dumps(prediction(prediction_id))[:100], content_type="application/json")
             case "not_found" if is_young:
-                return web.json_response(NOT_THERE)
+                return web.json_response(NOT_FOUND)
             case "slow":
                 await asyncio.sleep(self._chance.uniform(*SLOW_SECONDS))
         return web.json_response(prediction(prediction_id))
 
     def _fault(self) -> str | None:
-        drawn = self._chance.random()
+        number = self._chance.random()
         for name, share in FAULTS.items():
-            if drawn < share:
-                self._seen[name] += 1
+            if number < share:
+                self._counts[name] += 1
                 return name
-            drawn -= share
+            number -= share
         return None
 
     def _refuse(
         self, status: int, message: str, name: str | None = None, headers: Mapping[str, str] | None = None
     ) -> web.Response:
         if name:
-            self._seen[name] += 1
+            self._counts[name] += 1
         error = {"message": message, "type": "comet_api_error", "param": "", "code": ""}
         return web.json_response({"error": error}, status=status, headers=headers)
 
@@ -119,7 +120,7 @@ class Api:
             request.transport.abort()
         return web.Response()
 
-    async def _drop_amid(self, request: web.Request) -> web.StreamResponse:
+    async def _drop_midway(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "500"})
         await answer.prepare(request)
         await answer.write(b'{"id": "')
@@ -128,7 +129,7 @@ class Api:
 
 
 def prediction(prediction_id: str) -> dict[str, Any]:
-    """The prediction as it stands, in the documented shape."""
+    """Return the prediction in the documented shape."""
     _, number, created, ended = prediction_id.split("-")
     now, ends = time.time(), int(ended) / 1000
     return {
@@ -152,7 +153,7 @@ async def serve() -> None:
     """Serve until the standard input ends."""
     api = Api()
     app = web.Application()
-    app.router.add_get("/replicate/v1/predictions/{id}", api.look)
+    app.router.add_get("/replicate/v1/predictions/{id}", api.poll)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=5000).start()

@@ -1,15 +1,15 @@
-"""What real triggerer processes use while each holds a thousand waits, and what Airflow's own part of that is.
+"""Measure what real triggerer processes use while each holds a thousand waits, and Airflow's own part of that.
 
-One Airflow has a triggerer for each row of a group, at the same time: whatever disturbs the machine meets all of them.
-Each gets that many deferred task instances (``benchmarks.hold``); once all have settled, their CPU (supervisor and
-runner) is taken over two minutes, their memory (proportional set size), and the looks that arrive at
-``benchmarks.server`` in another process. No prediction ends meanwhile.
+One Airflow has a triggerer for each row of a group at the same time, so that a disturbance affects all of them. Each
+gets that many deferred task instances (``benchmarks.hold``). After they have settled, these are measured over two
+minutes: CPU (supervisor and runner), memory (proportional set size), and the polls that ``benchmarks.server`` gets in
+another process. No prediction ends in this time.
 
-- ``idle``: ``DateTimeTrigger``s that sleep until tomorrow: Airflow's floor.
-- ``http_60``: ``HttpSensorTrigger`` with ``poke_interval=60``, ``comet_60``: ours with the same: equal look rates.
-- ``comet``: ours on its own schedule, for predictions that are ten minutes old (a look every minute).
-- ``http_5``, ``comet_5``: the same with 5 s: 200 looks a second are wanted. The HTTP trigger asks Airflow for its
-  connection before each look, and a triggerer answers such questions one after the other.
+- ``idle``: ``DateTimeTrigger``s that sleep until tomorrow: Airflow's own part.
+- ``http_60``: ``HttpSensorTrigger`` with ``poke_interval=60``, ``comet_60``: ours with the same: equal poll rates.
+- ``comet``: ours on its own schedule, for predictions that are ten minutes old (a poll every minute).
+- ``http_5``, ``comet_5``: the same with 5 s: 200 polls a second are due. The HTTP trigger requests its connection
+  from Airflow before each poll, and a triggerer answers such requests one after the other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMET = "airflow_provider_comet.triggers.prediction.PredictionTrigger"
 HTTP = "airflow.providers.http.triggers.http.HttpSensorTrigger"
 IDLE = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
 GROUPS = {"60": ("idle_60", "http_60", "comet_60", "comet"), "5": ("idle_5", "http_5", "comet_5")}
-"""Rows by the interval of their looks, in seconds."""
+"""Rows by the interval of their polls, in seconds."""
 TITLES = {
     "idle_60": "asleep (`DateTimeTrigger`)",
     "http_60": "`HttpSensorTrigger`, every 60 s",
@@ -50,20 +50,20 @@ TITLES = {
 }
 NOTES = [
     "Each row is an `airflow triggerer` with 1,000 deferred task instances. Those of an interval run side by side in "
-    "one Airflow, settle until each instance has been looked at, and are measured over the same two minutes: CPU with "
-    "their child processes, memory as proportional set size. The looks are counted by the server, another process. "
-    "What the row asleep uses is Airflow's own and is taken off where it says 'above asleep'.",
-    "Every 5 s means 200 looks a second. `HttpSensorTrigger` asks Airflow for its connection before each look, and a "
-    "triggerer answers such questions one after the other: it does not get there.",
+    "one Airflow, settle until each instance has been polled, and are measured over the same two minutes: CPU with "
+    "their child processes, memory as proportional set size. The polls are counted by the server, another process. "
+    "What the row asleep uses is Airflow's own part, which is subtracted where it says 'above asleep'.",
+    "Every 5 s means 200 polls a second. `HttpSensorTrigger` requests its connection from Airflow before each poll, "
+    "and a triggerer answers such requests one after the other, so it does not reach this rate.",
 ]
 SETTLE_SECONDS = {"60": 75.0, "5": 30.0}
-"""By interval. The first look of each wait writes a line into its task's log, once."""
+"""Seconds by interval, in which each wait writes the log line of its first poll."""
 MEASURE_SECONDS = 120.0
 AGE_SECONDS = 600.0
 
 
 def trigger(row: str, number: int) -> tuple[str, dict[str, Any]]:
-    """Class and kwargs of one trigger of a row."""
+    """Return class and kwargs of a trigger of a row."""
     tomorrow = time.time() + 86_400
     prediction_id = f"{row}.{number}.t{int(tomorrow * 1000)}"
     kind, _, interval = row.partition("_")
@@ -82,12 +82,13 @@ def trigger(row: str, number: int) -> tuple[str, dict[str, Any]]:
 
 
 class Bench:
-    """One Airflow without a triggerer, to which some are added.
+    """An Airflow whose triggerer is replaced by a triggerer for each row.
 
-    :param waits: triggers of each.
+    :param waits: the number of triggers of each row.
     """
 
     def __init__(self, airflow: Standalone, server: processes.Process, waits: int) -> None:
+        """Create the pool and kill the triggerer."""
         self._airflow = airflow
         self._server = server
         self._waits = waits
@@ -96,25 +97,25 @@ class Bench:
         airflow.kill("triggerer")
 
     def measure(self, rows: Sequence[str], settle: float, seconds: float) -> dict[str, float]:
-        """Start a triggerer for each row, and measure all of them at once; figures by row and name."""
+        """Start a triggerer for each row, and measure all of them at the same time."""
         triggerers = {}
         for count, row in enumerate(rows, 1):
             self._hold(row)
-            # Those before have all that they can take, so the new one gets what is new.
+            # The triggerers before are at their capacity, so the new triggerer gets the new triggers.
             triggerers[row] = self._airflow.start("triggerer", "--skip-serve-logs", f"--capacity={self._waits}")
-            until("it has all triggers", lambda count=count: self._ask_hold() == count * self._waits or None)
+            until("it has all triggers", lambda count=count: self._run_hold() == count * self._waits or None)
         time.sleep(settle)
-        families = {row: [one, *one.children(recursive=True)] for row, one in triggerers.items()}
-        self._server.ask()
+        families = {row: [triggerer, *triggerer.children(recursive=True)] for row, triggerer in triggerers.items()}
+        self._server.call()
         began, used = time.monotonic(), {row: cpu(family) for row, family in families.items()}
         time.sleep(seconds)
         took = time.monotonic() - began
         shares = {f"{row}_cpu_share": (cpu(family) - used[row]) / took for row, family in families.items()}
-        looks = self._server.ask()["looks_by"]
+        polls = self._server.call()["polls_by"]
         return {
             **shares,
             **{f"{row}_memory_mb": memory(family) / 1e6 for row, family in families.items()},
-            **{f"{row}_looks_per_second": looks.get(row, 0) / took for row in rows},
+            **{f"{row}_polls_per_second": polls.get(row, 0) / took for row in rows},
         }
 
     def _hold(self, row: str) -> None:
@@ -123,9 +124,9 @@ class Bench:
         path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances?state=scheduled&limit=1"
         until("all are scheduled", lambda: rest.send("GET", path)["total_entries"] == self._waits or None)
         triggers = [trigger(row, number) for number in range(self._waits)]
-        self._ask_hold(run_id, triggers[0][0], content=json.dumps([kwargs for _, kwargs in triggers]))
+        self._run_hold(run_id, triggers[0][0], content=json.dumps([kwargs for _, kwargs in triggers]))
 
-    def _ask_hold(self, *arguments: str, content: str = "") -> int:
+    def _run_hold(self, *arguments: str, content: str = "") -> int:
         command = [sys.executable, "-m", "benchmarks.hold", *arguments]
         env = {**self._airflow.env, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, input=content, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -135,7 +136,7 @@ class Bench:
 
 
 def connections(url: str) -> Iterator[tuple[str, str]]:
-    """Variables that tell Airflow where the server is."""
+    """Yield the environment variables with the connections to the server."""
     comet = {"conn_type": "cometapi", "host": url, "password": KEY, "extra": {"max_polls_per_second": UNLIMITED}}
     yield "AIRFLOW_CONN_COMETAPI_DEFAULT", json.dumps(comet)
     yield "AIRFLOW_CONN_HTTP_DEFAULT", json.dumps({"conn_type": "http", "host": url})
@@ -157,8 +158,8 @@ def run(waits: int = 1000) -> Part:
             figures |= measured
         for row in rows[1:]:
             above = figures[f"{row}_cpu_share"] - figures[f"{rows[0]}_cpu_share"]
-            figures[f"{row}_cpu_ms_per_look"] = above / figures[f"{row}_looks_per_second"] * 1000
-        ours, theirs = (figures[f"{way}_{interval}_cpu_ms_per_look"] for way in ("comet", "http"))
+            figures[f"{row}_cpu_ms_per_poll"] = above / figures[f"{row}_polls_per_second"] * 1000
+        ours, theirs = (figures[f"{way}_{interval}_cpu_ms_per_poll"] for way in ("comet", "http"))
         figures[f"http_over_comet_{interval}"] = theirs / ours
     return Part(
         title="A real triggerer with 1,000 waits",
@@ -170,16 +171,16 @@ def run(waits: int = 1000) -> Part:
 
 
 def table(figures: dict[str, float]) -> Table:
-    """For a reader."""
-    header = ["triggers", "CPU of a core", "looks a second", "CPU of a look above asleep, ms", "memory, MB"]
+    """Return the figures as a table."""
+    header = ["triggers", "CPU of a core", "polls a second", "CPU of a poll above asleep, ms", "memory, MB"]
     return Table(
         header,
         [
             [
                 TITLES[row],
                 f"{figures[f'{row}_cpu_share']:.1%}",
-                number(figures[f"{row}_looks_per_second"]),
-                number(figures[f"{row}_cpu_ms_per_look"]) if f"{row}_cpu_ms_per_look" in figures else "",
+                number(figures[f"{row}_polls_per_second"]),
+                number(figures[f"{row}_cpu_ms_per_poll"]) if f"{row}_cpu_ms_per_poll" in figures else "",
                 number(figures[f"{row}_memory_mb"]),
             ]
             for row in TITLES

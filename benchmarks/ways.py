@@ -1,7 +1,7 @@
-"""Ways to wait for a prediction, each as its users run it; what they need is imported only by those who use it.
+"""The ways to wait for a prediction that are compared, each as its users run it.
 
-A way is opened with the server's URL and a poll interval, and gives a coroutine function that waits for one id.
-Triggers are run as the triggerer runs them, by iterating over ``run()``.
+A way is a context manager with the server's URL and a poll interval. It yields a coroutine function that waits for the
+prediction of an id. Triggers run as in the triggerer, by iterating over ``run()``. Each way imports its own libraries.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ KEY = "sk-benchmark-0123456789abcdefghijklmnopqrstuv"
 PATH = "/replicate/v1/predictions/"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
 UNLIMITED = 80_000
-"""Looks a second: the cost of a look is measured, not how the limit of a connection spreads them."""
+"""Polls a second: the cost of a poll is measured, not how the limit of a connection spreads them."""
 MOST_CONNECTIONS = 2000
-"""As many as our client has: no way is to wait for a connection that another one gets."""
+"""As many as our client has, so that no way waits for a free connection."""
 
 Wait = Callable[[str], Awaitable[None]]
 Way = Callable[[str, float], AbstractAsyncContextManager[Wait]]
 
 
 def interval_with_jitter(interval: float) -> float:
-    """Our own triggers spread their looks by a tenth to either side; so do the loops that are written here."""
+    """Return the interval with a jitter of a tenth to either side, as our triggers have."""
     return interval * random.uniform(0.9, 1.1)
 
 
 @asynccontextmanager
 async def comet(url: str, interval: float) -> AsyncIterator[Wait]:
-    """``PredictionTrigger`` of this provider."""
+    """Wait by the ``PredictionTrigger`` of this provider."""
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
     os.environ["AIRFLOW_CONN_COMETAPI_DEFAULT"] = json.dumps({
@@ -54,7 +54,7 @@ async def comet(url: str, interval: float) -> AsyncIterator[Wait]:
 
 @asynccontextmanager
 async def http_sensor(url: str, interval: float) -> AsyncIterator[Wait]:
-    """``HttpSensorTrigger`` of the HTTP provider. It can wait for the end of a 404, and reads no answer."""
+    """Wait by the ``HttpSensorTrigger`` of the HTTP provider, which waits for the end of a 404 and reads no body."""
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
     os.environ["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps({"conn_type": "http", "host": url})
@@ -69,20 +69,20 @@ async def http_sensor(url: str, interval: float) -> AsyncIterator[Wait]:
 
 @asynccontextmanager
 async def threads(url: str, interval: float) -> AsyncIterator[Wait]:
-    """The pattern of the Anthropic provider: a blocking client for each wait, each look in a thread."""
+    """Wait as the Anthropic provider does: a blocking client for each wait, and each poll in a thread."""
     import requests
 
     async def wait(prediction_id: str) -> None:
         with requests.Session() as session:
             session.headers.update(AUTHORIZATION)
 
-            def look() -> Any:
+            def poll() -> Any:
                 answer = session.get(f"{url}{PATH}{prediction_id}", timeout=75)
                 answer.raise_for_status()
                 return answer.json()
 
             while True:
-                prediction = await asyncio.to_thread(look)
+                prediction = await asyncio.to_thread(poll)
                 if prediction["status"] == "succeeded":
                     return
                 await asyncio.sleep(interval_with_jitter(interval))
@@ -92,7 +92,7 @@ async def threads(url: str, interval: float) -> AsyncIterator[Wait]:
 
 @asynccontextmanager
 async def shared_session(url: str, interval: float) -> AsyncIterator[Wait]:
-    """A bare loop on one shared aiohttp session, without checks, limits, logs or errors: the practical limit."""
+    """Wait in a bare loop on a shared aiohttp session, without checks, limits, logs or errors: the practical limit."""
     import aiohttp
 
     connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS)
@@ -110,13 +110,13 @@ async def shared_session(url: str, interval: float) -> AsyncIterator[Wait]:
 
 
 class _RawConnection(asyncio.Protocol):
-    """Bytes out, bytes in until the body is complete."""
+    """Send bytes, and receive bytes until the body is complete."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+    def send(self, request: bytes) -> asyncio.Future[bytes]:
         self._received = b""
         self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.transport.write(request)
@@ -132,13 +132,13 @@ class _RawConnection(asyncio.Protocol):
 
 @asynccontextmanager
 async def raw_socket(url: str, interval: float) -> AsyncIterator[Wait]:
-    """Bytes over asyncio transports, and JSON: the physical limit."""
+    """Wait by bytes over asyncio transports, and JSON: the physical limit."""
     loop = asyncio.get_running_loop()
     scheme, _, address = url.partition("://")
     host, _, port = address.partition(":")
     context = ssl.create_default_context() if scheme == "https" else None
     free: list[_RawConnection] = []
-    every: list[_RawConnection] = []
+    connections: list[_RawConnection] = []
 
     async def wait(prediction_id: str) -> None:
         head = f"GET {PATH}{prediction_id} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {KEY}\r\n\r\n"
@@ -148,8 +148,8 @@ async def raw_socket(url: str, interval: float) -> AsyncIterator[Wait]:
                 connection = free.pop()
             else:
                 _, connection = await loop.create_connection(_RawConnection, host, int(port), ssl=context)
-                every.append(connection)
-            body = await connection.ask(request)
+                connections.append(connection)
+            body = await connection.send(request)
             free.append(connection)
             if json.loads(body)["status"] == "succeeded":
                 return
@@ -158,13 +158,13 @@ async def raw_socket(url: str, interval: float) -> AsyncIterator[Wait]:
     try:
         yield wait
     finally:
-        for connection in every:
+        for connection in connections:
             connection.transport.abort()
 
 
 @asynccontextmanager
 async def idle(url: str, interval: float) -> AsyncIterator[Wait]:
-    """A task that sleeps as long as the prediction takes: what any wait costs at least."""
+    """Wait by sleeping as long as the prediction takes: the minimum cost of a wait."""
 
     async def wait(prediction_id: str) -> None:
         _, _, plan = prediction_id.rpartition(".")
@@ -192,7 +192,7 @@ TITLES = {
 }
 
 
-def _require(is_so: bool, seen: object) -> None:
-    """A wait that ended in an error must not count as a fast one."""
-    if not is_so:
-        raise RuntimeError(f"a wait ended with {seen}")
+def _require(condition: bool, outcome: object) -> None:
+    """Raise an error if a wait did not succeed, because it must not count as a fast wait."""
+    if not condition:
+        raise RuntimeError(f"a wait ended with {outcome}")

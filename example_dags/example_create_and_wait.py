@@ -1,4 +1,4 @@
-"""Create a prediction and wait for it in one task, whose retries buy a new one if it fails."""
+"""Create a prediction and wait for it in the same task, whose retries buy a new prediction if it fails."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_create_and_wait():
-    # A crash or a lost connection re-attaches to the prediction that was paid for; only a failed one is bought again.
+    """Create a picture, wait for it and use its file."""
+    # After a crash or a lost connection, a retry waits for the paid prediction; only a failed prediction is replaced.
     generate = CreatePredictionOperator(
         task_id="generate",
         model="black-forest-labs/flux-schnell",
@@ -18,7 +19,7 @@ def example_create_and_wait():
         timeout=1800,
         retries=2,
         retry_delay=10,
-        # So many predictions on their way at a time as the pool has slots, if deferred tasks keep theirs:
+        # The pool limits how many predictions run at a time if it includes deferred tasks:
         # airflow pools set cometapi 4 "CometAPI creates" --include-deferred
         pool="cometapi",
     )

@@ -10,13 +10,14 @@ from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_prediction():
+    """Create a picture, wait for it and use its file."""
     create = CreatePredictionOperator(
         task_id="create",
         model="black-forest-labs/flux-schnell",
         input={"prompt": "a lighthouse on a cliff at dawn, watercolour", "aspect_ratio": "16:9"},
     )
 
-    # It waits in the triggerer. Looking costs nothing, so a retry is free: it never buys the prediction again.
+    # It waits in the triggerer. Polling costs nothing, so a retry is free: it never buys the prediction again.
     wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
 
     @task

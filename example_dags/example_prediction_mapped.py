@@ -1,4 +1,4 @@
-"""The same for several prompts: each one is created and waited for on its own."""
+"""Create a prediction for each of several prompts, and wait for each on its own."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,22 +13,24 @@ PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep 
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_prediction_mapped():
-    # The group is mapped, not its tasks. In a flat chain of two mapped tasks every `wait` depends on every `create`:
-    # none would start before the last create is done, and one bad prompt would lose the results of all the others.
+    """Create pictures from prompts and collect the files of those that succeeded."""
+
+    # The group is mapped, not its tasks. In a chain of two mapped tasks every `wait` depends on every `create`: no wait
+    # would start before the last create has ended, and a single bad prompt would lose the results of all the others.
     @task_group
     def picture(prompt: str):
         create = CreatePredictionOperator(
             task_id="create",
             model="black-forest-labs/flux-schnell",
             input={"prompt": prompt, "aspect_ratio": "1:1"},
-            # So many creates at a time as the pool has slots, to stay within the API's rate limit:
+            # The pool limits how many creates run at a time, to stay within the API's rate limit:
             # airflow pools set cometapi 4 "CometAPI creates". Waiting needs none: a deferred task holds no slot.
             pool="cometapi",
         )
         wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
         return wait.output
 
-    # all_done: the others are collected although one has failed. Look at the tasks, not only at the run: this last task
+    # all_done: the others are collected although a prompt has failed. Check the tasks, not only the run: this last task
     # makes the run a success, and a failed prompt can be cleared by itself.
     @task(trigger_rule="all_done")
     def collect(predictions: Iterable[dict[str, Any]]) -> list[str]:

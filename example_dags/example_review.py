@@ -1,4 +1,4 @@
-"""A person looks at the pictures and says which of them are stored.
+"""Store only the pictures that a person has chosen.
 
 Needs Airflow 3.1 and apache-airflow-providers-standard 1.13, or later.
 """
@@ -22,17 +22,18 @@ FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_review():
-    # So many creates at a time as the pool has slots: airflow pools set cometapi 4 "CometAPI creates"
+    """Create pictures, ask a person which to store, and store those."""
+    # The pool limits how many creates run at a time: airflow pools set cometapi 4 "CometAPI creates"
     create = CreatePredictionOperator.partial(
         task_id="create", model="black-forest-labs/flux-schnell", pool="cometapi"
     ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])
 
-    # all_done: what failed is in its place of the list, so that the list goes along with the prompts.
+    # all_done: a failed prediction is in the list too, so that the list has the order of the prompts.
     wait = PredictionSensor(
         task_id="wait", prediction_id=create.output, wait_rule="all_done", retries=2, retry_delay=10
     )
 
-    # Airflow shows Markdown, pictures included: the browser of whoever looks fetches them by their links.
+    # Airflow shows Markdown with pictures: the browser of the person fetches them by their links.
     @task
     def contact_sheet(predictions: list[dict[str, Any] | None]) -> str:
         rows = []
@@ -42,7 +43,7 @@ def example_review():
             rows.append(f"## {prompt}\n\n{pictures or 'There is no picture.'}")
         return "\n\n".join(rows)
 
-    # The links last about an hour. Who comes later finds the task failed, and nothing is stored without a look.
+    # The links last about an hour. Without an answer before that the task fails, and nothing is stored.
     review = HITLOperator(
         task_id="review",
         subject="Which pictures are stored?",
@@ -54,11 +55,14 @@ def example_review():
 
     @task
     def chosen(predictions: list[dict[str, Any] | None], answer: dict[str, Any]) -> list[dict[str, Any]]:
-        both = zip(PROMPTS, predictions, strict=True)
-        found = [one for prompt, one in both if one and one["files"] and prompt in answer["chosen_options"]]
-        if not found:
+        selected = [
+            prediction
+            for prompt, prediction in zip(PROMPTS, predictions, strict=True)
+            if prediction and prediction["files"] and prompt in answer["chosen_options"]
+        ]
+        if not selected:
             raise AirflowSkipException("nothing was chosen")
-        return found
+        return selected
 
     DownloadPredictionOutputOperator(
         task_id="store", prediction=chosen(wait.output, review.output), output_path=FOLDER, retries=2, retry_delay=10

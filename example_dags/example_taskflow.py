@@ -1,4 +1,4 @@
-"""TaskFlow: a function makes the input, its task submits it and returns the id; retried as CometAPI says."""
+"""TaskFlow: a function returns the input, and its task submits it, returns the id and retries as CometAPI says."""
 
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from airflow.sdk import dag, task
@@ -15,12 +15,14 @@ else:
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_taskflow():
+    """Create a picture for each place, and wait for all of them."""
+
     @task
     def places():
         return ["a harbour", "a lighthouse"]
 
-    # Two at a time. `from airflow_provider_comet.decorators.prediction import comet_prediction` is the same for editors
-    # and type checkers: they know its parameters.
+    # Two at a time. `from airflow_provider_comet.decorators.prediction import comet_prediction` is the same decorator
+    # with parameters that editors and type checkers know.
     @task.comet_prediction(model="black-forest-labs/flux-schnell", max_active_tis_per_dag=2, retries=3, **POLICY)
     def picture(place, dag_run=None):  # `ds` is None in a run that was triggered by hand
         return {"prompt": f"{place} on {dag_run.run_after:%d %B}, watercolour", "aspect_ratio": "16:9"}

@@ -1,6 +1,6 @@
-"""CometAPI on your own machine: try a DAG without a key, and test what happens when the network misbehaves.
+"""An emulator of CometAPI: try a DAG without a key, and test how it copes with errors and broken connections.
 
-A program of its own: it imports nothing else of this package, and no Airflow.
+It is a program of its own: it imports neither Airflow nor the rest of this package.
 """
 
 from airflow_provider_comet.emulator.runner import Emulator

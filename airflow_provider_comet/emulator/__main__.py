@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_comet.emulator`: CometAPI on your own machine, until Ctrl-C."""
+"""`python -m airflow_provider_comet.emulator`: run CometAPI on your own machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from airflow_provider_comet.emulator.runner import Emulator
 
 
 def seconds(text: str) -> float:
+    """Parse an option that is a duration in seconds."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
@@ -22,6 +23,7 @@ def seconds(text: str) -> float:
 
 
 def port(text: str) -> int:
+    """Parse a port; 0 stands for any free port."""
     value = int(text)
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError("must be between 0 and 65535")
@@ -29,6 +31,7 @@ def port(text: str) -> int:
 
 
 def count(text: str) -> int:
+    """Parse a positive whole number."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -36,10 +39,15 @@ def count(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     options = argparse.ArgumentParser(prog="python -m airflow_provider_comet.emulator", description=__doc__)
     options.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    options.add_argument("--port", type=port, default=8765, help="0 for any free one (default: %(default)s)")
-    options.add_argument("--api-key", default="sk-emulator", help="the only key let in (default: %(default)s)")
+    options.add_argument(
+        "--port", type=port, default=8765, help="port to listen on, 0 for any free port (default: %(default)s)"
+    )
+    options.add_argument(
+        "--api-key", default="sk-emulator", help="the only key that is accepted (default: %(default)s)"
+    )
     options.add_argument(
         "--wire", choices=["flat", "wrapped"], default="flat", help="shape of query answers (default: %(default)s)"
     )
@@ -62,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM and return the exit code."""
     options = parser().parse_args(argv)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,10 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = error.strerror or error
         print(f"cannot listen on {options.host} port {options.port}: {reason}. Try another --port.", file=sys.stderr)
         return 1
-    with_key = shlex.quote(emulator.connection_json())
+    connection = shlex.quote(emulator.connection_json())
     print(f"CometAPI emulator at {emulator.base_url} (Ctrl-C stops it). The key is {emulator.api_key}")
     print("To point Airflow at it:")
-    print(f"  export AIRFLOW_CONN_COMETAPI_DEFAULT={with_key}", flush=True)
+    print(f"  export AIRFLOW_CONN_COMETAPI_DEFAULT={connection}", flush=True)
     try:
         stop.wait()
     finally:

@@ -1,4 +1,4 @@
-"""The models on offer: what their output looks like and how long they take."""
+"""The models that the emulator offers: the shape of their output and how long they take."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Shape = Literal["urls", "url", "tokens"]
-"""A list of URLs, one bare URL, or a text in a list of tokens. A client has to cope with all three."""
+"""A list of URLs, a single URL, or a text as a list of tokens. A client has to cope with all three."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a prediction of this model becomes, and after how many seconds."""
+    """A model: the shape of its output and the seconds that a prediction takes.
+
+    :param name: `owner/name`.
+    :param output: the shape of the output of a prediction that has succeeded.
+    :param seconds: from the create to the end of a prediction.
+    """
 
     name: str
     output: Shape

@@ -1,4 +1,7 @@
-"""The test author's side door, under /_emulator/: faults, outcomes and the ledger. No key needed."""
+"""The routes under /_emulator/, with which a test sets faults and outcomes and reads the ledger.
+
+They need no key.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,22 @@ CONTROL = "/_emulator/"
 
 
 class Control:
-    """Changes the store and the faults on request. Never subject to faults itself."""
+    """Answers the control routes. Faults never apply to them.
+
+    :param store: the state that the routes read and change.
+    :param faults: the faults that the routes add and clear.
+    """
 
     def __init__(self, store: Store, faults: Faults) -> None:
+        """Use the state that the server uses."""
         self._store = store
         self._faults = faults
 
     async def handle(self, request: web.Request, path: str) -> web.Response:
+        """Answer a control request; a mistake in it is answered 400 with the reason.
+
+        :param path: the path below /_emulator/.
+        """
         try:
             return await self._route(request, path)
         except ValueError as error:
@@ -47,11 +59,11 @@ class Control:
                 prediction.pin(await fields_of(request), self._store.clock())
                 return web.json_response({"id": id, "pinned": prediction.pinned})
             case ("POST", "outcomes"):
-                given = await fields_of(request)
-                count, fields = given.get("count", 1), given.get("fields")
-                if set(given) - {"count", "fields"} or not isinstance(count, int) or not isinstance(fields, dict):
+                body = await fields_of(request)
+                count, fields = body.get("count", 1), body.get("fields")
+                if set(body) - {"count", "fields"} or not isinstance(count, int) or not isinstance(fields, dict):
                     raise ValueError('give {"count": 1, "fields": {...}}')
-                self._store.expect(fields, count)
+                self._store.preset_outcome(fields, count)
                 return web.json_response({"outcomes": len(self._store.outcomes)}, status=HTTPStatus.CREATED)
             case ("DELETE", "outcomes"):
                 self._store.outcomes.clear()
@@ -60,6 +72,7 @@ class Control:
 
 
 async def fields_of(request: web.Request) -> dict[str, Any]:
+    """Return the body of a request, which must be a JSON object."""
     body = json.loads(await request.read())
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")

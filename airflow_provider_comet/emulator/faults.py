@@ -1,4 +1,4 @@
-"""Answers that go wrong on purpose: errors, delays and connections that break before or after the work is done."""
+"""Deliberate faults: errors, delays and connections that break before or after a request took effect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ DELIVERY = "/delivery/"
 
 @dataclass
 class Damage:
-    """What is wrong with a file that is delivered: nothing, unless set.
+    """What is wrong with the delivery of a file; nothing by default.
 
-    `cut` closes the connection after this share (0 up to, not including, 1) of what was to be sent. `content_type` and
-    `content_length` are claimed in place of the true ones: of a longer length the rest never comes and the connection
-    is closed, at a shorter one the file ends. `slow` is bytes per second.
+    :param cut: close the connection after this share of the bytes, at least 0 and less than 1.
+    :param content_type: the media type to claim in place of the real type.
+    :param content_length: the length to claim in place of the real length. If it is longer, the connection closes where
+        the file ends; if it is shorter, the file ends there.
+    :param slow: bytes per second.
     """
 
     cut: float | None = None
@@ -26,6 +28,7 @@ class Damage:
     slow: float | None = None
 
     def __post_init__(self) -> None:
+        """Refuse values out of range."""
         if self.cut is not None and not 0 <= self.cut < 1:
             raise ValueError(f"cut must be at least 0 and less than 1, not {self.cut}")
         if not isinstance(self.content_type, str | None):
@@ -39,18 +42,26 @@ class Damage:
 
     @property
     def damages(self) -> bool:
-        """Whether anything is wrong at all."""
+        """Whether anything is wrong with a delivery."""
         return any(value is not None for value in (self.cut, self.content_type, self.content_length, self.slow))
 
 
 @dataclass
 class Fault(Damage):
-    """What to do to the next `count` requests whose method and path match.
+    """What goes wrong with the next requests that match.
 
-    With a `status` the fault answers in place of CometAPI and nothing is accepted, unless `accept` is set: then the
-    request takes effect first and only its answer is replaced. `drop` closes the connection instead of answering,
-    "before" or "after" the request took effect. `delay` waits: before the request takes effect, or (with `accept` or
-    drop "after") between effect and answer. With a field of :class:`Damage` it matches nothing but deliveries of files.
+    With a field of :class:`Damage`, a fault matches only deliveries of files.
+
+    :param method: the HTTP method; any by default.
+    :param path: a part of the path; any by default.
+    :param count: how many requests it applies to; `None` for all until it is cleared.
+    :param status: answer with this status, and nothing takes effect.
+    :param body: the body of that answer: JSON or a text.
+    :param headers: more headers of that answer.
+    :param delay: seconds to wait: before the request takes effect or, with `accept` or `drop="after"`, before its
+        answer.
+    :param drop: close the connection without an answer, `"before"` or `"after"` the request took effect.
+    :param accept: the request takes effect all the same, and `status` only replaces its answer.
     """
 
     method: str | None = None
@@ -64,7 +75,7 @@ class Fault(Damage):
     accept: bool = False
 
     def __post_init__(self) -> None:
-        """A fault that would silently do nothing, or break the emulator, is a mistake in the test: say so."""
+        """Refuse a fault that would do nothing or break the emulator: it is a mistake in the test."""
         super().__post_init__()
         if not isinstance(self.path, str | None):
             raise TypeError("path must be a string")
@@ -93,8 +104,8 @@ class Fault(Damage):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Fault:
-        """Accept the JSON of the control endpoint, where null means "the default" as often as it means null."""
-        unknown = set(fields) - {item.name for item in dataclasses.fields(cls)}
+        """Create a fault from JSON; null stands for the default of every field but `count`."""
+        unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(f"unknown field(s): {', '.join(sorted(unknown))}")
         values = {name: value for name, value in fields.items() if value is not None or name == "count"}
@@ -105,23 +116,24 @@ class Fault(Damage):
 
     @property
     def takes_effect_first(self) -> bool:
-        """Whether the request is carried out although its answer gets lost or replaced."""
+        """Whether the request takes effect although its answer is lost or replaced."""
         return self.accept or self.drop == "after"
 
     def matches(self, method: str, path: str) -> bool:
+        """Return whether the fault applies to a request."""
         if self.damages and not (method == "GET" and path.startswith(DELIVERY)):
             return False
         return self.method in {None, method} and (self.path is None or self.path in path)
 
     def answer(self, request_id: str) -> tuple[bytes, dict[str, str]]:
-        """Body and headers of the faulty answer, with the request id filled in."""
+        """Return body and headers of the faulty answer, with the request id filled in."""
         if self.body is None:
-            text, kind = "", "text/plain"
+            text, content_type = "", "text/plain"
         elif isinstance(self.body, str):
-            text, kind = self.body, "text/html" if self.body.startswith("<") else "text/plain"
+            text, content_type = self.body, "text/html" if self.body.startswith("<") else "text/plain"
         else:
-            text, kind = json.dumps(self.body), "application/json"
-        headers = {"content-type": kind, "x-cometapi-request-id": request_id}
+            text, content_type = json.dumps(self.body), "application/json"
+        headers = {"content-type": content_type, "x-cometapi-request-id": request_id}
         headers.update({
             name.lower(): value.replace("{request_id}", request_id) for name, value in self.headers.items()
         })
@@ -129,21 +141,26 @@ class Fault(Damage):
 
 
 class Faults:
-    """The queue of faults still to come: the first that matches wins and is used up once per request."""
+    """The queue of faults: the first fault that matches a request applies, and its count goes down by one."""
 
     def __init__(self) -> None:
+        """Start without faults."""
         self._queue: list[Fault] = []
 
     def __len__(self) -> int:
+        """Return how many faults are waiting."""
         return len(self._queue)
 
     def add(self, fault: Fault) -> None:
+        """Append a fault."""
         self._queue.append(fault)
 
     def clear(self) -> None:
+        """Remove all faults."""
         self._queue.clear()
 
     def take(self, method: str, path: str) -> Fault | None:
+        """Return the fault that applies to a request, if any, and count it."""
         for fault in self._queue:
             if fault.matches(method, path):
                 if fault.count is not None:

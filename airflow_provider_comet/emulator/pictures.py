@@ -1,4 +1,4 @@
-"""Real pictures for the delivery URLs: the prompt, drawn on colours that follow from the seed."""
+"""Draw the pictures for the delivery URLs: the prompt on a ground whose colours follow from the seed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ MISSING = "The emulator draws its pictures with Pillow: pip install 'airflow-pro
 
 
 def require_pillow() -> None:
-    """Fail now, with the remedy, rather than at the first download."""
+    """Raise an error that says what to install if Pillow is missing.
+
+    The emulator checks this when it starts, not at the first download.
+    """
     if importlib.util.find_spec("PIL") is None:
         raise RuntimeError(MISSING)
 
 
 def size(aspect_ratio: object) -> tuple[int, int]:
-    """Pixels for "16:9" and the like; square for anything that is not a ratio, such as "match_input_image"."""
+    """Return width and height for a ratio such as "16:9"; a square for anything else, such as "match_input_image"."""
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", aspect_ratio) if isinstance(aspect_ratio, str) else None
     width, height = (int(match[1]), int(match[2])) if match else (1, 1)
     if not width or not height or not 0.1 <= width / height <= 10:
@@ -32,7 +35,7 @@ def size(aspect_ratio: object) -> tuple[int, int]:
 
 
 def draw(prompt: str, seed: str, aspect_ratio: object, extension: str) -> bytes:
-    """One finished file. Equal arguments give equal bytes."""
+    """Return the bytes of a picture file; equal arguments give equal bytes."""
     require_pillow()
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -54,7 +57,7 @@ def draw(prompt: str, seed: str, aspect_ratio: object, extension: str) -> bytes:
     lines = textwrap.wrap(prompt, max(8, int(width * 0.84 / (points * 0.55))))
     shown = lines[: max(1, int(height * 0.8 / (points * 1.4)))]
     text = "\n".join(shown) + ("…" if len(shown) < len(lines) else "")
-    place: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "xy": (width / 2, height / 2),
         "text": text,
         "font": font,
@@ -62,9 +65,9 @@ def draw(prompt: str, seed: str, aspect_ratio: object, extension: str) -> bytes:
         "align": "center",
         "spacing": points // 3,
     }
-    left, top, right, bottom = pen.multiline_textbbox(**place)
+    left, top, right, bottom = pen.multiline_textbbox(**layout)
     pen.rectangle((left - points, top - points, right + points, bottom + points), fill=(0, 0, 0, 130))
-    pen.multiline_text(**place, fill=(255, 255, 255, 255))
+    pen.multiline_text(**layout, fill=(255, 255, 255, 255))
 
     file = io.BytesIO()
     picture.save(file, FORMATS[extension])

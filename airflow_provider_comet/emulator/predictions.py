@@ -1,4 +1,4 @@
-"""One prediction: what it looks like at a given moment, in both shapes CometAPI has used."""
+"""The state of a prediction at a moment, in both shapes in which CometAPI has answered queries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ RUNNING = {"starting": "QUEUED", "processing": "IN_PROGRESS"}
 
 
 def iso(moment: float) -> str:
-    """The API's spelling of a moment: UTC, milliseconds, Z."""
+    """Return a moment as the API writes it: UTC, milliseconds, Z."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def checked_pins(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the fields.
+
+    :raises ValueError: if there are none, if one of them can't be pinned, or if the status is not a string.
+    """
     unknown = set(fields) - PINNABLE
     if unknown or not fields:
         raise ValueError(f"give some of {', '.join(sorted(PINNABLE))}; not {', '.join(sorted(unknown)) or 'nothing'}")
@@ -37,7 +41,16 @@ def checked_pins(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Prediction:
-    """One accepted request. What it looks like follows from the time, unless a test pinned a field."""
+    """An accepted create. Its state follows from the time, except for the fields that a test has pinned.
+
+    :param model: the model of the catalog.
+    :param input: the input of the create.
+    :param created: when it was accepted; all times are in seconds since 1970.
+    :param started: when it starts processing.
+    :param completed: when it ends.
+    :param id: 26 lower-case letters and digits, as CometAPI's ids.
+    :param pinned: fields with which every query answers, whatever the time.
+    """
 
     model: Model
     input: dict[str, Any]
@@ -48,36 +61,40 @@ class Prediction:
     pinned: dict[str, Any] = field(default_factory=dict)
 
     def pin(self, fields: Mapping[str, Any], now: float) -> None:
-        was_over = self.status(now) in TERMINAL
+        """Pin fields; a terminal status ends a prediction that has not ended yet."""
+        was_terminal = self.status(now) in TERMINAL
         self.pinned.update(checked_pins(fields))
-        if fields.get("status") in TERMINAL and not was_over:
+        if fields.get("status") in TERMINAL and not was_terminal:
             self.started = min(self.started, now)
             self.completed = now
 
     @property
     def prompt(self) -> str:
+        """The prompt of the input."""
         return str(self.input["prompt"])
 
     @property
     def seed(self) -> str:
-        """The asked seed, or one of its own, so that the same picture comes back each time it is fetched."""
+        """The seed of the input, or a number that follows from the id: the picture is the same in every download."""
         seed = self.input.get("seed")
         return str(int(hashlib.sha256(self.id.encode()).hexdigest()[:8], 16) if seed is None else seed)
 
     @property
     def extension(self) -> str:
-        asked = self.input.get("output_format")
-        return asked if isinstance(asked, str) and asked in FORMATS else "webp"
+        """The extension of its files: the input's output_format, or webp."""
+        output_format = self.input.get("output_format")
+        return output_format if isinstance(output_format, str) and output_format in FORMATS else "webp"
 
     @property
     def files(self) -> int:
         """How many pictures this prediction makes."""
         if self.model.output != "urls":
             return int(self.model.output == "url")
-        asked = self.input.get("num_outputs")
-        return min(4, max(1, asked)) if isinstance(asked, int) else 1
+        num_outputs = self.input.get("num_outputs")
+        return min(4, max(1, num_outputs)) if isinstance(num_outputs, int) else 1
 
     def status(self, now: float) -> str:
+        """Return the pinned status, or else what follows from the time."""
         if "status" in self.pinned:
             return str(self.pinned["status"])
         if now < self.completed:
@@ -85,22 +102,25 @@ class Prediction:
         return "failed" if "nsfw" in self.prompt.lower() else "succeeded"
 
     def delivers(self, now: float, retention: float) -> bool:
-        """Whether the files can still be fetched."""
+        """Return whether the files can be fetched."""
         if self.pinned.get("data_removed"):
             return False
-        made = self.status(now) == "succeeded" or self.pinned.get("output") is not None
-        return made and self.completed <= now < self.completed + retention
+        has_output = self.status(now) == "succeeded" or self.pinned.get("output") is not None
+        return has_output and self.completed <= now < self.completed + retention
 
     def tokens(self, now: float) -> list[str]:
-        """A language model's output grows while it is still processing: a trap for whoever goes by the output."""
+        """Return the part of a language model's text that is finished.
+
+        It grows while the prediction is processing, so a client must not take an output for the end.
+        """
         words = ["\n\n", "You said:", *(f" {word}" for word in self.prompt.split())]
-        run = self.completed - self.started
-        share = 1.0 if now >= self.completed or run <= 0 else max(0.0, (now - self.started) / run)
+        seconds = self.completed - self.started
+        share = 1.0 if now >= self.completed or seconds <= 0 else max(0.0, (now - self.started) / seconds)
         return words[: int(len(words) * share)]
 
 
 def create_answer(prediction: Prediction) -> dict[str, Any]:
-    """The documented answer to a create: accepted, nothing made yet."""
+    """Return the documented answer to a create: the prediction is accepted and has no output yet."""
     return {
         "id": prediction.id,
         "model": prediction.model.name,
@@ -113,7 +133,7 @@ def create_answer(prediction: Prediction) -> dict[str, Any]:
         "source": "api",
         "status": "starting",
         "created_at": iso(prediction.created),
-        # The real ones point at Replicate too. Never to be called with a CometAPI key.
+        # CometAPI's URLs point at Replicate too. They must never be called with a CometAPI key.
         "urls": {
             "cancel": f"https://api.replicate.com/v1/predictions/{prediction.id}/cancel",
             "get": f"https://api.replicate.com/v1/predictions/{prediction.id}",
@@ -124,7 +144,7 @@ def create_answer(prediction: Prediction) -> dict[str, Any]:
 
 
 def query_answer(prediction: Prediction, now: float, retention: float, origin: str) -> dict[str, Any]:
-    """A plain Replicate prediction as it stands `now`."""
+    """Return the prediction at `now` in the plain shape, as Replicate answers queries."""
     answer = create_answer(prediction)
     status = prediction.status(now)
     answer["status"] = status
@@ -155,7 +175,7 @@ def query_answer(prediction: Prediction, now: float, retention: float, origin: s
 
 
 def wrap(prediction: Prediction, answer: dict[str, Any], now: float) -> dict[str, Any]:
-    """The task envelope that CometAPI has also put around the same prediction."""
+    """Return the answer to a query in the task envelope, CometAPI's other shape."""
     status = TERMINAL.get(answer["status"]) or RUNNING.get(answer["status"], "UNKNOWN")
     progress = {"QUEUED": "0%", "SUCCESS": "100%", "FAILURE": "100%"}.get(status, "50%")
     return {

@@ -1,4 +1,4 @@
-"""A running emulator, in a thread of its own: for tests, and for the command line."""
+"""Run the emulator in a thread of its own, for tests and for the command line."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from airflow_provider_comet.emulator.store import Store
 
 T = TypeVar("T")
 
-GRACE = 0.05  # seconds a request in progress gets when the emulator stops
+SHUTDOWN_TIMEOUT = 0.05  # seconds that a request in progress gets when the emulator stops
 
 
 class Emulator:
-    """CometAPI on this machine.
+    """CometAPI on this machine, as a context manager or by :meth:`start` and :meth:`stop`.
 
-    :param host: the address to listen on; stays on this machine unless told otherwise.
-    :param port: the port, 0 for any free one.
+    :param host: the address to listen on; by default only this machine can connect.
+    :param port: the port, 0 for any free port.
     :param wire: whether queries are answered with a plain prediction ("flat") or in the task envelope ("wrapped").
-    :param duration: seconds every prediction takes, in place of each model's own.
+    :param duration: seconds that every prediction takes; by default each model has a duration of its own.
     :param retention: seconds after completion at which output and files disappear.
-    :param api_key: the only key that is let in; can be set while it runs.
-    :param creates_per_second: how many creates are accepted within any second; further ones are answered 429.
-    :param file_bytes: the least size of a delivered file: pictures are padded to it, without holding it in memory.
+    :param api_key: the only key that is accepted; it can be replaced while the emulator runs.
+    :param creates_per_second: how many creates are accepted within any second; further creates are answered 429.
+    :param file_bytes: the minimum size of a delivered file in bytes; pictures are padded to it without taking memory.
     :param ssl_context: serve https with it.
+    :raises ValueError: if a value is out of range.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Emulator:
         file_bytes: int = 0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        """Prepare an emulator; it does not listen before :meth:`start`."""
         if wire not in {"flat", "wrapped"}:
             raise ValueError(f'wire must be "flat" or "wrapped", not {wire!r}')
         if creates_per_second is not None and creates_per_second < 1:
@@ -77,14 +79,14 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """Where it answers, without a trailing slash. Known once started."""
+        """The URL of the running emulator, without a trailing slash."""
         if self._base_url is None:
             raise RuntimeError("the emulator has not been started")
         return self._base_url
 
     @property
     def api_key(self) -> str:
-        """The only key that is let in. With another one set, the old one is answered 401, as after a rotation."""
+        """The only key that is accepted. After it is replaced, the old key is answered 401, as after a rotation."""
         return self._server.api_key
 
     @api_key.setter
@@ -92,11 +94,15 @@ class Emulator:
         self._on_loop(lambda: setattr(self._server, "api_key", key))
 
     def connection_json(self) -> str:
-        """What to put in an AIRFLOW_CONN_... variable."""
+        """Return the connection for an AIRFLOW_CONN_... variable."""
         return json.dumps({"conn_type": "cometapi", "host": self.base_url, "password": self.api_key})
 
     def start(self) -> None:
-        """Return once requests are answered; a failure to get there is raised here."""
+        """Start listening, and return when requests are answered.
+
+        :raises OSError: if the port can't be used.
+        :raises RuntimeError: if the emulator is running already.
+        """
         if self._thread is not None:
             raise RuntimeError("the emulator is running already")
         ready: Future[int] = Future()
@@ -112,7 +118,7 @@ class Emulator:
         self._base_url = f"{'https' if self._ssl_context else 'http'}://{host}:{port}"
 
     def stop(self) -> None:
-        """Break off what is in progress and leave neither thread nor socket behind. Twice does no harm."""
+        """Abort the requests in progress and close thread and sockets; does nothing if the emulator is stopped."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -123,58 +129,64 @@ class Emulator:
         self._loop = None
 
     def __enter__(self) -> Emulator:
+        """Start the emulator."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the emulator."""
         self.stop()
 
     def fault(self, **fields: Any) -> None:
-        """Let something go wrong; the fields are those of :class:`~airflow_provider_comet.emulator.faults.Fault`."""
+        """Add a fault; the fields are those of :class:`~airflow_provider_comet.emulator.faults.Fault`."""
         fault = Fault.from_fields(fields)
         self._on_loop(lambda: self._faults.add(fault))
 
     def clear_faults(self) -> None:
+        """Remove all faults."""
         self._on_loop(self._faults.clear)
 
     def ledger(self) -> dict[str, Any]:
-        """What was accepted, asked and served so far."""
+        """Return the accepted creates, the requests and the served files so far."""
         return self._on_loop(self._store.ledger)
 
     def set_prediction(self, id: str, **fields: Any) -> None:
-        """Pin fields of a prediction: whatever the time, queries show these."""
+        """Pin fields of a prediction: queries answer with them whatever the time.
+
+        :raises KeyError: if there is no prediction with this id.
+        """
         self._on_loop(lambda: self._store.predictions[id].pin(fields, self._store.clock()))
 
     def next_outcome(self, *, count: int = 1, **fields: Any) -> None:
-        """Pin fields of the next predictions to be created."""
-        self._on_loop(lambda: self._store.expect(fields, count))
+        """Pin fields of the next `count` predictions that are created."""
+        self._on_loop(lambda: self._store.preset_outcome(fields, count))
 
     def reset(self) -> None:
-        """As freshly started: no faults, outcomes, predictions or ledger."""
+        """Forget all faults, outcomes, predictions and the ledger, as in a fresh emulator."""
 
-        def forget() -> None:
+        def clear() -> None:
             self._faults.clear()
             self._store.outcomes.clear()
             self._store.clear()
 
-        self._on_loop(forget)
+        self._on_loop(clear)
 
     def _on_loop(self, action: Callable[[], T]) -> T:
-        """Run `action` where all state lives, between two requests."""
+        """Run `action` on the event loop, to which all state belongs, and return its result."""
         loop = self._loop
         if loop is None:
             return action()
         done: Future[T] = Future()
 
-        def act() -> None:
+        def run_action() -> None:
             try:
                 done.set_result(action())
-            except BaseException as error:  # the caller's, not the loop's
+            except BaseException as error:  # raised in the caller, not in the loop
                 done.set_exception(error)
 
-        loop.call_soon_threadsafe(act)
+        loop.call_soon_threadsafe(run_action)
         return done.result()
 
     def _run(self, ready: Future[int]) -> None:
@@ -188,7 +200,7 @@ class Emulator:
     async def _serve(self, ready: Future[int]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=GRACE)
+        runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port, ssl_context=self._ssl_context)
@@ -196,7 +208,7 @@ class Emulator:
             ready.set_result(runner.addresses[0][1])
             await self._stopping.wait()
         finally:
-            # Before aiohttp closes them: a TLS connection being closed waits for its peer, which may never answer.
+            # Before aiohttp closes them: closing a TLS connection waits for the peer, which may never answer.
             for transport in list(self._server.connections):
                 transport.abort()
             await runner.cleanup()

@@ -1,4 +1,4 @@
-"""The HTTP side: CometAPI's two Replicate routes, the model list and the delivery of files."""
+"""The HTTP server: CometAPI's two Replicate routes, the model list and the delivery of files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from airflow_provider_comet.emulator.store import Store
 
 logger = logging.getLogger(__name__)
 
-LARGEST_REQUEST = 64 * 1024 * 1024  # inputs may carry pictures as data: URIs
+MAX_REQUEST_BYTES = 64 * 1024 * 1024  # inputs may carry pictures as data: URIs
 
-# What a wrong path really gets: a web page with status 200, and nothing a JSON parser could use.
+# CometAPI answers a wrong path with a web page and status 200.
 PAGE = """<!doctype html>
 <html lang="en"><head><title>CometAPI emulator</title></head>
 <body><p>Nothing here speaks JSON. The API is under /replicate/v1/ and /v1/models.</p></body></html>
@@ -34,19 +34,25 @@ PAGE = """<!doctype html>
 
 
 def new_request_id() -> str:
-    """Shaped like the gateway's: the moment, then eight letters."""
+    """Return a request id in the format of the gateway: the time, then eight letters and digits."""
     letters = "".join(random.choices(string.ascii_letters + string.digits, k=8))
     return f"{datetime.now(UTC):%Y%m%d%H%M%S%f}000{letters}"
 
 
 def refusal(status: int, message: str, code: str, request_id: str) -> web.Response:
-    """CometAPI's error envelope."""
+    """Return an error answer in CometAPI's envelope."""
     error = {"message": f"{message} (request id: {request_id})", "type": "comet_api_error", "param": "", "code": code}
     return web.json_response({"error": error}, status=status)
 
 
 class Server:
-    """Answers requests out of a store, unless a fault gets in the way."""
+    """Answers requests from a store, unless a fault applies.
+
+    The parameters are those of :class:`~airflow_provider_comet.emulator.runner.Emulator`.
+
+    :param store: the predictions and the ledger.
+    :param faults: the faults that wait for a request.
+    """
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class Server:
         creates_per_second: int | None = None,
         file_bytes: int = 0,
     ) -> None:
+        """Prepare the answers; :meth:`application` serves them."""
         self.store = store
         self.faults = faults
         self.api_key = api_key
@@ -66,17 +73,18 @@ class Server:
         self._control = Control(store, faults)
         self._deliveries = Deliveries(store, file_bytes=file_bytes)
         self.connections: WeakKeyDictionary[asyncio.WriteTransport, int] = WeakKeyDictionary()
-        self._connections_seen = 0
+        self._connection_count = 0
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=LARGEST_REQUEST)
+        """Return an aiohttp application that handles every path."""
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
         app.router.add_route("*", "/{path:.*}", self.handle)
         return app
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Note the request, let a fault act, answer."""
+        """Record a request in the ledger and answer it."""
         connection = self._connection(request)
-        path = request.rel_url.raw_path  # as sent: %2F is not a slash to the gateway
+        path = request.rel_url.raw_path  # not decoded: the gateway does not take %2F for a slash
         if path.startswith(CONTROL):
             return await self._control.handle(request, path.removeprefix(CONTROL))
         entry: dict[str, Any] = {
@@ -89,34 +97,34 @@ class Server:
         }
         self.store.requests.append(entry)
         request_id = new_request_id()
-        response = await self._answer_or_fail(request, path, request_id)
+        response = await self._answer_with_faults(request, path, request_id)
         if response is None:
             logger.info("%s %s -> connection dropped", request.method, path)
             if isinstance(request.transport, asyncio.WriteTransport):
-                request.transport.abort()  # close() would say goodbye first where there is TLS
-            return web.Response()  # goes nowhere: the connection is closed
+                request.transport.abort()  # close() would send a TLS close_notify first
+            return web.Response()  # is not sent: the connection is closed
         entry["status"] = response.status
         logger.info("%s %s -> %d", request.method, path, response.status)
         return response
 
-    async def _answer_or_fail(self, request: web.Request, path: str, request_id: str) -> web.Response | None:
+    async def _answer_with_faults(self, request: web.Request, path: str, request_id: str) -> web.Response | None:
         fault = self.faults.take(request.method, path)
 
-        async def carry_out() -> web.Response:
+        async def answer() -> web.Response:
             response = await self._answer(request, path, request_id, fault or Damage())
             response.headers["x-cometapi-request-id"] = request_id
             return response
 
         if fault is None:
-            return await carry_out()
-        await request.read()  # unread bytes would turn a plain close into a reset
+            return await answer()
+        await request.read()  # with unread bytes, closing the connection would reset it
         if fault.takes_effect_first:
-            await carry_out()
+            await answer()
         await asyncio.sleep(fault.delay)
         if fault.drop:
             return None
         if fault.status is None:
-            return await carry_out()
+            return await answer()
         body, headers = fault.answer(request_id)
         return web.Response(status=fault.status, body=body, headers=headers)
 
@@ -142,14 +150,14 @@ class Server:
         return web.Response(text=PAGE, content_type="text/html")
 
     def _authorized(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
-        return hmac.compare_digest(given, f"Bearer {self.api_key}".encode())
+        authorization = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        return hmac.compare_digest(authorization, f"Bearer {self.api_key}".encode())
 
     async def _create(self, request: web.Request, name: str, request_id: str) -> web.Response:
-        content = await request.read()  # first: what is counted below is created before anybody else is
+        content = await request.read()  # before the limit is checked: no other create may come between check and create
         if self.creates_per_second is not None and self.store.created_within(1.0) >= self.creates_per_second:
             busy = refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", "", request_id)
-            busy.headers["Retry-After"] = "1"  # the window is a second long: by then there is room
+            busy.headers["Retry-After"] = "1"  # the limit counts the creates of one second
             return busy
         model = CATALOG.get(name)
         if model is None:
@@ -159,11 +167,11 @@ class Server:
             body = json.loads(content)
         except ValueError:
             body = None
-        given = body.get("input") if isinstance(body, dict) else None
-        if not isinstance(given, dict) or not isinstance(given.get("prompt"), str) or not given["prompt"]:
-            message = "field prompt is required"  # as measured: a 500, although sending it again is pointless
+        input = body.get("input") if isinstance(body, dict) else None
+        if not isinstance(input, dict) or not isinstance(input.get("prompt"), str) or not input["prompt"]:
+            message = "field prompt is required"  # CometAPI answers 500, although a retry is pointless
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, message, "invalid_request", request_id)
-        return web.json_response(create_answer(self.store.create(model, given)), status=HTTPStatus.CREATED)
+        return web.json_response(create_answer(self.store.create(model, input)), status=HTTPStatus.CREATED)
 
     def _query(self, request: web.Request, id: str, request_id: str) -> web.Response:
         prediction = self.store.predictions.get(id)
@@ -184,11 +192,11 @@ class Server:
         return web.json_response({"object": "list", "data": data})
 
     def _connection(self, request: web.Request) -> int:
-        """A small number per TCP connection, so that a test can tell reuse from reconnecting."""
+        """Return the number of the TCP connection, by which a test can tell reuse from reconnecting."""
         transport = request.transport
-        if not isinstance(transport, asyncio.WriteTransport):  # None: the client has gone already
+        if not isinstance(transport, asyncio.WriteTransport):  # None: the client has disconnected
             return 0
         if transport not in self.connections:
-            self._connections_seen += 1
-            self.connections[transport] = self._connections_seen
+            self._connection_count += 1
+            self.connections[transport] = self._connection_count
         return self.connections[transport]

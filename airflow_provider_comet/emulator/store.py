@@ -1,4 +1,4 @@
-"""What the emulator knows: the predictions it accepted, and the ledger of who asked what."""
+"""The state of the emulator: the accepted predictions, the preset outcomes and the ledger of requests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from typing import Any
 from airflow_provider_comet.emulator.catalog import Model
 from airflow_provider_comet.emulator.predictions import Prediction, checked_pins
 
-REQUESTS_KEPT = 100_000
+MAX_LEDGER_REQUESTS = 100_000
 
 
 class Store:
-    """All state of one emulator. Not thread-safe: everything happens on the server's event loop."""
+    """All state of an emulator. It is not thread-safe: only the server's event loop uses it.
+
+    :param duration: seconds that every prediction takes; by default each model has a duration of its own.
+    :param retention: seconds after completion at which output and files disappear.
+    :param clock: returns the time in seconds since 1970.
+    """
 
     def __init__(
         self, *, duration: float | None = None, retention: float = 3600.0, clock: Callable[[], float] = time.time
     ) -> None:
+        """Start empty."""
         self.duration = duration
         self.retention = retention
         self.clock = clock
@@ -27,13 +33,14 @@ class Store:
         self.clear()
 
     def clear(self) -> None:
-        """Forget predictions and ledger."""
+        """Forget the predictions and the ledger."""
         self.predictions: dict[str, Prediction] = {}
         self.creates: list[dict[str, Any]] = []
-        self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
+        self.requests: deque[dict[str, Any]] = deque(maxlen=MAX_LEDGER_REQUESTS)
         self.served: list[dict[str, Any]] = []
 
     def create(self, model: Model, input: dict[str, Any]) -> Prediction:
+        """Accept a create."""
         now = self.clock()
         seconds = model.seconds if self.duration is None else self.duration
         prediction = Prediction(model, input, now, now + min(0.5, seconds / 5), now + seconds)
@@ -44,18 +51,18 @@ class Store:
         return prediction
 
     def created_within(self, seconds: float) -> int:
-        """How many creates were accepted in the last so many seconds."""
+        """Return how many creates were accepted in the last `seconds`."""
         since = self.clock() - seconds
         return sum(1 for _ in itertools.takewhile(lambda create: create["at"] > since, reversed(self.creates)))
 
-    def expect(self, fields: Mapping[str, Any], count: int = 1) -> None:
-        """Pin these fields of the next `count` predictions."""
+    def preset_outcome(self, fields: Mapping[str, Any], count: int = 1) -> None:
+        """Pin fields of the next `count` predictions."""
         if count < 1:
             raise ValueError("count must be at least 1")
         self.outcomes.extend(checked_pins(fields) for _ in range(count))
 
     def ledger(self) -> dict[str, Any]:
-        """A copy, for reading at leisure."""
+        """Return a copy of the ledger."""
         return {
             "accepted": len(self.creates),
             "creates": list(self.creates),

@@ -1,4 +1,7 @@
-"""Marks that the canary test plants in every place it searches: a search that does not see them proves nothing."""
+"""Marks that the canary test plants in every place that it searches.
+
+Without them, a search that finds no key could be a search that sees nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from contextlib import contextmanager
 
 from tests.e2e.canary_search import Hit
 
-# Mark -> the places where the search has to find it, and where there.
+# By mark: the places in which the search has to find it, and a pattern of the location there.
 PLANTS = {
     "xcom": {"database": r"^xcom\.value$", "rest": r"/plant/xcomEntries/plant"},
     "rendered field": {"database": r"^rendered_task_instance_fields\.", "rest": r"/taskInstances/plant$"},
@@ -31,13 +34,13 @@ PLANTS = {
 
 
 def planted_files(mark: str) -> dict[str, str]:
-    """A mark in the spellings in which a key could be there."""
-    escaped = "".join(f"\\u{ord(one):04X}" for one in mark)
+    """Return a mark in each encoding in which a key could be written, by the name of the encoding."""
+    escaped = "".join(f"\\u{ord(character):04X}" for character in mark)
     return {
         "raw": f"key={mark}",
-        "url": "".join(f"%{ord(one):02x}" for one in mark),
+        "url": "".join(f"%{ord(character):02x}" for character in mark),
         "escaped": json.dumps({"a": f'"{escaped}"'}),
-        "html": "".join(f"&#x{ord(one):x};" for one in mark),
+        "html": "".join(f"&#x{ord(character):x};" for character in mark),
         "hex": mark.encode().hex(),
         **{f"base64-{n}": base64.b64encode(f"{'x' * n}Bearer {mark}!".encode()).decode() for n in range(3)},
         "utf-16": mark.encode("utf-16-le").decode("latin-1"),
@@ -47,7 +50,7 @@ def planted_files(mark: str) -> dict[str, str]:
 
 @contextmanager
 def process_with(argument: str) -> Iterator[None]:
-    """A process that shows the argument."""
+    """Run a process with this argument."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)", argument])
     try:
         yield
@@ -57,17 +60,17 @@ def process_with(argument: str) -> Iterator[None]:
 
 
 def report(hits: list[Hit]) -> str:
-    """The hits, for a person to read."""
+    """Return the hits as text."""
     return f"{len(hits)} hits\n" + "\n".join(dict.fromkeys(str(hit) for hit in hits))
 
 
 def check_marks(hits: list[Hit], marks: dict[str, str]) -> None:
-    """Every mark was found in every place where it was planted, in every spelling."""
+    """Check that every mark was found in every place in which it was planted, in every encoding."""
     for name, places in PLANTS.items():
         found = [hit for hit in hits if hit.needle == marks[name]]
         for place, where in places.items():
             assert any(hit.place == place and re.search(where, hit.where) for hit in found), (
                 f"the mark for {name!r} was not found in {place} ({where}) but in: {report(found)}"
             )
-    spelt = {hit.where.removeprefix("planted/") for hit in hits if hit.needle == marks["file"]}
-    assert spelt >= set(planted_files(marks["file"])), spelt
+    encodings = {hit.where.removeprefix("planted/") for hit in hits if hit.needle == marks["file"]}
+    assert encodings >= set(planted_files(marks["file"])), encodings

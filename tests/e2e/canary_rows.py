@@ -1,4 +1,4 @@
-"""The rows of the error table, each as an answer that echoes the key wherever a server could put it."""
+"""The rows of the error table as answers that echo the key wherever a server could put it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Fault = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of trouble (or success).
+    """A kind of error, or a success.
 
-    :param name: also the model's name and the beginning of the prediction's id.
-    :param answer: key -> what the emulator does to the request; `None`: it answers as always, or is not reached.
-    :param create: what a create makes of it: an error class, "success", or `None` if a create never gets it.
-    :param wait: the same for a wait.
+    :param name: is also the name of the model and the beginning of the prediction's id.
+    :param answer: returns the emulator's fault for a key; `None` if the emulator answers as usual or is not reached.
+    :param create: the outcome of a create: an error class, "success", or `None` if a create never gets this answer.
+    :param wait: the outcome of a wait.
     :param connection: which of a source's connections the tasks use.
     """
 
@@ -29,25 +29,25 @@ class Row:
     connection: str = ""
 
     def timeout(self, mode: str) -> float:
-        """Seconds that a wait for it may take: short if it can only end by the timeout."""
-        goes_on = self.wait in {"timeout", e.PredictionNotFoundError} or getattr(self.wait, "retryable", False)
+        """Return the timeout of a wait in seconds: short if the wait can only end by it."""
+        ends_by_timeout = self.wait in {"timeout", e.PredictionNotFoundError} or getattr(self.wait, "retryable", False)
         # A task needs some seconds to get from the worker to the triggerer.
-        return (15.0 if mode == "deferrable" else 4.0) if goes_on else 120.0
+        return (15.0 if mode == "deferrable" else 4.0) if ends_by_timeout else 120.0
 
 
 def echo(key: str) -> str:
-    """What a careless server says about a request."""
+    """Return what a careless server writes into an error message."""
     return f"refused: Authorization: Bearer {key}, key={key}, https://x.test/?api_key={key}&a=1"
 
 
 def answer(status: int, body: Any, key: str, headers: Mapping[str, str] | None = None) -> Fault:
-    """A fault whose headers echo the key too."""
-    said = {"x-cometapi-request-id": key, "Location": f"https://elsewhere.test/{key}?key={key}", "X-Echo": echo(key)}
-    return {"status": status, "body": body, "headers": {**said, **(headers or {})}, "count": None}
+    """Return a fault whose headers echo the key too."""
+    echoed = {"x-cometapi-request-id": key, "Location": f"https://elsewhere.test/{key}?key={key}", "X-Echo": echo(key)}
+    return {"status": status, "body": body, "headers": {**echoed, **(headers or {})}, "count": None}
 
 
 def envelope(status: int, code: str | None, **headers: str) -> Callable[[str], Fault]:
-    """CometAPI's error envelope with the key in its message and, without a code of its own, in its code."""
+    """Return an error envelope with the key in its message and, if `code` is "echo", in its code."""
 
     def fault(key: str) -> Fault:
         error = {"message": f"{echo(key)} (request id: {key})", "type": "comet_api_error", "code": code}
@@ -60,13 +60,13 @@ def envelope(status: int, code: str | None, **headers: str) -> Callable[[str], F
 
 
 def page(status: int) -> Callable[[str], Fault]:
-    """A web page with the key in title and text."""
+    """Return a web page with the key in title and text."""
     text = "<!doctype html><html><head><title>{0}</title></head><body>{0}</body></html>"
     return lambda key: answer(status, text.format(echo(key)), key)
 
 
 def prediction(status: str, **fields: Any) -> Callable[[str], Fault]:
-    """A prediction that names the key in every field; `{key}` and `{escaped}` in the given ones are filled in."""
+    """Return a prediction with the key in every field; `{key}` in `fields` stands for the key."""
 
     def fault(key: str) -> Fault:
         body = {
@@ -88,15 +88,17 @@ def prediction(status: str, **fields: Any) -> Callable[[str], Fault]:
 
 
 def fill(value: Any, key: str) -> Any:
-    """The value with the key in place of its marks."""
+    """Replace `{key}` in a value by the key."""
     if isinstance(value, str):
         return value.replace("{key}", key)
     return [fill(item, key) for item in value] if isinstance(value, list) else value
 
 
 def escaped(body: str, status: int) -> Callable[[str], Fault]:
-    """A JSON text in which every character of the key is written as a JSON escape."""
-    return lambda key: answer(status, body.replace("{key}", "".join(f"\\u{ord(one):04x}" for one in key)), key)
+    """Return a JSON text in which every character of the key is written as a JSON escape."""
+    return lambda key: answer(
+        status, body.replace("{key}", "".join(f"\\u{ord(character):04x}" for character in key)), key
+    )
 
 
 AMBIGUOUS = e.AmbiguousSubmissionError

@@ -1,4 +1,4 @@
-"""Every place where Airflow could show a secret, and how to find one there in whatever encoding."""
+"""Search every place in which Airflow could show a secret, in every common encoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import sqlite3
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,13 +22,19 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from tests.e2e.rest import AirflowRest, RestError
 
-Found = Iterator[tuple[str, bytes]]
-"""Where something stands, and what stands there."""
+Contents = Iterator[tuple[str, bytes]]
+"""Pairs of a location and the data there."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A needle that was found: in which place, where exactly, and how it was written."""
+    """A needle that was found.
+
+    :param place: the kind of place, such as "database".
+    :param where: the location in that place.
+    :param form: the encoding in which it was written.
+    :param around: the text around it.
+    """
 
     needle: str
     place: str
@@ -37,12 +43,13 @@ class Hit:
     around: str
 
     def __str__(self) -> str:
+        """Return the location, the encoding and the text around it."""
         return f"{self.place}: {self.where} ({self.form}): {self.around}"
 
 
 @cache
 def forms(needle: str) -> dict[str, bytes]:
-    """How a text may be written so that anybody could read it back, in the form's name -> bytes."""
+    """Return the bytes of a text in each encoding that can be read back, by the name of the encoding."""
     raw = needle.encode()
     found = {
         "raw": raw,
@@ -50,7 +57,7 @@ def forms(needle: str) -> dict[str, bytes]:
         "HEX": raw.hex().upper().encode(),
         "utf-16": needle.encode("utf-16-le"),
     }
-    for shift in range(3):  # where the text begins within a group of three bytes decides what its base64 looks like
+    for shift in range(3):  # base64 depends on where the text begins within a group of three bytes
         for name, encode in (("base64", base64.b64encode), ("urlsafe", base64.urlsafe_b64encode)):
             coded = encode(b"\0" * shift + raw).rstrip(b"=")
             # The first and the last characters also carry bits of the neighbours.
@@ -58,16 +65,16 @@ def forms(needle: str) -> dict[str, bytes]:
     return found
 
 
-def views(data: bytes) -> Found:
-    """The data as it is, and with each common escaping taken off."""
+def views(data: bytes) -> Contents:
+    """Yield the data as it is, and with each common escaping undone."""
     yield "", data
     if b"%" in data:
         yield "URL-encoded ", urllib.parse.unquote_to_bytes(data)
     if b"\\" in data:
         # Twice: JSON in JSON.
-        once = _unescape(data)
-        yield "escaped ", once
-        yield "escaped twice ", _unescape(once)
+        unescaped = _unescape(data)
+        yield "escaped ", unescaped
+        yield "escaped twice ", _unescape(unescaped)
     if b"&#" in data:
         yield "HTML-encoded ", html.unescape(data.decode("latin-1")).encode("latin-1", "replace")
     if b"\x1b[" in data:
@@ -79,11 +86,11 @@ def _unescape(data: bytes) -> bytes:
     return re.sub(rb"\\(.)", rb"\1", data)
 
 
-def search(needles: Iterable[str], place: str, found: Found) -> list[Hit]:
-    """All occurrences of the needles in a place."""
+def search(needles: Iterable[str], place: str, contents: Contents) -> list[Hit]:
+    """Return all occurrences of the needles in a place."""
     wanted = list(needles)
     hits = []
-    for where, data in found:
+    for where, data in contents:
         for view, text in views(data):
             for needle in wanted:
                 for form, pattern in forms(needle).items():
@@ -94,8 +101,8 @@ def search(needles: Iterable[str], place: str, found: Found) -> list[Hit]:
     return hits
 
 
-def database(path: Path, fernet_key: str) -> Found:
-    """Every column of every row of every table; what is encrypted with the deployment's own key also decrypted."""
+def database(path: Path, fernet_key: str) -> Contents:
+    """Yield every column of every row of every table; values encrypted with the Fernet key are also decrypted."""
     fernet = Fernet(fernet_key)
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
         connection.text_factory = bytes
@@ -112,12 +119,12 @@ def database(path: Path, fernet_key: str) -> Found:
                             yield f"{table}.{column} (decrypted)", fernet.decrypt(token)
 
 
-def files(folder: Path) -> Found:
-    """Names and contents of all files below a folder."""
+def files(folder: Path) -> Contents:
+    """Yield names and contents of all files below a folder."""
     for path in sorted(folder.rglob("*")):
         yield f"name of {path.relative_to(folder)}", str(path.relative_to(folder)).encode()
         if path.is_file() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # a temporary one that has gone meanwhile
+            with contextlib.suppress(FileNotFoundError):  # a temporary file that was removed meanwhile
                 yield str(path.relative_to(folder)), path.read_bytes()
 
 
@@ -136,9 +143,11 @@ GENERAL = (
 )
 
 
-def rest_answers(rest: AirflowRest, runs: Iterable[tuple[str, str]]) -> Found:
-    """What Airflow's REST API says about connections, events, DAGs, and every task of the runs: instance with rendered
-    fields and trigger, all tries, XComs, links and log."""
+def rest_answers(rest: AirflowRest, runs: Iterable[tuple[str, str]]) -> Contents:
+    """Yield what Airflow's REST API answers about connections, events, DAGs and every task of the runs.
+
+    Of each task these are the instance with rendered fields and trigger, all tries, XComs, links and logs.
+    """
 
     def get(path: str) -> Any:
         return rest.send("GET", f"/api/v2{path}")
@@ -170,39 +179,42 @@ def rest_answers(rest: AirflowRest, runs: Iterable[tuple[str, str]]) -> Found:
 
 
 class Arguments:
-    """`with Arguments() as watched:` collects the arguments of every process that runs meanwhile."""
+    """Collects the arguments of every process that runs during a `with` block.
+
+    :param interval: seconds between two checks of the processes.
+    """
 
     def __init__(self, interval: float = 0.5) -> None:
-        self._seen: set[tuple[str, str]] = set()
+        """Prepare; the block starts it."""
+        self._arguments: set[tuple[str, str]] = set()
         self._interval = interval
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def look(self) -> None:
-        """Note what runs now."""
+    def collect(self) -> None:
+        """Add the processes that run now."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                self._seen.add((process.name(), "\0".join(process.cmdline())))
+                self._arguments.add((process.name(), "\0".join(process.cmdline())))
 
     def _watch(self) -> None:
         while not self._end.wait(self._interval):
-            self.look()
+            self.collect()
 
     def __enter__(self) -> Arguments:
+        """Start collecting in a thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Stop the thread."""
         self._end.set()
         self._thread.join()
 
-    def found(self) -> Found:
-        """Program names and their arguments."""
-        self.look()
-        for name, arguments in sorted(self._seen):
+    def contents(self) -> Contents:
+        """Yield program names and their arguments."""
+        self.collect()
+        for name, arguments in sorted(self._arguments):
             yield f"arguments of {name}", arguments.encode(errors="surrogateescape")
-
-
-Place = Callable[[], Found]

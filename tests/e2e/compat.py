@@ -1,6 +1,6 @@
-"""`make test-compat`: imports, provider validation and every example DAG, in the Airflow of the running interpreter.
+"""`make test-compat`: test imports, provider metadata and every example DAG with the Airflow of this interpreter.
 
-Each example runs by `airflow dags test` against the emulator: its trigger runs inline there, no scheduler is needed.
+Each example runs by `airflow dags test` against the emulator. Its triggers run inline, so no scheduler is needed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PACKAGE = "airflow_provider_comet"
 DISTRIBUTION = "airflow-provider-comet"
 OF_AIRFLOW_3_1 = "example_review"
 EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("*.py")} - {OF_AIRFLOW_3_1})
-DAGS = [*EXAMPLES, "example_new_pictures"]  # the second one of its file
-# Prints what Airflow knows of us; run in a process of its own, because it needs the settings of airflow_env().
+DAGS = [*EXAMPLES, "example_new_pictures"]  # the second DAG of its file
+# Prints what Airflow knows of this provider; it runs in a process of its own with the settings of airflow_env().
 PROVIDERS = f"""
 import json, sys
 from airflow.providers_manager import ProvidersManager
@@ -45,7 +45,7 @@ json.dump({{
 """
 
 OF_AIRFLOW_3_3 = f"{PACKAGE}.retry_policy"
-# What a user sees who takes it all the same.
+# The error of a user who loads the example all the same.
 REFUSED_EXAMPLE = f"""
 import runpy
 from airflow.exceptions import AirflowOptionalProviderFeatureException
@@ -74,19 +74,19 @@ CREATES = {
 
 
 class CompatError(Exception):
-    """Something of this package does not work with this Airflow."""
+    """A part of this package does not work with this Airflow."""
 
 
 def airflow_version(expected: str) -> str:
-    """The set-up may not quietly have installed another Airflow."""
-    found = version("apache-airflow-core")
-    if found != expected:
-        raise CompatError(f"Airflow {expected} was expected and {found} is installed")
-    return f"Airflow {found}, Python {sys.version.split()[0]}"
+    """Check that the set-up has installed the expected Airflow."""
+    installed = version("apache-airflow-core")
+    if installed != expected:
+        raise CompatError(f"Airflow {expected} was expected and {installed} is installed")
+    return f"Airflow {installed}, Python {sys.version.split()[0]}"
 
 
 def imports(env: dict[str, str]) -> str:
-    """Every module of the package can be imported, in a process of its own."""
+    """Check that every module of the package can be imported, in a process of its own."""
     package = importlib.import_module(PACKAGE)
     modules = [module.name for module in pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")]
     modules = [name for name in modules if not name.endswith(".__main__") and name != OF_AIRFLOW_3_3]
@@ -96,33 +96,33 @@ def imports(env: dict[str, str]) -> str:
 
 
 def provider(env: dict[str, str]) -> str:
-    """Airflow lists the provider in our version, with its connection type."""
+    """Check that Airflow lists the provider in our version, with its connection type."""
     output = call([sys.executable, "-c", PROVIDERS], env)
-    found = json.loads(output.splitlines()[-1])
-    if found["version"] != version(DISTRIBUTION) or not found["hook"]:
-        raise CompatError(f"Airflow's providers manager knows this of {DISTRIBUTION}: {found}\n{output}")
-    return f"{DISTRIBUTION} {found['version']}, connection type cometapi"
+    listed = json.loads(output.splitlines()[-1])
+    if listed["version"] != version(DISTRIBUTION) or not listed["hook"]:
+        raise CompatError(f"Airflow's providers manager lists {DISTRIBUTION} as {listed}\n{output}")
+    return f"{DISTRIBUTION} {listed['version']}, connection type cometapi"
 
 
 def assets(env: dict[str, str]) -> str:
-    """Airflow 3.0 runs no task with an asset that it has not taken in, which `dags test` by itself does not do."""
+    """Register the assets: Airflow 3.0 runs no task with an unknown asset, and `dags test` registers none."""
     call([str(BIN / "airflow"), "dags", "reserialize"], env)
     with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
-        (found,) = database.execute("SELECT count(*) FROM asset_active").fetchone()
-    return f"{found} taken in"
+        (count,) = database.execute("SELECT count(*) FROM asset_active").fetchone()
+    return f"{count} registered"
 
 
 def refused_example(env: dict[str, str]) -> str:
-    """The example that needs a later Airflow says so."""
+    """Check that the example that needs a later Airflow says so."""
     call([sys.executable, "-c", REFUSED_EXAMPLE], env)
     return "says what it needs"
 
 
 def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
-    """One example DAG succeeds, every task of it, and each prediction that is bought is one that a create returns."""
+    """Check that all tasks of an example succeed, and that its creates return exactly what was bought."""
     before = len(emulator.ledger()["creates"])
     output = call([str(BIN / "airflow"), "dags", "test", dag_id], env)
-    # Read where Airflow keeps it: a last task that runs in any case makes a run green over a failed one.
+    # The states come from the database: a last task that always runs makes the run a success despite a failed task.
     with closing(sqlite3.connect(Path(env["AIRFLOW_HOME"]) / "airflow.db")) as database:
         query = "SELECT task_id, map_index, operator, state FROM task_instance WHERE dag_id = ?"
         rows = database.execute(query, [dag_id]).fetchall()
@@ -130,14 +130,14 @@ def example(dag_id: str, env: dict[str, str], emulator: Emulator) -> str:
         xcoms = {(task_id, map_index): value for task_id, map_index, value in database.execute(query, [dag_id])}
     states = {(task_id, map_index): state for task_id, map_index, _, state in rows}
     returned = [xcoms[task_id, map_index] for task_id, map_index, operator, _ in rows if operator in CREATES]
-    bought = [one["id"] for one in emulator.ledger()["creates"][before:]]
+    bought = [create["id"] for create in emulator.ledger()["creates"][before:]]
     if set(states.values()) != {"success"} or sorted(bought) != sorted(re.findall(r"\w+", " ".join(returned))):
         raise CompatError(f"{dag_id}: {states}, bought {bought}, returned {returned}\n{_end(output)}")
     return f"{len(states)} tasks succeeded, {len(bought)} predictions bought"
 
 
 def call(command: list[str], env: dict[str, str]) -> str:
-    """What a command prints; its failure is ours."""
+    """Return what a command prints, and fail if it fails."""
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise CompatError(f"{' '.join(command[:4])} ended with {done.returncode}:\n{_end(done.stdout + done.stderr)}")
@@ -149,13 +149,14 @@ def _end(text: str) -> str:
 
 
 def check(name: str, work: Callable[[], str]) -> None:
-    """Do one check and say what it found, and how long it took."""
+    """Run a check and print its result and its duration."""
     start = time.monotonic()
     result = work()
     print(f"{time.monotonic() - start:6.1f} s  {name:<28} {result}", flush=True)
 
 
 def main() -> int:
+    """Run all checks and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.compat", description=__doc__)
     parser.add_argument("--airflow", required=True, help="the version that must be installed")
     options = parser.parse_args()

@@ -34,20 +34,20 @@ EMULATOR_SECONDS = 8
 
 
 class DemoError(Exception):
-    """The demo did not end as it should; the text is for the person at the terminal."""
+    """The demo failed; the message is for the person at the terminal."""
 
 
 def say(text: str = "") -> None:
-    """One line, at once also when the output is a pipe."""
+    """Print a line and flush it, also if the output is a pipe."""
     print(text, flush=True)
 
 
 @contextmanager
 def emulator(home: Path) -> Iterator[str]:
-    """CometAPI's emulator as a process of its own; gives its base URL."""
+    """Run CometAPI's emulator in a process of its own and yield its base URL."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    # The variable only marks the process as ours; the home itself is not used by the emulator.
+    # The variable only marks the process as ours; the emulator does not use the folder.
     command = [sys.executable, "-m", "airflow_provider_comet.emulator", "--port", str(port)]
     program = Program(
         [*command, "--duration", str(EMULATOR_SECONDS)],
@@ -73,8 +73,8 @@ def emulator(home: Path) -> Iterator[str]:
 
 
 def ledger(url: str) -> dict[str, Any]:
-    """What the emulator has accepted and served."""
-    # It is on this machine, where no proxy can reach it.
+    """Return what the emulator has accepted and served."""
+    # The emulator is on this machine, which a proxy can't reach.
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
         f"{url}/_emulator/ledger", timeout=60
     ) as answer:
@@ -83,20 +83,20 @@ def ledger(url: str) -> dict[str, Any]:
 
 
 def boot_progress() -> Callable[[float], None]:
-    """Says every five seconds that Airflow is still starting."""
-    said = 0
+    """Return a function that prints every five seconds that Airflow is still starting."""
+    printed = 0
 
     def progress(seconds: float) -> None:
-        nonlocal said
-        if seconds >= said + 5:
-            said += 5
-            say(f"starting Airflow ... {said} s")
+        nonlocal printed
+        if seconds >= printed + 5:
+            printed += 5
+            say(f"starting Airflow ... {printed} s")
 
     return progress
 
 
 def run(airflow: Standalone, emulator_url: str | None) -> None:
-    """One run of the example, from the trigger to the verified pictures, and the run of the DAG that they start."""
+    """Run the example, verify its pictures, and wait for the DAG that they start."""
     rest = airflow.rest
     rest.make_pool("cometapi", 2)
     for dag_id in (DAG, FOLLOWING):
@@ -107,18 +107,18 @@ def run(airflow: Standalone, emulator_url: str | None) -> None:
     for change in rest.changes(DAG, run_id, timeout=180 if emulator_url else 1800):
         say(f"{change.seconds:6.1f} s  {change.task_id} {change.map_index:<3} {change.state or 'none'}")
     instances = rest.task_instances(DAG, run_id)
-    for one in instances:
-        if one["state"] == "failed":
-            log = rest.log(DAG, run_id, one["task_id"], try_number=one["try_number"], map_index=one["map_index"])
+    for task in instances:
+        if task["state"] == "failed":
+            log = rest.log(DAG, run_id, task["task_id"], try_number=task["try_number"], map_index=task["map_index"])
             end = "\n".join(log.splitlines()[-30:])
-            raise DemoError(f"task {one['task_id']} {one['map_index']} failed; the end of its log:\n{end}")
+            raise DemoError(f"task {task['task_id']} {task['map_index']} failed; the end of its log:\n{end}")
     if rest.run_state(DAG, run_id) != "success":
         raise DemoError(f"the run ended as {rest.run_state(DAG, run_id)}")
 
     say()
     pictures: list[str] = []
-    served = {one["id"]: one["sha256"] for one in ledger(emulator_url)["served"]} if emulator_url else {}
-    for index in sorted(one["map_index"] for one in instances if one["task_id"] == "picture.store"):
+    served = {file["id"]: file["sha256"] for file in ledger(emulator_url)["served"]} if emulator_url else {}
+    for index in sorted(task["map_index"] for task in instances if task["task_id"] == "picture.store"):
         stored = rest.xcom(DAG, run_id, "picture.store", map_index=index)
         for file in stored["files"]:
             path = Path(urllib.parse.urlsplit(file["uri"]).path)
@@ -135,22 +135,22 @@ def follow(airflow: Standalone, pictures: set[str]) -> None:
     """Wait for the DAG that the new pictures start."""
     end = time.monotonic() + 60
     while True:
-        ended = [one["dag_run_id"] for one in airflow.rest.runs(FOLLOWING) if one["state"] in FINISHED]
-        if pictures <= {uri for run_id in ended for uri in airflow.rest.xcom(FOLLOWING, run_id, "show")}:
+        finished = [run["dag_run_id"] for run in airflow.rest.runs(FOLLOWING) if run["state"] in FINISHED]
+        if pictures <= {uri for run_id in finished for uri in airflow.rest.xcom(FOLLOWING, run_id, "show")}:
             break
         if time.monotonic() > end:
-            raise DemoError(f"{FOLLOWING} did not run for all new pictures: {ended}")
+            raise DemoError(f"{FOLLOWING} did not run for all new pictures: {finished}")
         time.sleep(0.5)
     say(f"then ran   {FOLLOWING} for them, scheduled by the asset")
 
 
 def holder(airflow: Standalone, run_id: str, *, required: bool) -> str:
-    """The triggerer that held the waits, as Airflow's own records show it."""
+    """Return which triggerer held the waits, according to Airflow's records."""
     # Airflow writes what a trigger logs to a file named after the triggerer's job.
-    waits = [one for one in airflow.rest.task_instances(DAG, run_id) if one["task_id"] == "picture.wait"]
+    waits = [task for task in airflow.rest.task_instances(DAG, run_id) if task["task_id"] == "picture.wait"]
     logs = [
-        airflow.rest.log(DAG, run_id, one["task_id"], try_number=one["try_number"], map_index=one["map_index"])
-        for one in waits
+        airflow.rest.log(DAG, run_id, task["task_id"], try_number=task["try_number"], map_index=task["map_index"])
+        for task in waits
     ]
     jobs = {job for log in logs for job in re.findall(r"\.log\.trigger\.(\d+)\.log", log)}
     known = {str(job["id"]) for job in airflow.rest.send("GET", "/api/v2/jobs?job_type=TriggererJob")["jobs"]}
@@ -158,18 +158,22 @@ def holder(airflow: Standalone, run_id: str, *, required: bool) -> str:
         return f"the triggerer, a process of its own (job {', '.join(sorted(jobs))}, pid {airflow.triggerer_pid()})"
     if required:
         raise DemoError(f"no wait was held by a triggerer: jobs {jobs} of {known}")
-    return "no triggerer: the predictions had finished before the first look"
+    return "no triggerer: the predictions had finished before the first poll"
 
 
 def real_service() -> dict[str, str]:
-    """The variables through which the provider itself finds the real service; never an argument, never printed."""
+    """Return the variables in which the provider finds the real service; they are never arguments and never printed."""
     if not os.environ.get("COMETAPI_KEY"):
         raise DemoError("EMULATOR=0 runs against the real service and needs COMETAPI_KEY in the environment")
     return {name: os.environ[name] for name in ("COMETAPI_KEY", "COMETAPI_BASE_URL") if name in os.environ}
 
 
 def demo(*, keep: bool, use_emulator: bool) -> None:
-    """Start everything, run the example once, and keep it up if asked."""
+    """Start everything and run the example once.
+
+    :param keep: keep Airflow running until Ctrl-C.
+    :param use_emulator: use the emulator, not the real service.
+    """
     service = {} if use_emulator else real_service()
     with tempfile.TemporaryDirectory(prefix="comet-demo-", ignore_cleanup_errors=True) as temporary:
         home = Path(temporary)
@@ -184,7 +188,7 @@ def demo(*, keep: bool, use_emulator: bool) -> None:
 
 
 def with_airflow(home: Path, env: dict[str, str], emulator_url: str | None, *, keep: bool) -> None:
-    """The part of the demo that needs Airflow."""
+    """Start Airflow and run the example."""
     say("starting Airflow (scheduler, API server, DAG processor, triggerer) ...")
     start = time.monotonic()
     env = {**env, "COMET_PICTURES": OUTPUT.as_uri()}
@@ -203,6 +207,7 @@ def with_airflow(home: Path, env: dict[str, str], emulator_url: str | None, *, k
 
 
 def main() -> int:
+    """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep Airflow up for exploring until Ctrl-C")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Programs that a test or the demo starts, and that are gone afterwards whatever happened."""
+"""Programs that a test or the demo starts, and that are always stopped afterwards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import psutil
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end; like KeyboardInterrupt no `except Exception` may swallow it."""
+    """A signal told this process to end; as with KeyboardInterrupt, no `except Exception` catches it."""
 
     def __init__(self, signum: int) -> None:
+        """Derive the exit code from the signal."""
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
 
@@ -43,7 +44,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let nothing stop the stopping: an impatient second Ctrl-C would leave processes behind."""
+    """Ignore Ctrl-C and SIGTERM while processes are stopped: a second Ctrl-C would leave some running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -56,23 +57,22 @@ def uninterrupted() -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now.
+    """Return different ports on which no process listens.
 
-    Below those that the kernel gives to outgoing connections: one of these may take a port in the seconds until the
-    program that it was chosen for listens.
+    They are below the range of outgoing connections, so that none of these takes a port before the program listens.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(range(20000, 32000), 200):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))  # on every address: Airflow's log servers listen on all of them
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise RuntimeError("no free port was found")
 
 
 def tail(path: Path, lines: int = 40) -> str:
-    """The last lines of a log, for an error message."""
+    """Return the last lines of a log, for an error message."""
     if not path.exists():
         return f"({path.name} was not written)"
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
@@ -81,14 +81,18 @@ def tail(path: Path, lines: int = 40) -> str:
 class Program:
     """A program in a session of its own, together with every process that it starts.
 
-    The session and not the process group decides who belongs to it: Airflow gives the children it supervises groups of
-    their own, and leaves them behind when their parent is killed. `marker` is an environment variable with a value of
-    this program's own: it finds those that started a session as well (a BashOperator's command, say).
+    The session decides which processes belong to it, not the process group: Airflow gives the children that it
+    supervises groups of their own, and they survive when their parent is killed.
+
+    :param log: the file for its output.
+    :param marker: an environment variable whose value only this program has; it finds processes in other sessions, such
+        as a BashOperator's command.
     """
 
     def __init__(
         self, command: Sequence[str], *, log: Path, env: Mapping[str, str], marker: str, cwd: Path | None = None
     ) -> None:
+        """Prepare the program; :meth:`start` starts it."""
         self.command = list(command)
         self.log = log
         self.env = dict(env)
@@ -97,7 +101,7 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> psutil.Process:
-        """Start it; its output goes to the log."""
+        """Start the program."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
@@ -112,13 +116,13 @@ class Program:
 
     @property
     def exit_code(self) -> int | None:
-        """None as long as it runs."""
+        """The exit code; `None` as long as it runs."""
         return self._process.poll() if self._process else None
 
     def members(self) -> list[psutil.Process]:
-        """Its processes that are alive now, the oldest first."""
-        found = [process for process in psutil.process_iter() if self._owns(process)]
-        return sorted(found, key=lambda process: (process.create_time(), process.pid))
+        """Return its running processes, the oldest first."""
+        processes = [process for process in psutil.process_iter() if self._owns(process)]
+        return sorted(processes, key=lambda process: (process.create_time(), process.pid))
 
     def _owns(self, process: psutil.Process) -> bool:
         if process.pid == os.getpid():
@@ -134,16 +138,16 @@ class Program:
             return False
 
     def stop(self, grace: float = 15.0) -> None:
-        """Ask all its processes to end, kill those that do not, and return when none is left."""
+        """Terminate all its processes, kill those that do not end, and return when none is left."""
         with uninterrupted():
             for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
                 end = time.monotonic() + patience
-                asked: set[psutil.Process] = set()
+                signaled: set[psutil.Process] = set()
                 while members := self.members():
-                    # A process that was being started while the others were told is told in the next round.
+                    # A process that started while the others got the signal gets it in the next round.
                     for process in members:
-                        if process not in asked:
-                            asked.add(process)
+                        if process not in signaled:
+                            signaled.add(process)
                             _signal(process, number)
                     if time.monotonic() > end:
                         break

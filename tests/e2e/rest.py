@@ -1,4 +1,4 @@
-"""What a test asks a running Airflow over its REST API (standard library only)."""
+"""A client of Airflow's REST API for tests (standard library only)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ class RestError(Exception):
     """Airflow answered with an error status."""
 
     def __init__(self, status: int, text: str) -> None:
+        """Show the status and the beginning of the body."""
         super().__init__(f"HTTP {status}: {text[:500]}")
         self.status = status
 
 
 @dataclass(frozen=True)
 class Change:
-    """A task instance has got another state."""
+    """A change of a task instance's state.
+
+    :param seconds: since the first request.
+    """
 
     seconds: float
     task_id: str
@@ -34,15 +38,22 @@ class Change:
 
 
 class AirflowRest:
-    """Calls the API server at `url` as the admin that every visitor is there (SIMPLE_AUTH_MANAGER_ALL_ADMINS)."""
+    """Calls an API server as an admin, as SIMPLE_AUTH_MANAGER_ALL_ADMINS makes every user.
+
+    :param url: the API server, without a trailing slash.
+    """
 
     def __init__(self, url: str) -> None:
+        """Prepare a client without proxies."""
         self.url = url
         self._token: str | None = None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def send(self, method: str, path: str, body: object = None, *, authorized: bool = True) -> Any:
-        """The parsed JSON answer to one request; `path` starts with a slash."""
+        """Send a request and return the parsed JSON answer.
+
+        :param path: starts with a slash.
+        """
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if authorized:
             self._token = self._token or self.send("GET", "/auth/token", authorized=False)["access_token"]
@@ -58,12 +69,12 @@ class AirflowRest:
         return json.loads(content) if content else None
 
     def health(self) -> dict[str, str | None]:
-        """Component -> status (`healthy` when it is)."""
+        """Return the status of each component, such as `healthy`."""
         answer = self.send("GET", "/api/v2/monitor/health", authorized=False)
         return {name: part["status"] for name, part in answer.items() if part}
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
-        """Return when the DAG processor has found it; an import error is raised as such."""
+        """Return when the DAG processor has found the DAG; raise an import error."""
         end = time.monotonic() + timeout
         while True:
             try:
@@ -79,11 +90,11 @@ class AirflowRest:
             time.sleep(0.3)
 
     def unpause(self, dag_id: str) -> None:
-        """Let its schedule start runs."""
+        """Unpause a DAG, so that its schedule starts runs."""
         self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
     def make_pool(self, name: str, slots: int) -> None:
-        """A pool: Airflow starts no task whose pool does not exist. A deferred task keeps its slot there."""
+        """Create a pool in which a deferred task holds a slot; Airflow starts no task whose pool does not exist."""
         self.send("POST", "/api/v2/pools", {"name": name, "slots": slots, "include_deferred": True})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
@@ -93,30 +104,30 @@ class AirflowRest:
         return str(self.send("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
-        """queued, running, success or failed."""
+        """Return the state of a run: queued, running, success or failed."""
         return str(self.send("GET", _run(dag_id, run_id))["state"])
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """All runs of a DAG."""
+        """Return all runs of a DAG."""
         return list(self.send("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """All task instances of a run, mapped ones included."""
+        """Return all task instances of a run, mapped instances included."""
         answer = self.send("GET", f"{_run(dag_id, run_id)}/taskInstances?limit=1000")
         return list(answer["task_instances"])
 
     def changes(self, dag_id: str, run_id: str, timeout: float = 180.0) -> Iterator[Change]:
-        """Every change of state that can be seen, as it happens, until the run is finished."""
+        """Yield each change of a task's state as it happens, until the run has finished."""
         start = time.monotonic()
         known: dict[tuple[str, int], str | None] = {}
         while True:
-            # The run first: what is seen of the tasks afterwards is then what they ended with.
+            # The run comes first: if it has finished, the states of its tasks are final.
             finished = self.run_state(dag_id, run_id) in FINISHED
-            for one in self.task_instances(dag_id, run_id):
-                key = (one["task_id"], one["map_index"])
-                if known.get(key) != one["state"]:
-                    known[key] = one["state"]
-                    yield Change(time.monotonic() - start, *key, one["state"], one)
+            for task in self.task_instances(dag_id, run_id):
+                key = (task["task_id"], task["map_index"])
+                if known.get(key) != task["state"]:
+                    known[key] = task["state"]
+                    yield Change(time.monotonic() - start, *key, task["state"], task)
             if finished:
                 return
             if time.monotonic() - start > timeout:
@@ -124,25 +135,25 @@ class AirflowRest:
             time.sleep(0.15)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
-        """The value that a task has left."""
+        """Return an XCom of a task."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.send("GET", f"{path}?map_index={map_index}&stringify=false")["value"]
 
     def log_entries(
         self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1
     ) -> list[dict[str, Any]]:
-        """One attempt's log with everything that Airflow keeps of it."""
+        """Return the entries of an attempt's log with all their fields."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}"
         content = self.send("GET", f"{path}?map_index={map_index}&full_content=true")["content"]
         return [entry if isinstance(entry, dict) else {"event": str(entry)} for entry in content]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
-        """One attempt's log for a person to read: time, level, text and the errors in a word."""
+        """Return an attempt's log as text: time, level, message and the class of each error."""
         entries = self.log_entries(dag_id, run_id, task_id, try_number=try_number, map_index=map_index)
         return "\n".join(_readable(entry) for entry in entries)
 
     def record(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> Any:
-        """What the task's state store holds about its create; `None` if nothing."""
+        """Return the record of a create in the task's state store, or `None`."""
         try:
             return self.send("GET", _record(dag_id, run_id, task_id, map_index))["value"]
         except RestError as error:
@@ -151,23 +162,23 @@ class AirflowRest:
             raise
 
     def put_record(self, dag_id: str, run_id: str, task_id: str, value: Any, *, map_index: int = -1) -> None:
-        """What a user does who knows the id of a prediction that is not on record."""
+        """Write the record of a create, as a user does who knows the id of a lost prediction."""
         self.send("PUT", _record(dag_id, run_id, task_id, map_index), {"value": value})
 
     def delete_record(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> None:
-        """What a user does who wants a new prediction although a paid one was not handed over."""
+        """Delete the record of a create, as a user does to buy a new prediction in any case."""
         self.send("DELETE", _record(dag_id, run_id, task_id, map_index))
 
     def question(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> dict[str, Any]:
-        """What a task asks a person."""
+        """Return what a human-in-the-loop task asks."""
         return dict(self.send("GET", _question(dag_id, run_id, task_id, map_index)))
 
     def answer(self, dag_id: str, run_id: str, task_id: str, options: Sequence[str], *, map_index: int = -1) -> None:
-        """What a person's choice under `Required Actions` does."""
+        """Answer a human-in-the-loop task, as a choice under `Required Actions` does."""
         self.send("PATCH", _question(dag_id, run_id, task_id, map_index), {"chosen_options": list(options)})
 
     def clear(self, dag_id: str, run_id: str, task_ids: Sequence[Any], **options: Any) -> None:
-        """What a user's click on `Clear` does for these tasks; one of a mapped task is `[task_id, map_index]`."""
+        """Clear tasks, as a click on `Clear` does; an instance of a mapped task is `[task_id, map_index]`."""
         body = {
             "dry_run": False,
             "dag_run_id": run_id,
@@ -193,7 +204,7 @@ def _question(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
 
 def _readable(entry: dict[str, Any]) -> str:
     lines = [" ".join(str(entry[key]) for key in ("timestamp", "level", "event") if entry.get(key))]
-    # Where the log was read from: the triggerer's part is a file of its own.
+    # The files of the log: the triggerer writes a file of its own.
     lines += [str(source) for source in entry.get("sources") or []]
     lines += [f"  {error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Triggerers that die one after the other while they hold waits, and what that does to the waits and to the API.
+"""Stop triggerers one after the other while they hold waits, and record what becomes of the waits and their polls.
 
 `tests/e2e/test_wait.py` runs it with a few waits, `benchmarks/restart.py` with a thousand.
 """
@@ -26,21 +26,23 @@ from tests.e2e.standalone import Standalone
 DAGS = Path(__file__).resolve().parent / "wait_dags"
 DAG = "restarts"
 CREATE = "/replicate/v1/models/black-forest-labs/flux-schnell/predictions"
-LOOK = "/replicate/v1/predictions/"
+QUERY = "/replicate/v1/predictions/"
 THRESHOLD = 5
-"""Seconds without a heartbeat after which Airflow gives a triggerer's waits to another one."""
+"""Seconds without a heartbeat after which Airflow gives a triggerer's waits to another triggerer."""
 BOTH_SECONDS = 5.0
-"""How long two triggerers are watched, the one that woke up and the one that took over."""
-ASK_EVERY_SECONDS = 0.5
+"""How long two triggerers are watched: the resumed triggerer and its successor."""
+CHECK_EVERY_SECONDS = 0.5
 WINDOW_SECONDS = 4.0
-"""The rate is counted over so long: on a busy machine looks are noted late, and then many at once."""
+"""The rate is averaged over this time: a busy machine records polls late, and then many at once."""
 
 
 @contextmanager
-def world(home: Path, *, cap: float, duration: float = 6, **settings: str) -> Iterator[tuple[Standalone, Emulator]]:
-    """An Airflow that notices a lost triggerer soon, and an emulator.
+def airflow_and_emulator_with_cap(
+    home: Path, *, cap: float, duration: float = 6, **settings: str
+) -> Iterator[tuple[Standalone, Emulator]]:
+    """Run an Airflow that detects a lost triggerer soon, and an emulator.
 
-    :param cap: looks a second that each triggerer may send.
+    :param cap: polls per second of each triggerer.
     """
     with Emulator(duration=duration) as emulator:
         connection = {**json.loads(emulator.connection_json()), "extra": {"max_polls_per_second": cap}}
@@ -57,7 +59,7 @@ def world(home: Path, *, cap: float, duration: float = 6, **settings: str) -> It
 
 
 def created(emulator: Emulator, session: requests.Session | None = None, **fields: Any) -> str:
-    """A prediction that no task has created."""
+    """Create a prediction outside Airflow and return its id."""
     if fields:
         emulator.next_outcome(**fields)
     headers = {"Authorization": f"Bearer {emulator.api_key}"}
@@ -68,12 +70,13 @@ def created(emulator: Emulator, session: requests.Session | None = None, **field
 
 @dataclass
 class Takeover:
-    """What the API saw after a triggerer was started.
+    """The polls after a triggerer was started.
 
+    :param event: the signal that its predecessor got.
     :param triggerers: how many were alive.
-    :param first_after: seconds until the first look.
-    :param all_after: seconds until each prediction had been looked at.
-    :param busiest: looks a second, in the busiest `WINDOW_SECONDS` from then on.
+    :param first_after: seconds until the first poll.
+    :param all_after: seconds until each prediction had been polled.
+    :param busiest: polls per second in the busiest `WINDOW_SECONDS`.
     """
 
     event: str
@@ -83,19 +86,22 @@ class Takeover:
     busiest: float
 
     def __str__(self) -> str:
+        """Return the figures as a line."""
         return (
-            f"{self.event:8} first look {self.first_after:5.1f} s, last first look {self.all_after:5.1f} s after the "
-            f"start; at most {self.busiest:.1f} looks a second"
+            f"{self.event:8} first poll {self.first_after:5.1f} s, all polled {self.all_after:5.1f} s after the start; "
+            f"at most {self.busiest:.1f} polls a second"
         )
 
 
 class Restarts:
-    """A run of the DAG whose waits go on until they are let go.
+    """A run of the DAG whose predictions end only in :meth:`finish`.
 
-    :param waits: how many.
+    :param waits: how many waits it has.
+    :param patience: seconds until a step that does not finish is an error.
     """
 
     def __init__(self, airflow: Standalone, emulator: Emulator, waits: int, patience: float = 240.0) -> None:
+        """Create the predictions and start the run."""
         self.airflow = airflow
         self.emulator = emulator
         self.patience = patience
@@ -107,47 +113,50 @@ class Restarts:
         self._path = f"/api/v2/dags/{DAG}/dagRuns/{urllib.parse.quote(self.run_id, safe='')}/taskInstances"
 
     def count(self, state: str) -> int:
-        """How many waits are in a state."""
+        """Return how many waits are in a state."""
         answer = self.airflow.rest.send("GET", f"{self._path}?task_id=wait&state={state}&limit=1")
         return int(answer["total_entries"])
 
     def until_deferred(self) -> None:
-        """Wait until a triggerer has them all, and has looked at them all."""
+        """Wait until all waits are deferred."""
         self._until("all are deferred", lambda: self.count("deferred") == len(self.ids))
 
     def terminate(self) -> None:
-        """Stop the triggerer as a deployment does, and start another one."""
+        """Stop the triggerer by SIGTERM, as a deployment does, and start another triggerer."""
         self.airflow.component("triggerer").send_signal(signal.SIGTERM)
         self._until("the triggerer has ended", lambda: not self._is_alive())
         self._take_over("SIGTERM")
 
     def kill(self) -> None:
-        """Kill the triggerer's whole family, and start another one."""
+        """Kill the triggerer with its child processes, and start another triggerer."""
         self.airflow.kill("triggerer")
         self._take_over("SIGKILL")
 
     def freeze(self) -> None:
-        """Stop the triggerer's family for longer than Airflow waits for it; another one takes over, then it wakes."""
+        """Suspend the triggerer until another triggerer has taken over its waits, then resume it."""
         first = self.airflow.component("triggerer")
-        family = [first, *first.children(recursive=True)]
-        for process in family:
+        suspended = [first, *first.children(recursive=True)]
+        for process in suspended:
             process.suspend()
         try:
             self._take_over("SIGSTOP")
         finally:
-            for process in family:
+            for process in suspended:
                 process.resume()
         began = time.time()
         time.sleep(BOTH_SECONDS)
-        looks = [at for _, at in self._looks(began)]
-        self._note(Takeover("SIGCONT", 2, 0.0, BOTH_SECONDS, busiest(looks)))
+        times = [at for _, at in self._polls(began)]
+        self._record(Takeover("SIGCONT", 2, 0.0, BOTH_SECONDS, busiest(times)))
 
     def finish(self) -> dict[int, int]:
-        """Let the predictions end; the tries that each wait took, by map index. A result that is not its own fails."""
-        for one in self.ids:
-            self.emulator.set_prediction(one, status="succeeded")
+        """Let the predictions succeed and check that each wait has its own result.
+
+        :returns: how many tries each wait took, by map index.
+        """
+        for prediction_id in self.ids:
+            self.emulator.set_prediction(prediction_id, status="succeeded")
         rest = self.airflow.rest
-        # Counted first: to say a run's state, Airflow reads all of its task instances.
+        # The counts come first: for the state of a run, Airflow reads all of its task instances.
         self._until(
             "the run has ended",
             lambda: (
@@ -157,13 +166,13 @@ class Restarts:
         )
         tries: dict[int, int] = {}
         wrong: list[str] = []
-        for one in self._task_instances():
-            index = one["map_index"]
-            tries[index] = one["try_number"]
-            if one["state"] != "success":
-                wrong.append(f"wait {index} is {one['state']}")
-            elif (got := rest.xcom(DAG, self.run_id, "wait", map_index=index)["id"]) != self.ids[index]:
-                wrong.append(f"wait {index} has the result of {got}")
+        for task in self._task_instances():
+            index = task["map_index"]
+            tries[index] = task["try_number"]
+            if task["state"] != "success":
+                wrong.append(f"wait {index} is {task['state']}")
+            elif (result_id := rest.xcom(DAG, self.run_id, "wait", map_index=index)["id"]) != self.ids[index]:
+                wrong.append(f"wait {index} has the result of {result_id}")
         assert not wrong, wrong[:10]
         assert sorted(tries) == [*range(len(self.ids))]
         return tries
@@ -179,26 +188,26 @@ class Restarts:
         self._watch(event, began)
 
     def _watch(self, event: str, began: float) -> None:
-        self._until(f"each was looked at after {event}", lambda: len(self._first_looks(began)) == len(self.ids))
-        first = sorted(self._first_looks(began).values())
-        # They are spread by the wait itself; what comes after them only by the cap.
+        self._until(f"each was polled after {event}", lambda: len(self._first_polls(began)) == len(self.ids))
+        first = sorted(self._first_polls(began).values())
+        # The first polls are spread by the waits themselves, the polls after them only by the cap.
         time.sleep(2 * WINDOW_SECONDS)
-        looks = [at for _, at in self._looks(began)]
+        times = [at for _, at in self._polls(began)]
         after = first[0] - began, first[-1] - began
-        self._note(Takeover(event, 1, *after, busiest(looks)))
+        self._record(Takeover(event, 1, *after, busiest(times)))
 
-    def _note(self, takeover: Takeover) -> None:
+    def _record(self, takeover: Takeover) -> None:
         self.takeovers.append(takeover)
         print(takeover, flush=True)
 
-    def _looks(self, began: float) -> list[tuple[str, float]]:
-        requests_seen = self.emulator.ledger()["requests"]
-        return [(one["path"], one["at"]) for one in requests_seen if one["method"] == "GET" and one["at"] > began]
+    def _polls(self, began: float) -> list[tuple[str, float]]:
+        entries = self.emulator.ledger()["requests"]
+        return [(entry["path"], entry["at"]) for entry in entries if entry["method"] == "GET" and entry["at"] > began]
 
-    def _first_looks(self, began: float) -> dict[str, float]:
+    def _first_polls(self, began: float) -> dict[str, float]:
         first: dict[str, float] = {}
-        ours = {LOOK + one for one in self.ids}
-        for path, at in self._looks(began):
+        ours = {QUERY + prediction_id for prediction_id in self.ids}
+        for path, at in self._polls(began):
             if path in ours:
                 first.setdefault(path, at)
         return first
@@ -206,11 +215,11 @@ class Restarts:
     def _until(self, what: str, check: Callable[[], bool]) -> None:
         end = time.monotonic() + self.patience
         while True:
-            with suppress(OSError):  # an API server without CPU answers late
+            with suppress(OSError):  # the API server may time out on a busy machine
                 if check():
                     return
             assert time.monotonic() < end, f"not within {self.patience:.0f} s: {what}"
-            time.sleep(ASK_EVERY_SECONDS)
+            time.sleep(CHECK_EVERY_SECONDS)
 
     def _is_alive(self) -> bool:
         try:
@@ -219,8 +228,8 @@ class Restarts:
             return False
 
 
-def busiest(looks: list[float]) -> float:
-    """The highest rate of looks, over `WINDOW_SECONDS`."""
-    looks = sorted(looks)
-    ends = (bisect.bisect_left(looks, at + WINDOW_SECONDS) for at in looks)
+def busiest(times: list[float]) -> float:
+    """Return the highest rate of polls per second, over `WINDOW_SECONDS`."""
+    times = sorted(times)
+    ends = (bisect.bisect_left(times, at + WINDOW_SECONDS) for at in times)
     return max((end - position for position, end in enumerate(ends)), default=0) / WINDOW_SECONDS

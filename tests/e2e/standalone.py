@@ -1,4 +1,4 @@
-"""A private `airflow standalone`: real scheduler, API server, DAG processor and triggerer, gone when the block ends."""
+"""Run a private `airflow standalone`: scheduler, API server, DAG processor and triggerer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 def clean_env() -> dict[str, str]:
-    """This process's environment without what would make our own Airflow behave like the user's, or spend money."""
+    """Return this process's environment without the settings of a user's Airflow and without a CometAPI key."""
     foreign = ("AIRFLOW", "_AIRFLOW", "COMETAPI")
     env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    # Every Airflow process would compile all its modules again.
+    # With it, every Airflow process would compile all its modules again.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-    # Airflow's own processes talk to each other over loopback HTTP: no proxy may get in between.
+    # Airflow's processes talk to each other over loopback HTTP, which must not go through a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
     return env
 
 
 def airflow_env(home: Path, dags_folder: Path) -> dict[str, str]:
-    """The settings that every private Airflow of ours shares."""
+    """Return the settings that every private Airflow has."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
@@ -48,15 +48,15 @@ def airflow_env(home: Path, dags_folder: Path) -> dict[str, str]:
 
 
 class Standalone:
-    """`with Standalone(dags_folder=...) as airflow:` gives a healthy Airflow and its REST client `airflow.rest`.
-
-    :param dags_folder: where the DAG files are
-    :param home: its AIRFLOW_HOME; a temporary folder, removed afterwards, when not given
-    :param env: more environment variables, for example AIRFLOW_CONN_COMETAPI_DEFAULT
-    :param timeout: seconds until all components must be healthy
-    :param progress: called about every second of the start with the seconds passed
+    """A healthy Airflow and its REST client `rest`, within a `with` block.
 
     ``env`` is the environment of its processes.
+
+    :param dags_folder: the folder of the DAG files.
+    :param home: its AIRFLOW_HOME; by default a temporary folder, which is removed afterwards.
+    :param env: more environment variables, such as AIRFLOW_CONN_COMETAPI_DEFAULT.
+    :param timeout: seconds until all components must be healthy.
+    :param progress: called about every second of the start with the seconds that have passed.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Standalone:
         timeout: float = 180.0,
         progress: Callable[[float], None] | None = None,
     ) -> None:
+        """Choose free ports and prepare the settings; the block starts Airflow."""
         self._temporary = home is None
         self.home = (home or Path(tempfile.mkdtemp(prefix="airflow-comet-"))).resolve()
         self.home.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ class Standalone:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
-            # A file is parsed when it is found; again only rarely: each time costs a process of a second and a half.
+            # A file is parsed when it is found, and rarely again: parsing costs a process of 1.5 s.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log),
@@ -102,6 +103,7 @@ class Standalone:
         return Program(command, log=self.log, env=self.env, marker="AIRFLOW_HOME", cwd=self.home)
 
     def __enter__(self) -> Standalone:
+        """Start Airflow and wait until it is healthy."""
         try:
             self._program.start()
             self.wait_until_healthy()
@@ -113,27 +115,31 @@ class Standalone:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Stop Airflow."""
         self.stop()
 
     def stop(self) -> None:
-        """Stop every process of it and remove a temporary home."""
+        """Stop all processes and remove a temporary home."""
         try:
-            for program in (self._program, *self._replacements):  # the first one stops all, each reaps its own
+            for program in (
+                self._program,
+                *self._replacements,
+            ):  # the first program stops all processes, each program reaps its own
                 program.stop()
         finally:
             if self._temporary:
                 shutil.rmtree(self.home, ignore_errors=True)
 
     def log_tail(self, lines: int = 40) -> str:
-        """What its processes wrote last."""
+        """Return the last lines that its processes wrote."""
         return tail(self.log, lines)
 
     def members(self) -> list[psutil.Process]:
-        """Its processes, the oldest first; the first is `airflow standalone` itself."""
+        """Return its processes, the oldest first; the first is `airflow standalone` itself."""
         return self._program.members()
 
     def component(self, name: str) -> psutil.Process:
-        """The process of `airflow <name>`, for example `triggerer` or `api-server`."""
+        """Return the process of a component, such as `triggerer` or `api-server`."""
         for process in self.members():
             with suppress(psutil.Error):
                 # Airflow's servers give themselves a title: `airflow api_server -- host: ...`
@@ -142,11 +148,11 @@ class Standalone:
         raise RuntimeError(f"no {name} is running")
 
     def triggerer_pid(self) -> int:
-        """The `airflow triggerer` process that standalone started."""
+        """Return the process id of the triggerer."""
         return int(self.component("triggerer").pid)
 
     def kill(self, name: str) -> None:
-        """Kill a component and everything that it started, as a lost machine would; standalone does not replace it."""
+        """Kill a component and its child processes, as if its machine was lost; standalone does not replace it."""
         process = self.component(name)
         victims = [process, *process.children(recursive=True)]
         for victim in victims:
@@ -155,12 +161,12 @@ class Standalone:
         psutil.wait_procs(victims, timeout=10)
 
     def start(self, name: str, *options: str) -> psutil.Process:
-        """Start a component that was killed, or another one of it; `stop` ends it with the others."""
+        """Start a component that was killed, or another instance of it; `stop` stops it, too."""
         self._replacements.append(self._airflow(name, *options))
         return self._replacements[-1].start()
 
     def wait_until_healthy(self) -> None:
-        """Return when all components have said that they work."""
+        """Return when all components are healthy."""
         start = time.monotonic()
         status: dict[str, str | None] = {}
         while (seconds := time.monotonic() - start) < self._timeout:

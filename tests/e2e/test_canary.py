@@ -1,8 +1,8 @@
-"""THE CANARY: no API key anywhere that Airflow writes, shows or starts, whatever goes wrong.
+"""No API key is in anything that Airflow writes, shows or starts, whatever error occurs.
 
-`python -m pytest tests/e2e/test_canary.py -s` (some minutes): a real Airflow at log level DEBUG drives every row of the
-error table with answers that echo the key, and everything is searched for the keys afterwards. Marks that the test
-plants prove that the search sees each place.
+Run it by `python -m pytest tests/e2e/test_canary.py -s`; it takes some minutes. A real Airflow at log level DEBUG has
+tasks for every row of the error table, with answers that echo the key. Afterwards everything is searched for the keys.
+Marks that the test plants prove that the search covers each place.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from cryptography.fernet import Fernet
 
 from tests.e2e.canary_marks import PLANTS, check_marks, planted_files, process_with, report
 from tests.e2e.canary_rows import ROWS, echo, envelope, page
-from tests.e2e.canary_run import Ended, Source, ends, table
-from tests.e2e.canary_search import Arguments, Found, Hit, database, files, rest_answers, search
+from tests.e2e.canary_run import Source, TaskOutcome, table, task_outcomes
+from tests.e2e.canary_search import Arguments, Contents, Hit, database, files, rest_answers, search
 from tests.e2e.demo import OUTPUT
 from tests.e2e.rest import AirflowRest
 from tests.e2e.spending import logged_creates
@@ -36,32 +36,32 @@ FEW = ("401", "429", "502-html", "success", "failed")
 
 
 def until(what: str, check: Callable[[], bool], timeout: float = 120.0) -> None:
-    """Wait until it is so."""
+    """Wait until `check` returns true."""
     end = time.monotonic() + timeout
     while not check():
         assert time.monotonic() < end, f"not within {timeout:.0f} s: {what}"
         time.sleep(0.5)
 
 
-def finish(rest: AirflowRest, source: Source, run_id: str, say: Callable[[str], None]) -> list[Ended]:
-    """Wait until all tasks of a source have ended; those that Airflow itself lost are given another chance."""
+def finish(rest: AirflowRest, source: Source, run_id: str, say: Callable[[str], None]) -> list[TaskOutcome]:
+    """Wait until all tasks of a source have ended; tasks that Airflow itself lost are cleared."""
     for _ in range(4):
         until(
             f"{source.dag_id} has finished",
             lambda: rest.run_state(source.dag_id, run_id) in {"success", "failed"},
             timeout=900,
         )
-        ended = ends(rest, source, run_id)
-        lost = [f"{one.row}.{one.way}" for one in ended if one.is_lost]
+        outcomes = task_outcomes(rest, source, run_id)
+        lost = [f"{outcome.row}.{outcome.way}" for outcome in outcomes if outcome.is_lost]
         if not lost:
             break
         say(f"lost by Airflow, and cleared: {lost}")
         rest.clear(source.dag_id, run_id, lost)
-    return ended
+    return outcomes
 
 
 def command(environment: dict[str, str], *arguments: str) -> tuple[str, bytes]:
-    """What an Airflow command prints."""
+    """Run an Airflow command and return its name and its output."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "airflow"), *arguments],
         env=environment,
@@ -73,8 +73,8 @@ def command(environment: dict[str, str], *arguments: str) -> tuple[str, bytes]:
     return " ".join(arguments[:2]), done.stdout + done.stderr
 
 
-def check_connections(airflow: Standalone, source: Source) -> Found:
-    """What the form's `Test` button shows if the server echoes the key."""
+def check_connections(airflow: Standalone, source: Source) -> Contents:
+    """Yield what the `Test` button of the connection form shows if the server echoes the key."""
     for name, fault in (("401", envelope(401, "")), ("html", page(200)), ("none", None)):
         if fault:
             source.emulator.fault(method="GET", path="/v1/models", **{**fault(source.key), "count": 1})
@@ -85,12 +85,12 @@ def check_connections(airflow: Standalone, source: Source) -> Found:
 
 
 def expected(hit: Hit) -> bool:
-    """Airflow's own encrypted copy, opened with the deployment's key, is the one place where a key has to be."""
+    """Return whether the hit is Airflow's encrypted connection, the only place in which a key has to be."""
     return hit.place == "database" and hit.where == "connection.password (decrypted)"
 
 
 def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row of the error table happens, the search finds every planted mark, and no key."""
+    """Every row of the error table occurs, and the search finds every planted mark and no key."""
     few = tuple(row for row in ROWS if row.name in FEW)
     stored = Source("stored", "comet_stored", f"ck_{secrets.token_hex(16)}", ROWS, every_mode=True)
     env = Source("env", "comet_env", f"sk-canary-{secrets.token_hex(16)}", ROWS, every_mode=False)
@@ -109,7 +109,7 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             stack.enter_context(source.emulator)
         plant = {"kind": "plant", "task_id": "plant", "rendered": marks["rendered field"]}
         tasks: dict[str, list[dict[str, Any]]] = {source.dag_id: source.tasks() for source in sources}
-        tasks[HOLD] = [plant, *(source.held() for source in sources)]
+        tasks[HOLD] = [plant, *(source.endless_wait() for source in sources)]
         fernet_key = Fernet.generate_key().decode()
         settings = {
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
@@ -117,7 +117,7 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "10000",
-            # The DAGs do not change: once is enough.
+            # The DAGs do not change, so they are parsed only once.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "100",
@@ -128,9 +128,12 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             "COMETAPI_BASE_URL": fallback.emulator.base_url,
             "CANARY_TASKS": json.dumps(tasks),
             "CANARY_MARKS": json.dumps(marks),
-            **{f"AIRFLOW_CONN_{one.pop('connection_id').upper()}": json.dumps(one) for one in env.connections()},
+            **{
+                f"AIRFLOW_CONN_{connection.pop('connection_id').upper()}": json.dumps(connection)
+                for connection in env.connections()
+            },
         }
-        watched = stack.enter_context(Arguments())
+        arguments = stack.enter_context(Arguments())
         home = tmp_path / "airflow"
         airflow = stack.enter_context(Standalone(dags_folder=DAGS, home=home, env=settings, timeout=300))
         say("Airflow is up")
@@ -138,31 +141,32 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         answers: list[tuple[str, bytes]] = []
         planted = {"connection_id": "planted", "conn_type": "http", "password": marks["connection"]}
         for connection in (*stored.connections(), planted):
-            said = airflow.rest.send("POST", "/api/v2/connections", connection)
-            answers.append(("POST connections", json.dumps(said).encode()))
+            answer = airflow.rest.send("POST", "/api/v2/connections", connection)
+            answers.append(("POST connections", json.dumps(answer).encode()))
         answers += check_connections(airflow, stored)
         stack.enter_context(process_with(marks["argument"]))
         for dag_id in tasks:
             airflow.rest.wait_for_dag(dag_id, timeout=120)
         runs = {dag_id: airflow.rest.trigger(dag_id, {"mark": marks["run conf"]}) for dag_id in reversed(tasks)}
-        ended: list[Ended] = []
+        outcomes: list[TaskOutcome] = []
         for source in sources:
-            ended += finish(airflow.rest, source, runs[source.dag_id], say)
+            outcomes += finish(airflow.rest, source, runs[source.dag_id], say)
             say(f"{source.dag_id} has finished")
 
-        # 1. The rows happened.
-        assert len(ended) == sum(map(len, tasks.values())) - len(tasks[HOLD])
-        say("how the tasks ended\n" + table(ended))
-        problems = [problem for one in ended if (problem := one.problem())]
+        # 1. The rows occurred.
+        assert len(outcomes) == sum(map(len, tasks.values())) - len(tasks[HOLD])
+        say("outcomes of the tasks\n" + table(outcomes))
+        problems = [problem for outcome in outcomes if (problem := outcome.problem())]
         assert not problems, "\n".join(problems)
-        paid = [one for one in ended if one.way == "create" and one.state == "success"]
-        assert len(logged_creates(home)) == len(paid) > 0, "every paid create is one line in the logs"
+        paid = [outcome for outcome in outcomes if outcome.way == "create" and outcome.state == "success"]
+        assert len(logged_creates(home)) == len(paid) > 0, "every paid create has a line in the logs"
         for source in sources:
-            echoed = [one.log for one in ended if one.source == source.name and "refused: Authorization: " in one.log]
+            logs = [outcome.log for outcome in outcomes if outcome.source == source.name]
+            echoed = [log for log in logs if "refused: Authorization: " in log]
             assert echoed, "the echo has to reach the log, without the key"
             assert not any(echo(source.key) in log for log in echoed)
 
-        # 2. The search finds what is planted, while triggers are at work.
+        # 2. The search finds what is planted, while triggers run.
         until(
             "all of them wait in the triggerer",
             lambda: {task["state"] for task in airflow.rest.task_instances(HOLD, runs[HOLD])} == {"deferred"},
@@ -193,7 +197,7 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             *search(needles, "database", database(home / "airflow.db", fernet_key)),
             *search(needles, "files", files(home)),
             *search(needles, "rest", iter(answers)),
-            *search(needles, "arguments", watched.found()),
+            *search(needles, "arguments", arguments.contents()),
             *search(needles, "commands", iter(printed)),
             *search(needles, "demo", iter(demo)),
         ]
@@ -203,9 +207,9 @@ def test_no_key_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         # 3. No key.
         hits = [hit for hit in hits if hit.needle in keys]
         assert {hit.form for hit in hits if expected(hit)} == {"raw"}, "the stored keys have to be there, encrypted"
-        say(f"with everything at work: {len([hit for hit in hits if not expected(hit)])} hits")
+        say(f"while everything runs: {len([hit for hit in hits if not expected(hit)])} hits")
 
-    # 4. Nor after everything was stopped.
+    # 4. No key after everything was stopped.
     hits += search(keys, "database", database(home / "airflow.db", fernet_key))
     hits += search(keys, "files", files(home))
     leaks = [hit for hit in hits if not expected(hit)]

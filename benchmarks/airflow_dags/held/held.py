@@ -1,4 +1,4 @@
-"""Task instances that no worker takes, because their pool has no slot: `benchmarks.hold` makes them deferred ones."""
+"""Task instances that never start, because their pool has no slot; `benchmarks.hold` defers them."""
 
 import os
 
@@ -7,6 +7,8 @@ from airflow.sdk import dag, task
 
 @dag(dag_id="held", schedule=None)
 def held():
+    """Map a task over many numbers."""
+
     @task(pool="closed")
     def wait(number):
         return number

@@ -1,4 +1,4 @@
-"""The same prompts as a mapped task group, and as a batch with one sensor for all."""
+"""The same prompts as a mapped task group, and as a batch with a single sensor."""
 
 import os
 from datetime import timedelta
@@ -16,6 +16,8 @@ RETRY = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 
 @dag(schedule=None, max_active_tasks=1000)
 def mapped():
+    """Create and wait in a mapped task group."""
+
     @task_group
     def picture(input):
         create = CreatePredictionOperator(task_id="create", model=MODEL, input=input)
@@ -26,6 +28,7 @@ def mapped():
 
 @dag(schedule=None)
 def batch():
+    """Create a batch, and wait in a single sensor."""
     create = CreatePredictionBatchOperator(task_id="create", model=MODEL, inputs=INPUTS)
     PredictionSensor(task_id="wait", prediction_id=create.output, **RETRY)
 

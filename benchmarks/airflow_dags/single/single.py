@@ -1,4 +1,4 @@
-"""One prediction, made and waited for in each of the ways that are compared; a set of DAGs for each duration."""
+"""DAGs that create a prediction and wait for it in each of the compared ways, for each duration."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 MODEL = "black-forest-labs/flux-schnell"
 INPUT = {"prompt": "a lighthouse"}
-LOOK = "/replicate/v1/predictions/{{ ti.xcom_pull('create') }}"
+QUERY = "/replicate/v1/predictions/{{ ti.xcom_pull('create') }}"
 LIST = 200
 
 
 def dags(seconds):
-    """All ways for predictions of this duration."""
+    """Create the DAGs of all ways for predictions of this duration."""
     conn_id = f"comet_{seconds}"
 
     @dag(dag_id=f"http_{seconds}", schedule=None)
@@ -32,9 +32,9 @@ def dags(seconds):
             headers={"Content-Type": "application/json"},
             response_filter=lambda answer: answer.json()["id"],
         )
-        # It waits for the end of a 404; with a response_check it would not defer at all.
+        # The sensor waits for the end of a 404; with a response_check it would not defer.
         create >> HttpSensor(
-            task_id="wait", http_conn_id=f"gate_{seconds}", endpoint=LOOK, deferrable=True, poke_interval=5
+            task_id="wait", http_conn_id=f"gate_{seconds}", endpoint=QUERY, deferrable=True, poke_interval=5
         )
 
     @dag(dag_id=f"list_{seconds}", schedule=None)

@@ -1,4 +1,4 @@
-"""Waits that only real Airflow processes can show: started in the triggerer, over a list, and many at once."""
+"""Waits that need real Airflow processes: started in the triggerer, for a list, and many at the same time."""
 
 import os
 from datetime import timedelta
@@ -15,9 +15,10 @@ AGAIN = {"retries": 1, "retry_delay": 1}
 
 
 class Create(CreatePredictionOperator):
-    """A create that a DAG may leave out."""
+    """A create that is skipped if its prompt says so."""
 
     def execute(self, context):
+        """Skip, or create."""
         if "left out" in self.input.values():
             raise AirflowSkipException("left out")
         return super().execute(context)
@@ -25,6 +26,7 @@ class Create(CreatePredictionOperator):
 
 @dag(schedule=None)
 def modes():
+    """Start waits in the triggerer, with results, without, and with timeouts."""
     create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": "a lighthouse"})
     PredictionSensor(task_id="from_output", prediction_id=create.output, start_from_trigger=True, retries=2)
     PredictionSensor(task_id="from_template", prediction_id="{{ dag_run.conf['id'] }}", start_from_trigger=True)
@@ -40,6 +42,7 @@ def modes():
 
 @dag(schedule=None)
 def lists():
+    """Wait for all predictions of a mapped create in a single task."""
     inputs = [{"prompt": "a boat"}, {"prompt": "nsfw"}, {"prompt": "a fox"}, {"refused": None}, {"prompt": "left out"}]
     create = Create.partial(task_id="create", model=MODEL).expand(input=inputs)
     both = {"prediction_id": create.output, "trigger_rule": "all_done", "retries": 2, "retry_delay": 1}
@@ -49,6 +52,8 @@ def lists():
 
 @dag(schedule=None, max_active_tasks=2000)
 def restarts():
+    """Wait in many mapped tasks."""
+
     @task
     def ids(dag_run=None):
         return dag_run.conf["ids"]

@@ -1,172 +1,88 @@
-"""Files in parts, padded files, and files that arrive damaged."""
+"""Files that are delivered as they are."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
+import threading
 import time
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from PIL import Image
 
-from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.emulator.delivery import CHUNK, PADDING_PERIOD, File
-from tests.unit.emulator.conftest import Api
+from airflow_provider_comet.emulator import pictures
 
-SIZE = 1_000_000
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    """An emulator whose predictions are done at once and whose files have a round size."""
-    with Emulator(duration=0, file_bytes=SIZE) as emulator:
-        yield emulator
+if TYPE_CHECKING:
+    from tests.unit.emulator.conftest import Api
 
 
-@pytest.fixture
-def url(api: Api) -> str:
-    """A file that is ready to be fetched."""
-    return str(api.query(api.create())["output"][0])
+def test_delivery(api: Api) -> None:
+    """Output URLs serve pictures in the requested format, always the same bytes, and the ledger has their hash."""
+    urls = api.query(api.create(num_outputs=2, output_format="jpg", aspect_ratio="16:9", seed=7))["output"]
+    files = [api.fetch(url) for url in (*urls, urls[0])]
+    assert [file.headers["content-type"] for file in files] == ["image/jpeg"] * 3
+    assert files[0].content == files[2].content != files[1].content
+    with Image.open(io.BytesIO(files[0].content)) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (768, 432))
+    served = api.emulator.ledger()["served"]
+    assert [entry["sha256"] for entry in served] == [hashlib.sha256(file.content).hexdigest() for file in files]
+    assert [entry["bytes"] for entry in served] == [len(file.content) for file in files]
+    assert urls[0].endswith(served[0]["path"])
 
 
-def fetch_raw(url: str) -> tuple[http.client.HTTPResponse, bytes, bool]:
-    """The answer, what came of its body, and whether that is all that its headers promised."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
-    try:
-        connection.request("GET", parts.path)
-        response = connection.getresponse()
-        try:
-            return response, response.read(), True
-        except http.client.IncompleteRead as error:
-            return response, error.partial, False
-    finally:
-        connection.close()
-
-
-def test_padded_file(api: Api, url: str) -> None:
-    """A padded file has the asked size, is the same each time, opens as a picture, and the ledger has its hash."""
-    first, second = api.fetch(url).content, api.fetch(url).content
-    assert first == second
-    assert len(first) == SIZE
-    with Image.open(io.BytesIO(first)) as picture:
-        assert picture.format == "WEBP"
-        picture.load()
-    (served, _) = api.emulator.ledger()["served"]
-    assert (served["sha256"], served["bytes"]) == (hashlib.sha256(first).hexdigest(), SIZE)
-
-
-def test_padding_is_made_while_it_is_sent() -> None:
-    """Any place of a file of a terabyte is there at once, and the bytes do not depend on how they are cut up."""
-    file = File(b"picture", 2**40)
-    start = 2**40 - 3 * CHUNK
-    end = b"".join(file.chunks(start, file.size))
-    assert end == b"".join(file.chunks(start, file.size, 1000))
-    assert len(end) == 3 * CHUNK
-    head = b"".join(file.chunks(0, 3 * PADDING_PERIOD))
-    assert head.startswith(b"picture")
-    assert head[7 : 7 + PADDING_PERIOD] == head[7 + PADDING_PERIOD : 7 + 2 * PADDING_PERIOD]
-    assert head[5:100] == b"".join(file.chunks(5, 100))
-
-
-@pytest.mark.parametrize(
-    ("asked", "start", "stop"),
-    [
-        ("bytes=0-9", 0, 10),
-        ("bytes=999990-", 999_990, SIZE),
-        ("bytes=-10", 999_990, SIZE),
-        ("bytes=500000-9999999", 500_000, SIZE),
-        ("bytes=0-", 0, SIZE),
-    ],
-)
-def test_range(api: Api, url: str, asked: str, start: int, stop: int) -> None:
-    """A part of a file is answered 206 and says which part of how much it is."""
-    whole = api.fetch(url)
-    assert whole.headers["accept-ranges"] == "bytes"
-    part = api.fetch(url, Range=asked)
-    assert part.status_code == 206
-    assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/{SIZE}"
-    assert part.headers["etag"] == whole.headers["etag"]
-    assert part.content == whole.content[start:stop]
-    assert api.emulator.ledger()["served"][1]["bytes"] == stop - start
-
-
-@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "bytes=9-1", "lines=0-1", "bytes"])
-def test_ranges_to_be_ignored(api: Api, url: str, asked: str) -> None:
-    """Several ranges, and what is no range, get the whole file."""
-    response = api.fetch(url, Range=asked)
-    assert (response.status_code, len(response.content)) == (200, SIZE)
-
-
-def test_range_beyond_the_end(api: Api, url: str) -> None:
-    """A part that does not exist is answered 416 with the size there is, and counts as nothing served."""
-    response = api.fetch(url, Range=f"bytes={SIZE}-")
-    assert (response.status_code, response.headers["content-range"]) == (416, f"bytes */{SIZE}")
+def test_delivery_refuses_the_key(api: Api) -> None:
+    """A request that sends the key to the delivery host is refused."""
+    url = api.query(api.create())["output"][0]
+    assert api.fetch(url, **api.key).status_code == 400
     assert api.emulator.ledger()["served"] == []
 
 
-def test_if_range(api: Api, url: str) -> None:
-    """A part is sent only of the file that its client began with, else the whole new one."""
-    etag = api.fetch(url).headers["etag"]
-    answers = [api.fetch(url, **{"Range": "bytes=10-", "If-Range": tag}) for tag in (etag, '"another"')]
-    assert [(answer.status_code, len(answer.content)) for answer in answers] == [(206, SIZE - 10), (200, SIZE)]
+def test_delivery_of_unknown_files(api: Api) -> None:
+    """Unknown ids, numbers, formats and methods are answered 404."""
+    url = api.query(api.create())["output"][0]
+    root = url.rpartition("/")[0]
+    for wrong in (f"{root}/1.webp", f"{root}/0.png", f"{root}/00.webp", f"{root}x/0.webp", f"{root}/0", f"{root}/a/b"):
+        assert api.fetch(wrong).status_code == 404, wrong
+    assert api.session.post(url, timeout=5).status_code == 404
 
 
-@pytest.mark.parametrize("cut", [0, 0.25, 0.5, 0.75])
-def test_cut(api: Api, url: str, cut: float) -> None:
-    """The connection is closed after exactly this share of the file; the rest can be fetched then."""
-    api.emulator.fault(cut=cut)
-    response, begun, complete = fetch_raw(url)
-    assert (response.status, response.headers["content-length"], complete) == (200, str(SIZE), False)
-    assert len(begun) == int(SIZE * cut)
-    rest = api.fetch(url, Range=f"bytes={len(begun)}-").content
-    assert hashlib.sha256(begun + rest).hexdigest() == api.emulator.ledger()["served"][0]["sha256"]
-    assert [entry["bytes"] for entry in api.emulator.ledger()["served"]] == [len(begun), len(rest)]
+def test_delivery_url_has_the_host_of_the_request(api: Api) -> None:
+    """Output URLs name the host the client used, so that they also work from inside a container."""
+    id = api.create()
+    response = api.send("GET", f"/replicate/v1/predictions/{id}", headers={**api.key, "Host": "emulator:1234"})
+    assert response.json()["output"] == [f"http://emulator:1234/delivery/{id}/0.webp"]
 
 
-@pytest.mark.parametrize(("claimed", "got"), [(SIZE + 5, SIZE), (SIZE - 5, SIZE - 5), (0, 0)])
-def test_wrong_content_length(api: Api, url: str, claimed: int, got: int) -> None:
-    """Promised bytes that do not exist end in a closed connection; a file longer than promised ends early."""
-    api.emulator.fault(content_length=claimed)
-    response, content, complete = fetch_raw(url)
-    assert response.headers["content-length"] == str(claimed)
-    assert (len(content), complete) == (got, got == claimed)
-    assert api.emulator.ledger()["served"][0]["bytes"] == got
+def test_missing_pillow(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Pillow everything but the pictures works, and their 500 says what to install."""
+    url = api.query(api.create())["output"][0]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    response = api.fetch(url)
+    assert response.status_code == 500
+    assert "airflow-provider-comet[emulator]" in response.text
 
 
-def test_connection_survives_a_shorter_length(api: Api, url: str) -> None:
-    """What was left out of a shortened file does not end up in the next answer on the same connection."""
-    api.emulator.fault(content_length=10)
-    assert [len(api.fetch(url).content) for _ in range(2)] == [10, SIZE]
-    numbers = [entry["connection"] for entry in api.emulator.ledger()["requests"]]
-    assert len(set(numbers)) == 1
+def test_concurrent_downloads_draw_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is drawn once although several clients download it at the same time."""
+    drawn, original = [], pictures.draw
 
+    def draw_slowly(*args: Any) -> bytes:
+        drawn.append(args)
+        time.sleep(0.1)
+        return original(*args)
 
-def test_wrong_content_type(api: Api, url: str) -> None:
-    """A file can claim to be something else, once."""
-    api.emulator.fault(content_type="text/html")
-    assert [api.fetch(url).headers["content-type"] for _ in range(2)] == ["text/html", "image/webp"]
-
-
-def test_slow(api: Api, url: str) -> None:
-    """A slow file takes as long as its rate says, and arrives bit by bit."""
-    api.emulator.fault(slow=5 * SIZE)
-    start = time.monotonic()
-    with requests.get(url, stream=True, timeout=5) as response:
-        next(response.iter_content(1))
-        first = time.monotonic() - start
-        assert 1 + sum(len(chunk) for chunk in response.iter_content(65_536)) == SIZE
-    assert first < 0.2 <= time.monotonic() - start
-
-
-def test_damage_leaves_everything_else_alone(api: Api, url: str) -> None:
-    """A damaged file is still waiting to be fetched after a query; over HTTP it is asked for in the same way."""
-    assert api.control("POST", "faults", {"cut": 0.5}).status_code == 201
-    api.create()
-    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
-        api.fetch(url)
-    assert len(api.fetch(url).content) == SIZE
+    monkeypatch.setattr(pictures, "draw", draw_slowly)
+    url = api.query(api.create())["output"][0]
+    sizes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: sizes.append(len(requests.get(url, timeout=5).content))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(drawn) == 1
+    assert len(sizes) == 4
+    assert len(set(sizes)) == 1

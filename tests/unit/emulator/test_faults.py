@@ -7,8 +7,8 @@ import pytest
 from airflow_provider_comet.emulator.faults import Fault, Faults
 
 
-def test_fault_is_used_up() -> None:
-    """A fault hits as many requests as its count says, then never again."""
+def test_fault_with_a_count() -> None:
+    """A fault applies to as many requests as its count says."""
     faults = Faults()
     faults.add(Fault(status=503, count=2))
     assert [faults.take("GET", "/a") is not None for _ in range(3)] == [True, True, False]
@@ -16,7 +16,7 @@ def test_fault_is_used_up() -> None:
 
 
 def test_fault_without_count_stays() -> None:
-    """A count of None means for ever, until cleared."""
+    """A fault whose count is None applies until it is cleared."""
     faults = Faults()
     faults.add(Fault.from_fields({"status": 503, "count": None}))
     assert all(faults.take("GET", "/a") for _ in range(50))
@@ -25,7 +25,7 @@ def test_fault_without_count_stays() -> None:
 
 
 def test_first_match_wins() -> None:
-    """Faults are tried in the order they were added, and one that does not match is left alone."""
+    """The first fault that matches applies, in the order in which they were added; the others stay."""
     faults = Faults()
     for status, method in ((500, "POST"), (502, None), (504, "GET")):
         faults.add(Fault(status=status, method=method))
@@ -35,7 +35,7 @@ def test_first_match_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "method", "path", "hit"),
+    ("fields", "method", "path", "matches"),
     [
         ({}, "GET", "/x", True),
         ({"method": "get"}, "GET", "/x", True),
@@ -48,12 +48,12 @@ def test_first_match_wins() -> None:
         ({"status": None, "slow": 10}, "GET", "/replicate/v1/predictions/1", False),
     ],
 )
-def test_matching(fields: dict[str, Any], method: str, path: str, hit: bool) -> None:
-    """Method (in any case) and a part of the path decide; what is missing or null matches everything.
+def test_matching(fields: dict[str, Any], method: str, path: str, matches: bool) -> None:
+    """A fault matches by method (in any case) and a part of the path; without them it matches every request.
 
-    Damage hits nothing but deliveries.
+    Damage matches only deliveries.
     """
-    assert Fault.from_fields({"status": 503, **fields}).matches(method, path) is hit
+    assert Fault.from_fields({"status": 503, **fields}).matches(method, path) is matches
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_matching(fields: dict[str, Any], method: str, path: str, hit: bool) -> 
         {"slow": float("nan")},
     ],
 )
-def test_senseless_faults_are_refused(fields: dict[str, Any]) -> None:
-    """A fault that could do nothing, or would break later, is refused when it is added."""
+def test_invalid_faults_are_refused(fields: dict[str, Any]) -> None:
+    """A fault that would do nothing, or fail later, is refused when it is added."""
     with pytest.raises(ValueError, match=r".+"):
         Fault.from_fields(fields)
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "sent"),
+    ("body", "content_type", "expected"),
     [
         ("<html>no</html>", "text/html", b"<html>no</html>"),
         ("upstream busy", "text/plain", b"upstream busy"),
@@ -103,15 +103,15 @@ def test_senseless_faults_are_refused(fields: dict[str, Any]) -> None:
         (None, "text/plain", b""),
     ],
 )
-def test_content_type_follows_the_body(body: object, kind: str, sent: bytes) -> None:
-    """JSON, markup and plain text get the content type they would have."""
+def test_content_type_follows_the_body(body: object, content_type: str, expected: bytes) -> None:
+    """The content type follows from the body: JSON, HTML or plain text."""
     content, headers = Fault(status=503, body=body).answer("R1")
-    assert content == sent
-    assert headers == {"content-type": kind, "x-cometapi-request-id": "R1"}
+    assert content == expected
+    assert headers == {"content-type": content_type, "x-cometapi-request-id": "R1"}
 
 
-def test_given_headers_win() -> None:
-    """Headers of a fault replace the default ones, in any spelling."""
+def test_headers_of_a_fault_replace_the_default() -> None:
+    """Headers of a fault replace the default headers, in upper or lower case."""
     fault = Fault(status=429, body={}, headers={"Content-Type": "application/problem+json", "Retry-After": "2"})
     assert fault.answer("R1")[1] == {
         "content-type": "application/problem+json",
@@ -121,7 +121,7 @@ def test_given_headers_win() -> None:
 
 
 def test_request_id_is_filled_in() -> None:
-    """The placeholder becomes the id of this very answer, in bodies and headers."""
+    """The placeholder is replaced by the request id of the answer, in bodies and headers."""
     fault = Fault(
         status=500, body={"error": {"message": "no (request id: {request_id})"}}, headers={"x-id": "{request_id}"}
     )

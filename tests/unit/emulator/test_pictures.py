@@ -10,7 +10,7 @@ from airflow_provider_comet.emulator import pictures
 
 
 @pytest.mark.parametrize(
-    ("asked", "pixels"),
+    ("aspect_ratio", "pixels"),
     [
         ("1:1", (768, 768)),
         ("16:9", (768, 432)),
@@ -24,20 +24,20 @@ from airflow_provider_comet.emulator import pictures
         (2, (768, 768)),
     ],
 )
-def test_size(asked: object, pixels: tuple[int, int]) -> None:
-    """The asked ratio with 768 pixels on the long side; a square where no sensible ratio was asked."""
-    assert pictures.size(asked) == pixels
+def test_size(aspect_ratio: object, pixels: tuple[int, int]) -> None:
+    """A picture has the requested ratio with 768 pixels on its long side, or is a square without a valid ratio."""
+    assert pictures.size(aspect_ratio) == pixels
 
 
 @pytest.mark.parametrize("extension", ["webp", "png", "jpg"])
 def test_format_and_size(extension: str) -> None:
-    """The file really is what its name says."""
+    """A file has the format that its extension says."""
     with Image.open(io.BytesIO(pictures.draw("a lighthouse", "1", "16:9", extension))) as picture:
         assert (picture.format, picture.size) == (pictures.FORMATS[extension], (768, 432))
 
 
 def test_equal_arguments_give_equal_bytes() -> None:
-    """The same file comes back each time, and another seed or prompt gives another."""
+    """Equal arguments give equal files; another seed or prompt gives another file."""
     first = pictures.draw("a lighthouse", "1", None, "png")
     assert pictures.draw("a lighthouse", "1", None, "png") == first
     assert pictures.draw("a lighthouse", "2", None, "png") != first
@@ -46,7 +46,7 @@ def test_equal_arguments_give_equal_bytes() -> None:
 
 @pytest.mark.parametrize("prompt", ["  ", "word " * 2000, "x" * 5000, "灯台 🏮", "line\nbreak\ttab\0"])
 def test_any_prompt_can_be_drawn(prompt: str) -> None:
-    """Blank, endless, unbreakable and foreign prompts all make a picture."""
+    """Every prompt can be drawn: blank, very long, without spaces, or in any script."""
     with Image.open(io.BytesIO(pictures.draw(prompt, "1", "9:21", "webp"))) as picture:
         assert picture.size == (329, 768)
 

@@ -20,5 +20,5 @@ def test_fixture_sets_the_connection(comet_emulator: Emulator) -> None:
 
 
 def test_fixture_is_fresh_each_time(comet_emulator: Emulator) -> None:
-    """What one test did is not seen by the next."""
+    """Each test has an emulator of its own."""
     assert comet_emulator.ledger()["requests"] == []

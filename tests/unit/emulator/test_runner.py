@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -19,13 +15,12 @@ import requests
 import trustme
 
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.emulator.__main__ import main, parser
 
 KEY = {"Authorization": "Bearer sk-emulator"}
-COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_comet.emulator"]
 
 
 def threads() -> set[threading.Thread]:
+    """Return the threads of this process."""
     return set(threading.enumerate())
 
 
@@ -39,8 +34,8 @@ def test_connection_json() -> None:
         }
 
 
-def test_stop_leaves_nothing_behind() -> None:
-    """After stop there is no thread and nobody listens, even if pictures were drawn and a client stayed connected."""
+def test_stop_closes_thread_and_sockets() -> None:
+    """After stop there is no thread and no open port, although pictures were drawn and a client is connected."""
     before = threads()
     with Emulator(duration=0) as emulator, requests.Session() as session:
         base = emulator.base_url
@@ -57,7 +52,7 @@ def test_stop_leaves_nothing_behind() -> None:
 
 
 def test_stop_does_not_wait_for_slow_requests() -> None:
-    """A request that would take a minute does not hold up the end."""
+    """Stop does not wait for a request that would take a minute."""
     with Emulator() as emulator:
         emulator.fault(delay=60)
         with pytest.raises(requests.ReadTimeout):
@@ -67,7 +62,7 @@ def test_stop_does_not_wait_for_slow_requests() -> None:
 
 
 def test_stop_twice_and_start_again() -> None:
-    """Stopping twice does no harm, the ledger can still be read, and the same emulator can be started again."""
+    """Stop can be called twice, the ledger stays readable, and the emulator can be started again."""
     emulator = Emulator()
     for count in (1, 2):
         with emulator:
@@ -77,19 +72,19 @@ def test_stop_twice_and_start_again() -> None:
 
 
 def test_start_twice_is_refused() -> None:
-    """A running emulator cannot be started once more."""
+    """Starting a running emulator is an error."""
     with Emulator() as emulator, pytest.raises(RuntimeError, match="running"):
         emulator.start()
 
 
 def test_base_url_before_the_start() -> None:
-    """Before the start there is no address to be wrong about."""
+    """Before the start, base_url raises an error."""
     with pytest.raises(RuntimeError, match="not been started"):
         Emulator().base_url  # noqa: B018
 
 
-def test_taken_port_is_raised_in_the_caller() -> None:
-    """A port in use is the caller's error, and the failed attempt leaves no thread."""
+def test_port_in_use() -> None:
+    """A port in use raises an error in the caller, and the failed start leaves no thread."""
     with Emulator() as emulator:
         before = threads()
         with pytest.raises(OSError, match="in use"):
@@ -98,13 +93,13 @@ def test_taken_port_is_raised_in_the_caller() -> None:
 
 
 def test_unknown_wire_is_refused() -> None:
-    """A misspelt wire is not taken for the default."""
+    """A misspelt wire is refused."""
     with pytest.raises(ValueError, match="wire"):
         Emulator(wire="Flat")  # type: ignore[arg-type]
 
 
 def test_other_key_and_host() -> None:
-    """The key can be chosen, and an emulator listening everywhere gives an address one can really call."""
+    """The key can be chosen, and an emulator that listens on every address has a base_url that can be called."""
     with Emulator(host="0.0.0.0", api_key="sk-other") as emulator:
         assert emulator.base_url.startswith("http://127.0.0.1:")
         for key, status in (("sk-other", 200), ("sk-emulator", 401)):
@@ -113,7 +108,7 @@ def test_other_key_and_host() -> None:
 
 
 def test_https(tmp_path: Path) -> None:
-    """With an SSL context it speaks https, and stops cleanly though a TLS client is still connected."""
+    """With an SSL context it serves https, and stops cleanly although a TLS client is connected."""
     ca = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("127.0.0.1").configure_cert(context)
@@ -128,8 +123,8 @@ def test_https(tmp_path: Path) -> None:
         assert emulator.base_url.startswith("https://127.0.0.1:")
         url = f"{emulator.base_url}/replicate/v1/models/black-forest-labs/flux-schnell/predictions"
         id = session.post(url, json={"input": {"prompt": "x"}}, headers=KEY, timeout=5).json()["id"]
-        found = session.get(f"{emulator.base_url}/replicate/v1/predictions/{id}", headers=KEY, timeout=5).json()
-        assert found["output"] == [f"{emulator.base_url}/delivery/{id}/0.webp"]
+        answer = session.get(f"{emulator.base_url}/replicate/v1/predictions/{id}", headers=KEY, timeout=5).json()
+        assert answer["output"] == [f"{emulator.base_url}/delivery/{id}/0.webp"]
         emulator.fault(drop="after")
         with pytest.raises(requests.ConnectionError):
             session.get(f"{emulator.base_url}/v1/models", headers=KEY, timeout=5)
@@ -138,20 +133,20 @@ def test_https(tmp_path: Path) -> None:
         assert numbers == [1, 1, 1, 2]
         warnings.simplefilter("always")
         emulator.stop()
-        gc.collect()  # a socket left open complains when it is collected
+        gc.collect()  # a socket that is open warns when it is collected
         assert [str(warning.message) for warning in caught] == []
 
 
 def test_set_prediction() -> None:
-    """A test in the same process pins a prediction by its id; an unknown id is an error there."""
+    """set_prediction pins fields of a prediction; an unknown id or field is an error."""
     with Emulator(duration=60) as emulator:
         url = f"{emulator.base_url}/replicate/v1/models/black-forest-labs/flux-schnell/predictions"
         id = requests.post(url, json={"input": {"prompt": "x"}}, headers=KEY, timeout=5).json()["id"]
         emulator.set_prediction(id, status="succeeded")
         query = f"{emulator.base_url}/replicate/v1/predictions/{id}"
-        found = requests.get(query, headers=KEY, timeout=5).json()
-        assert found["status"] == "succeeded"
-        assert requests.get(found["output"][0], timeout=5).ok
+        answer = requests.get(query, headers=KEY, timeout=5).json()
+        assert answer["status"] == "succeeded"
+        assert requests.get(answer["output"][0], timeout=5).ok
         with pytest.raises(KeyError):
             emulator.set_prediction("nope", status="failed")
         with pytest.raises(ValueError, match="status"):
@@ -159,7 +154,7 @@ def test_set_prediction() -> None:
 
 
 def test_reset() -> None:
-    """Reset takes back faults, outcomes, predictions and ledger."""
+    """Reset removes faults, outcomes, predictions and the ledger."""
     with Emulator(duration=0) as emulator:
         emulator.fault(status=503, count=None)
         emulator.next_outcome(status="failed", count=3)
@@ -173,7 +168,7 @@ def test_reset() -> None:
 
 
 def test_replaced_key() -> None:
-    """A key set while the emulator runs is the only one let in from then on, and the one in the connection."""
+    """A key that is replaced while the emulator runs is the only valid key from then on, and is in the connection."""
     with Emulator() as emulator:
         emulator.api_key = "sk-next"
         new = {"Authorization": "Bearer sk-next"}
@@ -183,92 +178,15 @@ def test_replaced_key() -> None:
 
 
 @pytest.mark.parametrize("option", [{"creates_per_second": 0}, {"file_bytes": -1}, {"wire": "round"}])
-def test_senseless_options_are_refused(option: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(option: dict[str, Any]) -> None:
     """An option out of range is named in the error."""
     with pytest.raises(ValueError, match=next(iter(option))):
         Emulator(**option)
 
 
 def test_clear_faults() -> None:
-    """Faults that wait for ever can be taken away."""
+    """Faults without a count can be removed."""
     with Emulator() as emulator:
         emulator.fault(status=503, count=None)
         emulator.clear_faults()
         assert requests.get(emulator.base_url + "/v1/models", headers=KEY, timeout=5).ok
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_line(number: signal.Signals) -> None:
-    """The command prints where it is and what to export, answers, and ends cleanly on Ctrl-C or SIGTERM."""
-    command = [*COMMAND, "--port", "0", "--api-key", "sk-it's"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(3)]
-            base_url = lines[0].split()[3]
-            headers = {"Authorization": "Bearer sk-it's"}
-            assert requests.get(base_url + "/v1/models", headers=headers, timeout=5).ok
-            shell = f'{lines[2]}\nprintf %s "$AIRFLOW_CONN_COMETAPI_DEFAULT"'
-            exported = subprocess.run(["sh", "-c", shell], capture_output=True, check=True, text=True).stdout
-            assert json.loads(exported) == {"conn_type": "cometapi", "host": base_url, "password": "sk-it's"}
-            process.send_signal(number)
-            out, err = process.communicate(timeout=10)
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    assert out == ""
-    assert err.splitlines()[0].endswith("GET /v1/models -> 200")
-    assert len(err.splitlines()) == 1
-
-
-def test_command_line_with_a_taken_port() -> None:
-    """A taken port is one line that names the port and the way out, not a traceback."""
-    with Emulator() as emulator:
-        port = emulator.base_url.rpartition(":")[2]
-        done = subprocess.run([*COMMAND, "--port", port], capture_output=True, check=False, text=True, timeout=20)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert f"port {port}" in line
-    assert "--port" in line
-
-
-def test_command_line_without_pillow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without Pillow the command says at once what to install."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("signal.signal", lambda *args: None)
-    assert main(["--port", "0", "--quiet"]) == 1
-    assert "pip install 'airflow-provider-comet[emulator]'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        ["--port", "70000"],
-        ["--port", "x"],
-        ["--duration", "-1"],
-        ["--retention", "nan"],
-        ["--wire", "round"],
-        ["--creates-per-second", "0"],
-        ["--file-bytes", "1.5"],
-    ],
-)
-def test_command_line_refuses(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Options out of range are named in a usage error."""
-    with pytest.raises(SystemExit) as caught:
-        parser().parse_args(option)
-    assert caught.value.code == 2
-    assert option[0] in capsys.readouterr().err
-
-
-def test_imports_little() -> None:
-    """The emulator loads neither Airflow nor the rest of the provider, and Pillow only when it has to draw."""
-    code = "import sys, airflow_provider_comet.emulator.__main__; print(*sorted(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment)
-    loaded = done.stdout.split()
-    assert "airflow_provider_comet.emulator.runner" in loaded
-    foreign = {"airflow", "PIL", "requests", "pytest"} & set(loaded)
-    ours = {name for name in loaded if name.startswith("airflow_provider_comet.")}
-    assert foreign == set()
-    assert {name for name in ours if not name.startswith("airflow_provider_comet.emulator")} == set()
