@@ -9,8 +9,8 @@ Definitions:
   0.25 or 0.6. 3 % are cold starts, which take 20 to 90 s more (uniform). These ten cells have equal weight; together
   they are the mix. The times of a cell are stratified, one from each of equally likely slices, so that few are enough.
 - A wait starts at the age of 0 s (an operator: with the create) or 2 s (a sensor that gets an id). A wait from the age
-  of 2 s polls at once, and knows the age (``created_at``). A wait from the age of 0 s polls first when ``next_look``
-  says. ``next_look`` also gives the time of each further poll. A request takes no time, and no answer is a 429.
+  of 2 s polls at once, and knows the age (``created_at``). A wait from the age of 0 s polls first when ``next_delay``
+  says. ``next_delay`` also gives the time of each further poll. A request takes no time, and no answer is a 429.
 - The delay of a wait is the time of the poll that gets the result minus the end, or minus the start of the wait if the
   prediction had ended before: no wait could have detected it sooner. The relative delay is the delay divided by the
   time that this prediction took, cold start included. Means are means of these quotients.
@@ -32,7 +32,7 @@ from operator import mul
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from airflow_provider_comet.polling.schedule import next_look
+from airflow_provider_comet.polling.schedule import next_delay
 
 MEANS = (1.5, 8.0, 60.0, 300.0, 1800.0)
 SPREADS = (0.25, 0.6)
@@ -78,11 +78,11 @@ def durations(average: float, spread: float, samples: int, rng: random.Random) -
 
 
 def adaptive(duration: float, start_age: float, rng: random.Random) -> Cost:
-    """Wait for a prediction by ``next_look``; its age is the clock."""
-    age = start_age or next_look(0.0, poke_interval=None, retry_after=None, chance=rng.random())
+    """Wait for a prediction by ``next_delay``; its age is the clock."""
+    age = start_age or next_delay(0.0, poke_interval=None, retry_after=None, chance=rng.random())
     requests = 1
     while age < duration:
-        age += next_look(age, poke_interval=None, retry_after=None, chance=rng.random())
+        age += next_delay(age, poke_interval=None, retry_after=None, chance=rng.random())
         requests += 1
     return Cost(requests, (age - max(duration, start_age)) / duration)
 

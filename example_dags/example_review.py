@@ -30,7 +30,7 @@ def example_review():
 
     # all_done: a failed prediction is in the list too, so that the list has the order of the prompts.
     wait = PredictionSensor(
-        task_id="wait", prediction_id=create.output, wait_rule="all_done", retries=2, retry_delay=10
+        task_id="wait", prediction_id=create.output, on_item_error="keep", retries=2, retry_delay=10
     )
 
     # Airflow shows Markdown with pictures: the browser of the person fetches them by their links.

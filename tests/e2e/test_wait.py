@@ -69,8 +69,8 @@ def test_one_wait_for_a_list(airflow_and_emulator: tuple[Standalone, Emulator]) 
     tasks = finish(airflow, "lists", run)
     ids = [airflow.rest.xcom("lists", run, "create", map_index=index) for index in range(3)]
     assert (tasks["create", 3]["state"], tasks["create", 4]["state"]) == ("failed", "skipped")
-    assert (tasks["all_success", -1]["state"], tasks["all_done", -1]["state"]) == ("failed", "success")
-    for task_id, key in (("all_success", "predictions"), ("all_done", "return_value")):
+    assert (tasks["fail", -1]["state"], tasks["keep", -1]["state"]) == ("failed", "success")
+    for task_id, key in (("fail", "predictions"), ("keep", "return_value")):
         results = airflow.rest.xcom("lists", run, task_id, key=key)
         assert [(result["id"], result["status"]) for result in results] == [
             (ids[0], "succeeded"),

@@ -20,7 +20,7 @@ RETIRED = {
     r"comes back|is borne|what there is": "plain words",
     r"overdue|pace|paces|renewed": "deadline sweeper, rate limiter, refreshing",
     r"heed(s|ed|ing)?|amid|recall(s|ed)?": "apply, within, read",
-    r"wait_rule|all_done|all_success": "on_item_error",
+    r"wait_rule": "on_item_error",
     r"comet\\.(looks|look_errors|create|creates)": "comet.polls, comet.poll_errors, comet.created",
 }
 

@@ -9,13 +9,14 @@ from typing import Any
 from airflow.sdk import DAG, get_parsing_context
 from canary_plants import PlantOperator
 
+from airflow_provider_comet.client import sync_client
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling import wait
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 # A wait tolerates transient errors for two minutes, which would be most of the test's time.
-polling.PATIENCE = 2.0
-polling.NOT_FOUND_GRACE = 1.0
+sync_client.RETRY_BUDGET_SECONDS = 2.0
+wait.NOT_FOUND_GRACE_SECONDS = 1.0
 
 
 def add(task: dict[str, Any], operators: dict[str, Any]) -> None:

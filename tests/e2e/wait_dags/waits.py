@@ -46,8 +46,8 @@ def lists():
     inputs = [{"prompt": "a boat"}, {"prompt": "nsfw"}, {"prompt": "a fox"}, {"refused": None}, {"prompt": "left out"}]
     create = Create.partial(task_id="create", model=MODEL).expand(input=inputs)
     both = {"prediction_id": create.output, "trigger_rule": "all_done", "retries": 2, "retry_delay": 1}
-    PredictionSensor(task_id="all_success", defer_after=0, **both)
-    PredictionSensor(task_id="all_done", wait_rule="all_done", **both)
+    PredictionSensor(task_id="fail", defer_after=0, **both)
+    PredictionSensor(task_id="keep", on_item_error="keep", **both)
 
 
 @dag(schedule=None, max_active_tasks=2000)
