@@ -99,7 +99,7 @@ class Soak:
 
         now = time.time()
         prediction_id = f"soak-{position}-{int(now * 1000)}-{int((now + seconds) * 1000)}"
-        trigger = PredictionTrigger(prediction_id, started_at=now)
+        trigger = PredictionTrigger([prediction_id], started_at=now)
         events = [event.payload async for event in trigger.run()]
         delay = time.time() - now - seconds
         if len(events) == 1 and self._is_right(events[0], prediction_id, position):
@@ -110,7 +110,7 @@ class Soak:
             print(f"WRONG: {json.dumps(events)[:500]}", flush=True)
 
     def _is_right(self, event: Any, prediction_id: str, position: int) -> bool:
-        summary = event.get("summary") or {}
+        summary = event["outcomes"].get(prediction_id, {}).get("summary") or {}
         result = (summary.get("id"), summary.get("status"), summary.get("files"))
         return result == (prediction_id, "succeeded", [output_of(position)])
 

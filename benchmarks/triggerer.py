@@ -69,7 +69,7 @@ def trigger(row: str, number: int) -> tuple[str, dict[str, Any]]:
     kind, _, interval = row.partition("_")
     if kind == "comet":
         return COMET, {
-            "prediction_id": prediction_id,
+            "prediction_ids": [prediction_id],
             "started_at": time.time() - AGE_SECONDS,
             "deadline": tomorrow,
             "poke_interval": float(interval) if interval else None,

@@ -46,7 +46,7 @@ async def comet(url: str, interval: float) -> AsyncIterator[Wait]:
     })
 
     async def wait(prediction_id: str) -> None:
-        events = [event.payload async for event in PredictionTrigger(prediction_id, poke_interval=interval).run()]
+        events = [event.payload async for event in PredictionTrigger([prediction_id], poke_interval=interval).run()]
         _require("succeeded" in json.dumps(events), events)
 
     yield wait

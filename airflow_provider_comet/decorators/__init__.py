@@ -1,0 +1,1 @@
+"""``@task.comet_prediction``."""

@@ -1,1 +1,1 @@
-"""Links that operators add to a task in Airflow's UI."""
+"""Links from a task in Airflow's UI."""

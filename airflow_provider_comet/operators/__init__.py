@@ -1,0 +1,1 @@
+"""Tasks that submit predictions and store their files."""

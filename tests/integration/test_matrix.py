@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.polling.events import read_event
 from tests.integration.conftest import KEY

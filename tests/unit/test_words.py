@@ -15,7 +15,7 @@ FILES = sorted(
     if path != Path(__file__)
 )
 RETIRED = {
-    r"look(s|ed|ing|er)?( at| again)?": "poll, get, read",
+    r"look(s|ed|ing)?(?!( |-)(up|like))": "poll, get, read",
     r"goes on|go on|going on|went on": "continue, keep running",
     r"comes back|is borne|what there is": "plain words",
     r"overdue|pace|paces|renewed": "deadline sweeper, rate limiter, refreshing",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner, run_sensor
-from tests.unit.sensors.helpers import EACH_MODE, count_polls, kind, sensor
+from tests.unit.sensors.helpers import EACH_MODE, ONE_OR_MANY, count_polls, kind, sensor
 
 KEYS = {
     *("id", "model", "version", "status", "files", "output", "error", "metrics"),
@@ -57,6 +58,79 @@ def test_large_and_inline_results(
         else:
             assert f"get_prediction({prediction!r}).output" in json.dumps(result["output"])
             assert "base64,iVBOR" not in json.dumps(result)
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("when", ["at-once", "later"])
+@EACH_MODE
+def test_skip_says_why(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str, when: str
+) -> None:
+    """A task that is skipped by `soft_fail` gives the same reason as one that fails."""
+    prediction = create(status="processing" if when == "later" else "failed", error="no such luck")
+    clock.on_sleep = lambda seconds: comet.set_prediction(prediction, status="failed")
+    outcome = run_sensor(runner, sensor(prediction, mode, soft_fail=True), clock)
+    assert outcome.state == "skipped"
+    assert outcome.message.startswith(f"Prediction {prediction}: it failed: no such luck. ")
+
+
+@pytest.mark.parametrize("fault", [{"status": 401}, {"status": 200, "body": "<html></html>"}], ids=str)
+@EACH_MODE
+def test_never_fail(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    mode: str,
+    fault: dict[str, Any],
+) -> None:
+    """`never_fail` skips for whatever happens, in every mode, with the reason."""
+    prediction = create(status="processing")
+    clock.on_sleep = lambda seconds: comet.fault(count=None, **fault)
+    outcome = run_sensor(runner, sensor(prediction, mode, never_fail=True), clock)
+    assert outcome.state == "skipped"
+    assert outcome.message.startswith(f"Prediction {prediction}: ")
+
+
+@EACH_MODE
+@ONE_OR_MANY
+def test_audit_line(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    is_list: bool,
+) -> None:
+    """The log has a line of a fixed form for each prediction that has finished, well or badly; none for a prediction
+    that is unknown."""
+    good, bad = create(), create(status="failed")
+    raw_ids: Any = [good, "unknown", bad, good] if is_list else good
+    with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
+        run_sensor(runner, sensor(raw_ids, mode), clock)
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("comet.finished")]
+    model = "black-forest-labs/flux-schnell"
+    expected = [f"comet.finished id={good} model={model} status=succeeded"]
+    expected += [f"comet.finished id={bad} model={model} status=failed"] if is_list else []
+    assert sorted(lines) == sorted(expected)
+
+
+@EACH_MODE
+def test_a_wait_that_times_out_has_no_audit_line(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+) -> None:
+    """A prediction that is still running at the deadline has not finished."""
+    with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
+        run_sensor(runner, sensor(create(status="processing"), mode, timeout=100), clock)
+    assert "comet.finished" not in caplog.text
 
 
 # Odd ids

@@ -24,7 +24,6 @@ from tests.unit.sensors.helpers import (
     sensor,
 )
 
-
 # When it defers
 
 
@@ -283,34 +282,3 @@ def test_a_result_that_a_single_poll_does_not_find(
     outcome = runner.run(sensor([prediction] if is_list else prediction), event=event)
     assert outcome.state == "up_for_retry"
     assert "it was seen before, and is unknown now" in outcome.message
-
-
-@pytest.mark.parametrize("when", ["at-once", "later"])
-@EACH_MODE
-def test_skip_says_why(
-    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], mode: str, when: str
-) -> None:
-    """A task that is skipped by `soft_fail` gives the same reason as one that fails."""
-    prediction = create(status="processing" if when == "later" else "failed", error="no such luck")
-    clock.on_sleep = lambda seconds: comet.set_prediction(prediction, status="failed")
-    outcome = run_sensor(runner, sensor(prediction, mode, soft_fail=True), clock)
-    assert outcome.state == "skipped"
-    assert outcome.message.startswith(f"Prediction {prediction}: it failed: no such luck. ")
-
-
-@pytest.mark.parametrize("fault", [{"status": 401}, {"status": 200, "body": "<html></html>"}], ids=str)
-@EACH_MODE
-def test_never_fail(
-    comet: Emulator,
-    clock: Clock,
-    runner: TaskRunner,
-    create: Callable[..., str],
-    mode: str,
-    fault: dict[str, Any],
-) -> None:
-    """`never_fail` skips for whatever happens, in every mode, with the reason."""
-    prediction = create(status="processing")
-    clock.on_sleep = lambda seconds: comet.fault(count=None, **fault)
-    outcome = run_sensor(runner, sensor(prediction, mode, never_fail=True), clock)
-    assert outcome.state == "skipped"
-    assert outcome.message.startswith(f"Prediction {prediction}: ")

@@ -25,7 +25,6 @@ from tests.unit.sensors.helpers import (
     statuses_of,
 )
 
-
 # The results of a list
 
 

@@ -12,7 +12,6 @@ from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import MODES, TaskRunner, dag
 from tests.unit.sensors.helpers import event_about, sensor
 
-
 # Its parameters
 
 
@@ -102,51 +101,69 @@ def test_templates(
     assert resumed.result["id"] == prediction
 
 
-# Options of Airflow that it does not have
+# Options that it refuses
+
+UNSUPPORTED = [{"silent_fail": True}, {"exponential_backoff": True}, {"max_wait": dt.timedelta(minutes=1)}]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"silent_fail": True}, "no silent_fail: trouble that may pass is waited out"),
-        ({"exponential_backoff": True}, "no exponential_backoff: by default the interval grows"),
-        ({"max_wait": dt.timedelta(minutes=1)}, "no max_wait: by default the interval grows to a minute"),
-        ({"max_wait": 60}, "no max_wait"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", [*UNSUPPORTED, {"max_wait": 60}], ids=str)
 @pytest.mark.parametrize("mode", [None, *MODES])
-def test_options_of_airflow_that_do_nothing_are_refused(options: dict[str, Any], words: str, mode: str | None) -> None:
-    """An option that a deferred wait would silently ignore is refused while parsing, with what happens instead."""
-    with pytest.raises(ValueError, match=words):
+def test_options_of_airflow_without_effect_are_refused(options: dict[str, Any], mode: str | None) -> None:
+    """An option that a deferred wait would silently ignore is refused while parsing."""
+    (name,) = options
+    with pytest.raises(ValueError, match=f"PredictionSensor has no {name}: its interval grows by itself"):
         sensor("abc", mode, **options)
 
 
-@pytest.mark.parametrize(
+def test_an_unknown_on_item_error_is_refused() -> None:
+    """A value that does not exist is refused while parsing, with the values that do."""
+    with pytest.raises(ValueError, match="on_item_error must be 'fail' or 'keep', not 'all_done'"):
+        sensor(["abc"], on_item_error="all_done")
+
+
+WRONG = pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"exponential_backoff": True}, "no exponential_backoff"),
-        ({"silent_fail": True}, "no silent_fail"),
-        ({"max_wait": dt.timedelta(minutes=1)}, "no max_wait"),
-        ({"wait_rule": "nonsense"}, "wait_rule must be"),
+        *[(options, f"PredictionSensor has no {name}") for options in UNSUPPORTED for name in options],
+        ({"on_item_error": "nonsense"}, "on_item_error must be"),
     ],
     ids=str,
 )
-def test_refused_wherever_they_are_given(options: dict[str, Any], words: str) -> None:
-    """The same in a DAG's `default_args`, and for a sensor that is mapped."""
+
+
+@WRONG
+def test_refused_in_default_args(options: dict[str, Any], words: str) -> None:
+    """The same option is refused in a DAG's `default_args`."""
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
     with dag(default_args=options), pytest.raises(ValueError, match=words):
         PredictionSensor(task_id="wait", prediction_id="abc")
-    with dag(default_args=options), pytest.raises(ValueError, match=words):
-        PredictionSensor.partial(task_id="wait").expand(prediction_id=["abc"])
-    with dag(), pytest.raises(ValueError, match=words):
-        PredictionSensor.partial(task_id="wait", **options).expand(prediction_id=["abc"])
+
+
+@pytest.mark.parametrize("place", ["partial", "default_args", "expand_kwargs"])
+@WRONG
+def test_a_mapped_sensor_refuses_them_when_it_runs(
+    comet: Emulator, runner: TaskRunner, options: dict[str, Any], words: str, place: str
+) -> None:
+    """Airflow makes the instances of a mapped sensor on a worker: the task fails there, before anything is sent."""
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    partial: dict[str, Any] = {"task_id": "wait", "retries": 2}
+    with dag(default_args=options if place == "default_args" else {}):
+        if place == "expand_kwargs":
+            task = PredictionSensor.partial(**partial).expand_kwargs([{"prediction_id": "abc", **options}])
+        else:
+            partial |= options if place == "partial" else {}
+            task = PredictionSensor.partial(**partial).expand(prediction_id=["abc"])
+    outcome = runner.run(task, map_index=0)
+    assert (outcome.state, type(outcome.error)) == ("up_for_retry", ValueError)
+    assert words in outcome.message
+    assert comet.ledger()["requests"] == []
 
 
 @pytest.mark.parametrize(
     "options", [{"silent_fail": False}, {"exponential_backoff": False}, {"max_wait": None}], ids=str
 )
-def test_their_defaults_are_accepted(options: dict[str, Any]) -> None:
-    """Whoever says explicitly that such an option is off is right."""
+def test_the_default_values_are_accepted(options: dict[str, Any]) -> None:
+    """To say explicitly that such an option is off is no error."""
     assert sensor("abc", **options).deferrable
