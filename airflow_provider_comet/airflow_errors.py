@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -38,53 +37,37 @@ CLEAR_BATCH = (
 NO_RECORD = "This Airflow keeps no record: a retry, or a cleared task, submits and pays all of it again."
 
 
-class Phase(Enum):
-    """What a task was doing when an error came up: the columns of the table."""
-
-    CREATE = "create"
-    """It submits. Its retry submits again, if nothing is on record."""
-    WAIT = "wait"
-    """It waits for, or stores, what another task has paid for. Its retry costs nothing."""
-    PAID = "paid"
-    """It has paid, and waits for the result or hands it over. Its retry may buy a new prediction."""
-
-
-class Action(Enum):
-    """What Airflow is to do about an error."""
-
-    RETRY = "retry"
-    """Raise the error as it is: Airflow's ``retries`` decide."""
-    FAIL = "fail"
-    """Raise ``AirflowFailException``: the task fails for good."""
-    TIME_OUT = "time out"
-    """Raise Airflow's exception for a timeout."""
-    AMBIGUOUS = "ambiguous"
-    """``on_ambiguous_submit`` decides: ``retry`` or ``fail``."""
+Action: TypeAlias = Literal["retry", "fail", "time out", "ask"]
+"""``retry``: raise the error as it is: Airflow's ``retries`` decide. ``fail``: the task fails for good. ``time out``:
+Airflow's exception for a timeout. ``ask``: ``on_ambiguous_submit`` decides between ``retry`` and ``fail``."""
 
 
 class Row(NamedTuple):
-    """The actions for one class of errors, by phase."""
+    """What Airflow is to do about an error, by what its task was doing.
+
+    :param create: it submits: a retry submits again, unless something is on record.
+    :param wait: it waits for, or stores, what another task has paid for: a retry costs nothing.
+    :param paid: it has paid, and waits for the result or hands it over: a retry may buy a new prediction.
+    """
 
     create: Action
     wait: Action
     paid: Action
 
 
-_RETRY, _FAIL, _TIME_OUT = Action.RETRY, Action.FAIL, Action.TIME_OUT
-TABLE: dict[type[e.CometError], Row] = {
-    # The row of the nearest base class counts. An error that is ``retryable`` is retried in every phase, and one that
+TABLE = {
+    # The row of the nearest base class counts. An error that is ``retryable`` is retried in every column, and one that
     # ``buys_again`` is raised as it is by whoever has paid.
-    #                                    create            wait       paid
-    e.CometError:                    Row(_FAIL,            _RETRY,    _RETRY),
-    e.AmbiguousSubmissionError:      Row(Action.AMBIGUOUS, _RETRY,    _RETRY),
-    e.ConfigurationError:            Row(_RETRY,           _RETRY,    _RETRY),  # nothing was sent
-    e.SubmissionRecordError:         Row(_RETRY,           _RETRY,    _RETRY),  # nothing was sent
-    MalformedRecordError:            Row(_FAIL,            _FAIL,     _FAIL),
-    e.InvalidInputError:             Row(_FAIL,            _FAIL,     _FAIL),
-    e.PredictionNotFoundError:       Row(_FAIL,            _FAIL,     _FAIL),
-    e.PredictionError:               Row(_FAIL,            _FAIL,     _FAIL),
-    e.PredictionTimeoutError:        Row(_TIME_OUT,        _TIME_OUT, _TIME_OUT),
-}  # fmt: skip
+    e.CometError: Row(create="fail", wait="retry", paid="retry"),
+    e.AmbiguousSubmissionError: Row(create="ask", wait="retry", paid="retry"),
+    e.ConfigurationError: Row(create="retry", wait="retry", paid="retry"),  # nothing was sent
+    e.SubmissionRecordError: Row(create="retry", wait="retry", paid="retry"),  # nothing was sent
+    MalformedRecordError: Row(create="fail", wait="fail", paid="fail"),
+    e.InvalidInputError: Row(create="fail", wait="fail", paid="fail"),
+    e.PredictionNotFoundError: Row(create="fail", wait="fail", paid="fail"),
+    e.PredictionError: Row(create="fail", wait="fail", paid="fail"),
+    e.PredictionTimeoutError: Row(create="time out", wait="time out", paid="time out"),
+}
 """Trouble in reaching the API is retried while a task waits, because polling costs nothing and a paid result must not
 be lost to a key rotation. In a create it is final, unless the error says that a retry may help."""
 
@@ -94,13 +77,11 @@ _FINAL = (AirflowTaskTimeout, AirflowFailException, AirflowSensorTimeout)
 Translate: TypeAlias = Callable[[e.CometError], BaseException]
 
 
-def action_for(error: e.CometError, phase: Phase) -> Action:
-    """Return what Airflow is to do about an error, by the table."""
+def find_row(error: e.CometError) -> Row:
+    """Return the row of the table for an error."""
     if error.retryable:
-        return Action.RETRY
-    row = next(TABLE[error_class] for error_class in type(error).__mro__ if error_class in TABLE)
-    action: Action = getattr(row, phase.value)
-    return action
+        return Row("retry", "retry", "retry")
+    return next(TABLE[error_class] for error_class in type(error).__mro__ if error_class in TABLE)
 
 
 def create_exception(error: e.CometError, *, on_ambiguous_submit: str, has_record: bool) -> BaseException:
@@ -111,8 +92,8 @@ def create_exception(error: e.CometError, *, on_ambiguous_submit: str, has_recor
     """
     if isinstance(error, e.PredictionError):  # it was paid before
         return paid_exception(error, has_record=has_record)
-    action = action_for(error, Phase.CREATE)
-    if action is Action.RETRY or (action is Action.AMBIGUOUS and on_ambiguous_submit == "retry"):
+    action = find_row(error).create
+    if (on_ambiguous_submit if action == "ask" else action) == "retry":
         return error
     if isinstance(error, e.AmbiguousSubmissionError):
         known_id = PUT_ON_RECORD if has_record else "wait for it with a PredictionSensor."
@@ -134,10 +115,10 @@ def wait_exception(error: e.CometError, *, is_execution_timeout: bool = False) -
         # The error that a retry may cure decides: it costs nothing, and the other results are returned with it.
         kinds = {type(wait_exception(item, is_execution_timeout=is_execution_timeout)) for item in error.errors}
         return next((kind(str(error)) for kind in _FINAL if kind in kinds <= {*_FINAL}), error)
-    action = action_for(error, Phase.WAIT)
-    if action is Action.TIME_OUT:
+    action = find_row(error).wait
+    if action == "time out":
         return AirflowTaskTimeout(str(error)) if is_execution_timeout else AirflowSensorTimeout(str(error))
-    return error if action is Action.RETRY else AirflowFailException(str(error))
+    return error if action == "retry" else AirflowFailException(str(error))
 
 
 def paid_exception(error: e.CometError, *, has_record: bool, is_execution_timeout: bool = False) -> BaseException:
@@ -150,12 +131,12 @@ def paid_exception(error: e.CometError, *, has_record: bool, is_execution_timeou
     """
     if error.buys_again:
         return error
-    action = action_for(error, Phase.PAID)
-    if action is Action.TIME_OUT:
+    action = find_row(error).paid
+    if action == "time out":
         return wait_exception(error, is_execution_timeout=is_execution_timeout and has_record)
     if has_record:
-        return error if action is Action.RETRY else AirflowFailException(f"{error} {FORCE}")
-    hint = " This Airflow keeps no record: wait for it with a PredictionSensor." if action is Action.RETRY else ""
+        return error if action == "retry" else AirflowFailException(f"{error} {FORCE}")
+    hint = " This Airflow keeps no record: wait for it with a PredictionSensor." if action == "retry" else ""
     return AirflowFailException(f"{error}{hint}")
 
 

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import Outcome
+from airflow_provider_comet.api.prediction import is_terminal
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def finished(outcomes: Iterable[Outcome]) -> None:
         if isinstance(outcome, CometError):
             continue
         result: Any = outcome if isinstance(outcome, Mapping) else vars(outcome)
+        if not is_terminal(result["status"]):
+            continue
         log.info("comet.finished id=%s model=%s status=%s", result["id"], result["model"], result["status"])
         count("comet.finished", status=str(result["status"]))
 

@@ -64,6 +64,11 @@ def normalise_status(raw: object) -> str:
     return _SPELLINGS.get(text.strip().lower()) or whole_characters(text) or "unknown"
 
 
+def is_terminal(status: str) -> bool:
+    """Return whether a prediction with this status never changes again."""
+    return status in STATUSES and STATUSES[status].is_terminal
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One prediction as the API last described it.
@@ -114,7 +119,7 @@ class Prediction:
     @property
     def is_terminal(self) -> bool:
         """Whether it never changes again. The status alone decides: output can be there while it still runs."""
-        return self.has_known_status and STATUSES[self.status].is_terminal
+        return is_terminal(self.status)
 
     @property
     def has_known_status(self) -> bool:
@@ -207,7 +212,7 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     Output alone proves nothing: text models fill it while they run.
     """
     own = normalise_status(inner.get("status", "starting"))
-    if not task or (own in STATUSES and STATUSES[own].is_terminal):
+    if not task or is_terminal(own):
         return own
     outer = normalise_status(task.get("status"))
     if "status" in inner and outer not in STATUSES:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PREDICTION_XCOM_KEY = "prediction"
 # The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
 RETURN_VALUE_XCOM_KEY = "return_value"
-DEFAULT_POOL = "default_pool"
 
 
 class CreatePredictionOperator(BaseOperator):
@@ -46,18 +45,16 @@ class CreatePredictionOperator(BaseOperator):
     and a plain ``CometError`` where Airflow's ``retries`` can (rate limit, server unreachable).
 
     :param model: the model's id, ``owner/name``, for example ``black-forest-labs/flux-schnell``. (templated)
-    :param input: all parameters of the model, a non-empty JSON object; the model's page describes them. Leave keys out
-        rather than giving ``None``. An ``ObjectStoragePath`` in it is a file that is sent along, up to 7.5 MB each; a
-        text never is. (templated)
+    :param input: all parameters of the model, a non-empty JSON object without ``None``; the model's page describes
+        them. An ``ObjectStoragePath`` in it is a file that is sent along, up to 7.5 MB; a text never is. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
     :param input_schema: what the model takes; an input that does not fit is refused before it is paid for. A JSON
-        Schema, Replicate's description of the model, or where such a document is: an absolute path, an
-        ``ObjectStoragePath`` or its URL. By default ``<owner>/<name>.json`` in the folder that Airflow's setting
-        ``[comet] input_schemas`` names.
+        Schema, Replicate's description of the model, or where such a document is (an absolute path or a URL). Default:
+        ``<owner>/<name>.json`` in the folder that Airflow's setting ``[comet] input_schemas`` names.
     :param strict: refuse input keys that the schema does not know; by default the log has a warning for each.
     :param on_ambiguous_submit: what to do if nobody knows whether a create was accepted (its answer was lost, or the
-        process died while it was sent). ``fail`` (default): fail for good and say what to do, which never pays twice.
-        ``retry``: let Airflow's next try submit again, which may; ``retries`` bounds how often.
+        process died while it was sent). ``fail`` (default): fail for good, which never pays twice. ``retry``: let
+        Airflow's next try submit again, which may.
     :param wait_for_completion: also wait for the result, without a worker, and push it as XCom ``prediction`` (what
         ``PredictionSensor`` returns). If the prediction fails, the task's ``retries`` buy a new one, unless the model
         refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
@@ -101,7 +98,6 @@ class CreatePredictionOperator(BaseOperator):
         self.timeout = positive_seconds("timeout", timeout)
         self._submission: Submission | None = None
         self._paid_id: str | None = None
-        # Whether the deadline is that of the execution_timeout; ``timeout`` counts from the create, so a wait knows.
         _, self._is_execution_timeout = find_deadline(self.timeout, self.execution_timeout)
 
     @functools.cached_property
@@ -143,7 +139,7 @@ class CreatePredictionOperator(BaseOperator):
             )
 
     def on_kill(self) -> None:
-        """Buy nothing from now on, and log what keeps running. In this signal handler Airflow can't be called."""
+        """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
         if self._submission is not None:
             self._submission.killed = True
         if self._paid_id is not None:
@@ -186,13 +182,11 @@ class CreatePredictionOperator(BaseOperator):
         return self._conclude(context, submission, waits.outcomes[prediction_id])
 
     def _warn_if_unlimited(self, context: Context) -> None:
-        limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun
-        # The first of the mapped instances says it for all.
-        if context["ti"].map_index == 0 and self.pool == DEFAULT_POOL and limits == (None, None):
+        limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun  # the first instance speaks for all
+        if context["ti"].map_index == 0 and self.pool == "default_pool" and limits == (None, None):
             self.log.warning(
-                "Neither a pool nor max_active_tis_per_dag(run) limits how many of these mapped creates run at a time, "
-                "while CometAPI limits the rate of requests. Make a pool, `airflow pools set cometapi 4 creates`, and "
-                "give the task pool='cometapi'."
+                "CometAPI limits the rate of requests, and nothing limits how many of these mapped creates run at a time: "
+                "make a pool, `airflow pools set cometapi 4 creates`, and give the task pool='cometapi'."
             )
 
     def _make_input(self, context: Context) -> Any:
@@ -237,17 +231,14 @@ class CreatePredictionOperator(BaseOperator):
         submission.delivered(prediction_id)
         return prediction_id
 
-    def _words_about_paid(self, submission: Submission) -> str | None:
-        """Return what to say about a prediction that is paid for, or may be; ``None``: nothing was paid."""
-        if self._paid_id is not None:
-            return airflow_errors.still_running([self._paid_id])
-        may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
-        return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
-
     def _final_where_paid(self, submission: Submission) -> AbstractContextManager[None]:
-        return airflow_errors.final_where_paid(
-            has_record=submission.is_kept, words_about_paid=functools.partial(self._words_about_paid, submission)
-        )
+        def words_about_paid() -> str | None:
+            if self._paid_id is not None:
+                return airflow_errors.still_running([self._paid_id])
+            may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
+            return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
+
+        return airflow_errors.final_where_paid(has_record=submission.is_kept, words_about_paid=words_about_paid)
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
         return airflow_errors.raised_as(

@@ -216,8 +216,8 @@ class PredictionSensor(BaseSensorOperator):
     def _conclude(
         self, context: Context, outcomes: Mapping[str, Outcome]
     ) -> dict[str, Any] | list[dict[str, Any] | None]:
-        metrics.finished(outcomes.values())
         ids = self._read_ids(context)
+        metrics.finished(outcomes[prediction_id] for prediction_id in distinct(ids))
         if isinstance(ids, str):
             return judge(outcomes[ids], allow_empty=self.allow_empty)
         ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}

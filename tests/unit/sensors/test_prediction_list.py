@@ -404,7 +404,7 @@ def test_results_that_are_read_again_may_be_away(
     assert {type(error) for error in outcome.error.errors} == {e.ServerError}
     results = outcome.xcoms["predictions"]
     assert len(results) == 60
-    assert sum(result is not None for result in results) == len(event["outcomes"])
+    assert sum(result is not None for result in results) == sum(map(bool, event["outcomes"].values()))
     comet.clear_faults()
     retried = run_sensor(runner, task, clock, try_number=2)
     assert ids_of(retried.result) == ids
@@ -438,6 +438,20 @@ def test_an_event_about_other_ids(comet: Emulator, runner: TaskRunner, create: C
     old, new = create(), create()
     event = event_about({old: {}})
     assert ids_of(runner.run(sensor([new]), event=event).result) == [new]
+
+
+def test_an_event_about_other_ids_has_no_audit_line_for_them(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log counts the predictions of this task, not others that the event knows."""
+    from airflow_provider_comet.triggers.prediction import PredictionTrigger
+
+    old, new = create(), create()
+    event = event_of(PredictionTrigger([old, new]))
+    with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
+        assert ids_of(runner.run(sensor([new]), event=event).result) == [new]
+    assert f"comet.finished id={new} " in caplog.text
+    assert f"comet.finished id={old} " not in caplog.text
 
 
 def test_what_finished_on_the_worker_is_not_waited_for_again(
