@@ -57,7 +57,8 @@ class RefreshingClient:
         :raises ConfigurationError: the connection can't be used, or not be read for ten minutes. A client that worked
             before stays in use.
         """
-        backoff = Backoff(REFUSAL_BUDGET_SECONDS, REREAD_SECONDS, REREAD_SECONDS, started_at=clock.loop_time())
+        budget = REFUSAL_BUDGET_SECONDS + REREAD_SECONDS / 2  # reading takes time, too: the last read is not left out
+        backoff = Backoff(budget, REREAD_SECONDS, REREAD_SECONDS, started_at=clock.loop_time())
         while True:
             try:
                 return await self._read(clock.loop_time() - FRESH_SECONDS)

@@ -1,1 +1,1 @@
-"""What comes back as files: which there are, how they are fetched and stored."""
+"""What predictions make, as files: which there are, how they are fetched and stored."""

@@ -221,7 +221,7 @@ def main() -> int:
         print(f"\nThe demo failed: {error}", file=sys.stderr, flush=True)
         return 1
     if not options.keep:
-        say("\nNext: `make up` keeps Airflow running to look around, example_dags/ holds the DAGs, README.md the rest.")
+        say("\nNext: `make up` keeps Airflow running for exploring, example_dags/ holds the DAGs, README.md the rest.")
     return 0
 
 

@@ -27,7 +27,7 @@ World = Callable[[Emulator, str, Clock], None]
 class Row:
     """What happens to a prediction while a task waits for it, and what becomes of the task.
 
-    :param happens: called before the first look, with the emulator, the prediction's id and the clock.
+    :param happens: called before the first poll, with the emulator, the prediction's id and the clock.
     :param state: the task's next state: success, failed (for good) or up_for_retry.
     :param raises: what Airflow gets.
     :param error: our error behind it.
@@ -67,7 +67,7 @@ def ends(**fields: Any) -> World:
 
 
 def fault(then: World | None = None, **fields: Any) -> World:
-    """From the second look on something goes wrong, by default for ever."""
+    """From the second poll on something goes wrong, by default for ever."""
 
     def change(comet: Emulator, prediction: str, clock: Clock) -> None:
         comet.fault(method="GET", **{"count": None, **fields})
@@ -94,7 +94,7 @@ def unknown_at_first(comet: Emulator, prediction: str, clock: Clock) -> None:
 
 
 def not_found_at_first(comet: Emulator, prediction: str, clock: Clock) -> None:
-    """The first look comes too early for the server to know it."""
+    """The first poll comes too early: the server does not know the prediction yet."""
     comet.fault(method="GET", **error_of(404))
     ends(status="succeeded")(comet, prediction, clock)
 

@@ -93,7 +93,7 @@ def test_an_ambiguous_create_names_both_ways_to_continue() -> None:
     for has_record, way in ((True, "set comet_submission in the task's state store to"), (False, "PredictionSensor")):
         text = str(create_exception(error, on_ambiguous_submit="fail", has_record=has_record))
         assert "usage page" in text
-        assert "clear the task (again, if this error comes back)" in text
+        assert "clear the task (again, if this error appears again)" in text
         assert way in text
 
 

@@ -71,13 +71,13 @@ def test_what_becomes_of_each_error(error: BaseException, action: str) -> None:
     assert decided(error) == (action, None)
 
 
-LOOKS = [e.TransportError, e.ServerError, e.RateLimitedError, e.AuthenticationError, e.PermissionDeniedError]
-LOOKS += [e.BalanceExhaustedError, e.WrongURLError, e.BadRequestError, e.ModelNotFoundError]
+POLL_ERRORS = [e.TransportError, e.ServerError, e.RateLimitedError, e.AuthenticationError, e.PermissionDeniedError]
+POLL_ERRORS += [e.BalanceExhaustedError, e.WrongURLError, e.BadRequestError, e.ModelNotFoundError]
 
 
-@pytest.mark.parametrize("cls", LOOKS)
+@pytest.mark.parametrize("cls", POLL_ERRORS)
 def test_trouble_with_a_prediction_that_is_there(cls: type[e.CometError]) -> None:
-    """A task that creates by the hook would buy another one; one that only looks, or has a record, looks again."""
+    """A task that creates by the hook would buy again; a task that only polls, or has a record, polls again."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
@@ -123,7 +123,7 @@ def test_who_takes_the_risk_is_asked_no_more() -> None:
 
 @pytest.mark.parametrize("creates", [True, False])
 def test_it_can_be_stored(creates: bool) -> None:
-    """An equal policy comes back from JSON, also from that of another release."""
+    """JSON makes an equal policy, also JSON of another release."""
     data = CometRetryPolicy(creates=creates).serialize()
     assert CometRetryPolicy.deserialize(json.loads(json.dumps(data))).creates is creates
     assert CometRetryPolicy.deserialize({"later": 1}).creates is True
@@ -178,7 +178,7 @@ def test_an_operator_with_it(comet: Emulator, runner: TaskRunner, serialized: Ca
 def test_a_task_that_creates_and_waits_by_the_hook(
     comet: Emulator, runner: TaskRunner, creates: bool, state: str
 ) -> None:
-    """After the create, trouble with a look ends it: its retry would buy another one."""
+    """After the create, trouble with a poll ends the task: its retry would buy a new prediction."""
     from airflow.sdk import task
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
@@ -204,7 +204,7 @@ def test_a_task_that_creates_and_waits_by_the_hook(
 def test_an_execution_timeout_is_retried(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], kind: str, limit: timedelta | None, state: str
 ) -> None:
-    """As without a policy: the retry looks at the same prediction. The end of the wait's own timeout is final."""
+    """As without a policy: the retry polls the same prediction. The end of the wait's own timeout is final."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 

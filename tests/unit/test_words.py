@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("airflow_provider_comet", "example_dags", "tests", "benchmarks")
 FILES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "airflow_provider_comet/**/*.py", "example_dags/*.py", "tests/**/*.py", "benchmarks/**/*.py")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "airflow_provider_comet/**/*.py",
+        "example_dags/*.py",
+        "tests/**/*.py",
+        "benchmarks/**/*.py",
+    )
     for path in ROOT.glob(pattern)
     if path != Path(__file__)
 )
@@ -20,7 +28,7 @@ RETIRED = {
     r"comes back|is borne|what there is": "plain words",
     r"overdue|pace|paces|renewed": "deadline sweeper, rate limiter, refreshing",
     r"heed(s|ed|ing)?|amid|recall(s|ed)?": "apply, within, read",
-    r"wait_rule": "on_item_error",
+    r"wait_rule|(?<!serve_forever\()poll_interval": "on_item_error, poke_interval",
     r"comet\\.(looks|look_errors|create|creates)": "comet.polls, comet.poll_errors, comet.created",
 }
 

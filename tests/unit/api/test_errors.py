@@ -64,7 +64,7 @@ def test_a_message_without_facts_is_still_a_sentence(cls: type[e.CometError]) ->
     ids=lambda cls: cls.__name__,
 )
 def test_every_error_of_a_server_has_a_next_step(cls: type[e.CometError]) -> None:
-    """Whatever comes back from the API, its error says what to do."""
+    """Whatever the API answers, the error says what to do."""
     assert cls.next_step.endswith(".")
 
 

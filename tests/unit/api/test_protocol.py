@@ -195,7 +195,7 @@ ROWS = [
     Row("301", 301, "", e.WrongURLError, True, headers={"location": "https://elsewhere.example/"}),
     Row("302 page", 302, PAGE, e.WrongURLError, True, headers=HTML),
     Row("308", 308, "", e.WrongURLError, True),
-    # may pass: a query goes on; a create is repeated only where nothing can have been accepted
+    # may pass: a query continues; a create is repeated only where nothing can have been accepted
     Row("429", 429, envelope("slow down", "rate_limited"), e.RateLimitedError, True, "rate_limited", "slow down"),
     Row(
         "429 header",

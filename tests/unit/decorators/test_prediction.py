@@ -59,7 +59,7 @@ def test_what_is_returned_is_no_template(comet: Emulator, runner: TaskRunner) ->
 
 
 def test_a_retry_of_what_is_paid_does_not_call_it(comet: Emulator, runner: TaskRunner) -> None:
-    """A retry goes on with the paid prediction, whatever the function would return now."""
+    """A retry continues with the paid prediction, whatever the function would return now."""
     calls: list[int] = []
 
     def picture() -> dict[str, Any]:

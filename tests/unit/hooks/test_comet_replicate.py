@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner, dag
 
@@ -97,7 +98,7 @@ def test_odd_ids_are_refused_before_anything_is_sent(comet: Emulator, bad: Any) 
 
 
 def test_wait_follows_the_schedule(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """Looks come a second after the start, then a fifth of the age apart, at most a minute, until the deadline."""
+    """The first poll comes after a second, the next after a fifth of the age, at most a minute, until the deadline."""
     prediction = create(status="processing")
     with pytest.raises(e.PredictionTimeoutError) as caught:
         hook().wait_for_prediction(prediction, timeout=1000)
@@ -110,7 +111,7 @@ def test_wait_follows_the_schedule(comet: Emulator, clock: Clock, create: Callab
 
 
 def test_wait_keeps_to_a_fixed_interval(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """`poke_interval` sets the time between looks, give or take a tenth."""
+    """`poke_interval` sets the time between polls, give or take a tenth."""
     prediction = create(status="processing")
     with pytest.raises(e.PredictionTimeoutError):
         hook().wait_for_prediction(prediction, timeout=100, poke_interval=10)
@@ -118,8 +119,8 @@ def test_wait_keeps_to_a_fixed_interval(comet: Emulator, clock: Clock, create: C
     assert sum(clock.sleeps) == pytest.approx(100)
 
 
-def test_wait_heeds_retry_after(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """What the server asks for comes before the own schedule."""
+def test_wait_keeps_to_retry_after(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """A `Retry-After` of the server comes before the hook's own schedule."""
     prediction = create()
     comet.fault(status=429, headers={"Retry-After": "40"}, count=1)
     hook().wait_for_prediction(prediction, poke_interval=1)
@@ -127,41 +128,41 @@ def test_wait_heeds_retry_after(comet: Emulator, clock: Clock, create: Callable[
     assert 40 <= clock.sleeps[0] <= 44
 
 
-def test_wait_looks_before_the_clock(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
-    """A result that is there is returned even if there is no time to wait for it."""
+def test_wait_polls_before_it_checks_the_clock(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """A finished prediction is returned even if there is no time to wait for it."""
     assert hook().wait_for_prediction(create(), timeout=0).succeeded
     assert clock.sleeps == []
 
 
 def test_wait_names_the_prediction_in_errors_of_the_connection() -> None:
-    """Each error of a wait says which prediction it is about, also if it never got to asking."""
+    """Each error of a wait names its prediction, even if no poll was sent."""
     with pytest.raises(e.ConfigurationError, match=r"^Prediction abc: .* does not exist"):
         hook("missing").wait_for_prediction("abc")
 
 
 def test_the_end_of_a_task_ends_its_pauses(comet: Emulator, create: Callable[..., str]) -> None:
-    """A task that is ended amid a list does not wait for the rate limit that one of its threads waits for."""
-    prediction = create()
+    """A task that is ended while it polls a list does not wait for the pause of one of its threads."""
+    prediction_id = create()
     comet.fault(method="GET", status=429, headers={"Retry-After": "100"}, count=1)
-    one, asked = hook(), threading.Event()
-    look = one.client.look
+    ended_hook, was_sent = hook(), threading.Event()
+    send = ended_hook.client.send
 
-    def seen(prediction_id: object) -> Any:
+    def send_and_tell(request: Request) -> Any:
         try:
-            return look(prediction_id)
+            return send(request)
         finally:
-            asked.set()
+            was_sent.set()
 
-    one.client.look = seen  # type: ignore[method-assign]
+    ended_hook.client.send = send_and_tell  # type: ignore[method-assign]
 
     def read(number: int) -> Any:
         if number:
-            return one.get_prediction(prediction)
-        assert asked.wait(60)
+            return ended_hook.get_prediction(prediction_id)
+        assert was_sent.wait(60)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        one._at_once(read, [0, 1])
+        ended_hook._map_concurrently(read, [0, 1])
     assert [entry["status"] for entry in comet.ledger()["requests"] if entry["method"] == "GET"] == [429, 200]
 
 
@@ -186,7 +187,7 @@ def test_wait_in_a_task(comet: Emulator, runner: TaskRunner) -> None:
 def test_wait_logs_changes_only(
     comet: Emulator, clock: Clock, create: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An unknown status is a warning said once, however often it is seen."""
+    """An unknown status is one warning, however many polls return it."""
     prediction = create(status="warming_up")
     with pytest.raises(e.PredictionTimeoutError):
         hook().wait_for_prediction(prediction, timeout=60)

@@ -46,7 +46,7 @@ def test_a_quiet_log_of_a_list(comet: Emulator, create_many: CreateMany, world: 
     ids = create_many(1000)
 
     async def main() -> Any:
-        wait = asyncio.create_task(run_trigger(new_trigger(ids, 3600, poke_interval=60)))
+        wait = asyncio.create_task(run_trigger(new_trigger(ids, 3600, poke_interval=180)))
         await asyncio.sleep(3000)
         finish(comet, ids[0])
         return await wait

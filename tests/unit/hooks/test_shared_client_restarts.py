@@ -40,10 +40,7 @@ def test_a_restart_spreads_the_first_polls(
         kwargs["last_polled_at"] = began + 2
 
     async def main() -> None:
-        triggers = (
-            [new_trigger(ids, **kwargs)] if is_list else [new_trigger(prediction_id, **kwargs) for prediction_id in ids]
-        )
-        tasks = start(triggers)
+        tasks = start([new_trigger(wanted, **kwargs) for wanted in ([ids] if is_list else ids)])
         await asyncio.sleep(65)
         await cancel(tasks)
 
@@ -93,7 +90,7 @@ def test_a_clock_that_is_set_changes_nothing(create: Create, world: World, jump:
 
 
 def test_the_last_poll_waits_for_a_pause(comet: Emulator, create: Create, world: World) -> None:
-    """If the deadline falls into a pause, the last poll follows the pause, and a result that is there by then counts."""
+    """If the deadline falls into a pause, the last poll follows the pause, and what has finished by then counts."""
     prediction_id = create(status="processing")
     comet.fault(method="GET", status=429, headers={"Retry-After": "100"}, count=1)
 

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner, run_sensor
-from tests.unit.sensors.helpers import EACH_MODE, ONE_OR_MANY, count_polls, kind, sensor
+from tests.unit.sensors.helpers import EACH_MODE, ONE_OR_MANY, count_polls, event_about, kind, sensor
 
 KEYS = {
     *("id", "model", "version", "status", "files", "output", "error", "metrics"),
@@ -130,6 +130,18 @@ def test_a_wait_that_times_out_has_no_audit_line(
     """A prediction that is still running at the deadline has not finished."""
     with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
         run_sensor(runner, sensor(create(status="processing"), mode, timeout=100), clock)
+    assert "comet.finished" not in caplog.text
+
+
+def test_a_prediction_that_runs_again_has_no_audit_line(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the trigger saw the end, and the worker reads that the prediction is running, the task is retried."""
+    prediction = create(status="processing")
+    with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
+        outcome = runner.run(sensor(prediction), event=event_about({prediction: {}}))
+    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.CometError)
+    assert "still 'processing' although it was reported as finished" in outcome.message
     assert "comet.finished" not in caplog.text
 
 
