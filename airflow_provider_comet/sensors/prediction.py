@@ -99,7 +99,7 @@ class PredictionSensor(BaseSensorOperator):
         if deferrable and mode == "reschedule":
             raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
         if ignored := [name for name in _UNSUPPORTED if getattr(self, name)]:
-            raise ValueError(f"PredictionSensor has no {ignored[0]}: its interval grows by itself")
+            raise ValueError(f"PredictionSensor has no {ignored[0]}: it waits out trouble, and its interval grows anyway")
         check_choice("on_item_error", on_item_error, "fail", "keep")
         self.prediction_id = prediction_id
         self.conn_id = conn_id
@@ -213,14 +213,12 @@ class PredictionSensor(BaseSensorOperator):
             outcomes[prediction_id] = result.on_reread(reread)
         return self._conclude(context, outcomes)
 
-    def _conclude(
-        self, context: Context, outcomes: Mapping[str, Outcome]
-    ) -> dict[str, Any] | list[dict[str, Any] | None]:
+    def _conclude(self, context: Context, outcomes: Mapping[str, Outcome]) -> Any:
         ids = self._read_ids(context)
-        metrics.finished(outcomes[prediction_id] for prediction_id in distinct(ids))
-        if isinstance(ids, str):
-            return judge(outcomes[ids], allow_empty=self.allow_empty)
         ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
+        metrics.finished(ended.values())
+        if isinstance(ids, str):
+            return judge(ended[ids], allow_empty=self.allow_empty)
         summaries, errors = judge_all(ended, allow_empty=self.allow_empty)
         results = [None if prediction_id is None else summaries[prediction_id] for prediction_id in ids]
         for error in errors:
