@@ -128,8 +128,8 @@ class CometClient:
 
     def _exchange(self, request: Request, body: _Body | None = None) -> Response:
         outside = sys.exc_info()[1]
-        # A kept-alive connection may be dead already, and a create that fails on it would count as one that may have been
-        # accepted: each create goes out on a connection of its own.
+        # A kept-alive connection may be dead already, and a create that fails on it would count as possibly accepted:
+        # each create goes out on a connection of its own.
         session = _Session(self.config) if request.may_cost_money else self.session
         if body is None and request.body is not None:
             body = _Body(request.body)

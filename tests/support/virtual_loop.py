@@ -10,7 +10,7 @@ BEGIN = 1000.0
 """The loop's time when it starts."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _Selector(selectors.DefaultSelector):
     """Waits for sockets in real time while a request is running, and otherwise lets virtual time pass."""
 
     loop: VirtualLoop

@@ -48,6 +48,7 @@ class World:
 
     :ivar polls: when each poll was sent, for which id, and what came of it: `ok` or the error's class.
     :ivar lookups: when the connection was looked up.
+    :ivar aget_config: the look-up of a connection, for tests that change its result.
     :ivar opened: how many clients were opened.
     :ivar open: how many of them are open.
     :ivar jump: how far the wall clock has been set.
@@ -57,6 +58,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow_provider_comet.client.async_client import AsyncCometClient
         from airflow_provider_comet.hooks import refreshing_client
+        from airflow_provider_comet.hooks.connection import aget_config
         from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
         self.polls: list[tuple[float, str, str]] = []
@@ -66,7 +68,6 @@ class World:
         self.logs: list[tuple[str, int, str]] = []
         self.loop: VirtualLoop | None = None
         send, open_client, close = AsyncCometClient.send, AsyncCometClient.open, AsyncCometClient.close
-        aget_config = refreshing_client.aget_config
 
         async def counted_send(client: Any, request: protocol.Request) -> Any:
             sent_at = now()
@@ -95,6 +96,7 @@ class World:
             with self._busy():
                 return await aget_config(conn_id)
 
+        self.aget_config = counted_lookup
         monkeypatch.setattr(AsyncCometClient, "send", counted_send)
         monkeypatch.setattr(AsyncCometClient, "open", counted_open)
         monkeypatch.setattr(AsyncCometClient, "close", counted_close)

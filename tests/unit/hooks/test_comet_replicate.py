@@ -24,7 +24,7 @@ def hook(conn_id: str = "cometapi_default") -> Any:
 
 
 def test_get_conn_sends_the_key_home_only(comet: Emulator) -> None:
-    """The session of `get_conn` is authorised at the connection's own origin, and a stranger anywhere else."""
+    """The session of `get_conn` sends the key to the connection's own origin, and to no other host."""
     with hook().get_conn() as session, Emulator() as other:
         assert session.get(f"{comet.base_url}/v1/models", timeout=5).status_code == 200
         assert session.get(f"{other.base_url}/v1/models", timeout=5).status_code == 401
@@ -33,7 +33,7 @@ def test_get_conn_sends_the_key_home_only(comet: Emulator) -> None:
 
 
 def test_hook_reads_its_connection_late_and_once(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making a hook asks for nothing; the first use reads the connection, the following ones don't."""
+    """Making a hook reads no connection; the first use reads it, and later uses do not."""
     late = hook("late")
     monkeypatch.setenv("AIRFLOW_CONN_LATE", comet.connection_json())
     assert late.test_connection()[0]
@@ -42,7 +42,7 @@ def test_hook_reads_its_connection_late_and_once(comet: Emulator, monkeypatch: p
 
 
 def test_test_connection(comet: Emulator) -> None:
-    """A right connection is reported with the number of models, at no cost."""
+    """A usable connection is reported with the number of models, at no cost."""
     ok, message = hook().test_connection()
     assert (ok, message) == (True, "The key works; it can see 14 models.")
     assert comet.ledger()["accepted"] == 0
@@ -55,7 +55,7 @@ def nowhere() -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def test_test_connection_tells_what_is_wrong(comet: Emulator, connection: Callable[..., None], nowhere: str) -> None:
+def test_test_connection_says_what_is_wrong(comet: Emulator, connection: Callable[..., None], nowhere: str) -> None:
     """A wrong key, a wrong URL, an unreachable host and a missing connection read differently, and quote no key."""
     messages = {}
     connection("wrong_key", host=comet.base_url, password="sk-wrong-0123456789")
@@ -75,14 +75,14 @@ def test_create_and_get(comet: Emulator) -> None:
     """`create_prediction` pays once and returns the prediction, `get_prediction` reads it whatever its status."""
     made = hook().create_prediction(SCHNELL, {"prompt": "a lighthouse"})
     assert (made.status, made.model) == ("starting", SCHNELL)
-    assert [one["id"] for one in comet.ledger()["creates"]] == [made.id]
+    assert [entry["id"] for entry in comet.ledger()["creates"]] == [made.id]
     comet.set_prediction(made.id, status="failed")
     assert hook().get_prediction(made.id).status == "failed"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, b"x", {1}, 1j], ids=repr)
 def test_odd_input_is_refused_before_anything_is_sent(comet: Emulator, value: Any) -> None:
-    """What JSON can't carry, or what was meant to be left out, is named and costs nothing."""
+    """An input that JSON can't carry, or that was meant to be left out, is named and costs nothing."""
     with pytest.raises(e.InvalidInputError, match=r"^Not sent, nothing was paid: input\.strength "):
         hook().create_prediction(SCHNELL, {"prompt": "x", "strength": value})
     assert comet.ledger()["requests"] == []
@@ -90,7 +90,7 @@ def test_odd_input_is_refused_before_anything_is_sent(comet: Emulator, value: An
 
 @pytest.mark.parametrize("bad", [None, "", "a/b", "../v1/models", " x", 7, ["abc"]], ids=repr)
 def test_odd_ids_are_refused_before_anything_is_sent(comet: Emulator, bad: Any) -> None:
-    """What can't be an id never becomes a part of a URL."""
+    """A value that can't be an id never becomes a part of a URL."""
     for call in (hook().get_prediction, hook().wait_for_prediction):
         with pytest.raises(e.InvalidInputError, match="prediction_id must be the id that a create returned"):
             call(bad)
@@ -153,7 +153,7 @@ def test_the_end_of_a_task_ends_its_pauses(comet: Emulator, create: Callable[...
         finally:
             was_sent.set()
 
-    ended_hook.client.send = send_and_tell  # type: ignore[method-assign]
+    ended_hook.client.send = send_and_tell
 
     def read(number: int) -> Any:
         if number:
@@ -178,7 +178,7 @@ def test_wait_in_a_task(comet: Emulator, runner: TaskRunner) -> None:
             files: list[str] = hook().wait_for_prediction(made.id).files
             return files
 
-        reference = both()
+        reference: Any = both()
     outcome = runner.run(reference.operator)
     assert outcome.state == "success"
     assert outcome.result[0].startswith(f"{comet.base_url}/delivery/")

@@ -52,10 +52,9 @@ def test_a_connection_that_can_not_be_read_for_some_minutes(
     from airflow_provider_comet.hooks import refreshing_client
 
     prediction_id = create()
-    aget_config: Any = refreshing_client.aget_config
 
     async def aget_config_later(conn_id: str) -> Any:
-        config = await aget_config(conn_id)
+        config = await world.aget_config(conn_id)
         await asyncio.sleep(0.2)  # virtual: a look-up takes time
         if now() < minutes * 60:
             raise e.ConnectionLookupError("the vault is sealed")
@@ -228,14 +227,13 @@ def test_a_backend_that_makes_a_key_each_time(
 
     prediction_id = create(status="processing")
     comet.fault(method="GET", status=401, count=None)
-    aget_config: Any = refreshing_client.aget_config
     steps = itertools.count()
 
     async def make_key(conn_id: str) -> Any:
         if len(world.lookups) > 100:
-            raise RuntimeError("it looks the connection up without end")
+            raise RuntimeError("the look-ups do not end")
         connection(host=comet.base_url, password=f"sk-minted-{len(world.lookups):06}")
-        return await aget_config(conn_id)
+        return await world.aget_config(conn_id)
 
     monkeypatch.setattr(refreshing_client, "aget_config", make_key)
     # On this loop no time passes between a look-up and the poll after it; on a real loop some microseconds do.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.unit.hooks.conftest import (
 
 
 def test_one_client_for_all_waits(comet: Emulator, create_many: CreateMany, world: World, tidy: Any) -> None:
-    """Two hundred triggers look the connection up once and share one client, which the last trigger closes."""
+    """Two hundred triggers read the connection once and share one client, which the last trigger closes."""
     ids = create_many(200)
 
     async def main() -> list[Any]:
@@ -59,7 +60,7 @@ def test_one_client_for_a_list(create_many: CreateMany, world: World, tidy: Any)
 def test_another_connection_is_another_client(
     comet: Emulator, create_many: CreateMany, world: World, connection: Connection, tidy: Any
 ) -> None:
-    """Each connection has its own client: a refused key of one does not disturb the other."""
+    """Each connection has its own client: a refused key does not disturb waits on another connection."""
     connection("other", host=comet.base_url, password="sk-wrong-one")
     ids = create_many(2, status="succeeded")
     good, bad = world.run(lambda: run_triggers([new_trigger(ids[0]), new_trigger(ids[1], 30, conn_id="other")]))
@@ -188,7 +189,7 @@ def test_every_wait_says_why_the_client_cannot_be_opened(
 
 
 def test_every_wait_says_why_the_connection_cannot_be_used(world: World, connection: Connection, tidy: Any) -> None:
-    """Two hundred waits on an unusable connection all end with the reason, and do not look it up two hundred times."""
+    """Two hundred waits on an unusable connection all end with the reason, and do not read it two hundred times."""
     connection("odd", conn_type="http")
     events = world.run(lambda: run_triggers([new_trigger("abc", conn_id="odd") for _ in range(200)]))
     assert {event["error"]["type"] for event in events} == {"ConfigurationError"}
@@ -258,6 +259,6 @@ def test_a_bug_in_a_list_is_named_in_the_event(comet: Emulator, world: World, mo
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(AsyncCometClient, "send", send)
-    for ids in ("b", ["a", "b", "c"]):
-        event = world.run(lambda ids=ids: run_trigger(new_trigger(ids)))
+    for trigger in (new_trigger("b"), new_trigger(["a", "b", "c"])):
+        event = world.run(functools.partial(run_trigger, trigger))
         assert "ZeroDivisionError: by zero" in json.dumps(event)
