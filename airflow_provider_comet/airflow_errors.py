@@ -19,7 +19,7 @@ GOES_ON = (
 """What a killed wait says."""
 UNDER_WAY = (
     "A create is under way and may be accepted: no way to cancel one is documented. If it is, its id is in this log "
-    "(comet.create id=...) or on the usage page of the CometAPI account."
+    "(comet.created id=...) or on the usage page of the CometAPI account."
 )
 """What a task says that is killed while it submits."""
 

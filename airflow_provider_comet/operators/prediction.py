@@ -170,7 +170,7 @@ class CreatePredictionOperator(BaseOperator):
     def on_kill(self) -> None:
         """Buy nothing from now on, and say what goes on. A signal handler: no request to Airflow may be made here."""
         if self._submission is not None:
-            self._submission.killed = True
+            self._submission.stop.killed = True
         if self._paid_id is not None:
             self.log.warning(outcome.GOES_ON, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
@@ -181,10 +181,10 @@ class CreatePredictionOperator(BaseOperator):
         judged = functools.partial(
             outcome.airflow_create_error,
             on_ambiguous_submit=self.on_ambiguous_submit,
-            has_record=submission.is_kept,
+            has_record=submission.has_store,
         )
         with outcome.raised_as(judged):
-            self._paid_id = submission.recorded_id()
+            self._paid_id = submission.resume()
         if self._paid_id is not None:
             return self._paid_id, True
         submission.input = self._make_input(context)  # may call a function, whose errors stay its own
@@ -236,7 +236,7 @@ class CreatePredictionOperator(BaseOperator):
         except PredictionTimeoutError:  # it goes on
             raise
         except PredictionError as error:
-            submission.ended(error)
+            submission.reported(error)
             raise
         context["ti"].xcom_push(key=PREDICTION_XCOM_KEY, value=summary)
         return self._hand_over(context, submission, str(summary["id"]))
@@ -258,7 +258,7 @@ class CreatePredictionOperator(BaseOperator):
         except BaseException as error:  # the task's timeout, say
             is_paid = is_paid or self._paid_id is not None
             may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
-            if submission.is_kept or not (is_paid or may_be_paid):
+            if submission.has_store or not (is_paid or may_be_paid):
                 raise
             what = outcome.UNDER_WAY if self._paid_id is None else outcome.going_on(self._paid_id)
             raise AirflowFailException(f"{type(error).__name__}: {error}. {what} {outcome.NO_RECORD}") from error
@@ -270,7 +270,7 @@ class CreatePredictionOperator(BaseOperator):
         def airflow_error(error: CometError) -> BaseException:
             return outcome.airflow_error_of_paid(
                 error.about(self._paid_id),
-                has_record=submission.is_kept,
+                has_record=submission.has_store,
                 is_execution_timeout=self._is_execution_timeout,
             )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
-from tests.e2e.clear_scenarios import going_on
+from tests.e2e.clear_scenarios import continuing_with
 from tests.e2e.rest import FINISHED
 
 LOWERED = "clear_lowered"
@@ -68,7 +68,7 @@ def ambiguous_known_id(it: Story, request_id: bool = True) -> Steps:
     it.clear()
     yield from it.ends("success")
     it.claim_handed_over(ids)
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
     it.claim_not_in_log(2, "renders differently")
 
 
@@ -118,7 +118,7 @@ def lowered_after_success(it: Story) -> Steps:
     ids = it.creates()
     it.claim("creates after the first clear", 1, len(ids))
     it.claim_handed_over(ids)
-    it.claim_log(2, going_on(ids[0]), ONCE_MORE)
+    it.claim_log(2, continuing_with(ids[0]), ONCE_MORE)
     it.clear(run_on_latest_version=True)
     yield from it.ends("success")
     ids = it.creates()
@@ -169,7 +169,7 @@ def kept(it: Story) -> Steps:
     yield from it.ends("success")
     it.claim_handed_over(ids)
     it.claim_log(
-        2, going_on(ids[0]), FORCE, f"warning The task renders differently now than when prediction {ids[0]} was"
+        2, continuing_with(ids[0]), FORCE, f"warning The task renders differently now than when prediction {ids[0]} was"
     )
     it.claim_log(2, "; changed: input.note. ")
     it.claim_not_in_log(2, "value-of-try-")

@@ -7,8 +7,8 @@ from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
 
 
-def going_on(prediction_id: str) -> str:
-    return f"Going on with prediction {prediction_id}"
+def continuing_with(prediction_id: str) -> str:
+    return f"Continuing with prediction {prediction_id}"
 
 
 # While it waits.
@@ -26,7 +26,7 @@ def while_running(it: Story) -> Steps:
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
     it.claim_log(1, GOES_ON % ids[0])
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
 
 
 def while_deferred(it: Story) -> Steps:
@@ -41,7 +41,7 @@ def while_deferred(it: Story) -> Steps:
     it.pin(ids[0])
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
 
 
 def says_what_goes_on(it: Story) -> bool:

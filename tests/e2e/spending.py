@@ -12,12 +12,12 @@ from typing import Any
 from airflow_provider_comet.emulator import Emulator
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs" / "spending.md"
-_CREATE = re.compile(r"comet\.create (id=.*? reason=\w+)")
+_CREATED = re.compile(r"comet\.created (id=.*? reason=\w+)")
 
 
 def logged_creates(home: Path) -> list[dict[str, str]]:
-    """The fields of all `comet.create` lines in the task logs under an AIRFLOW_HOME."""
-    lines = [line for path in sorted((home / "logs").rglob("*.log")) for line in _CREATE.findall(path.read_text())]
+    """The fields of all `comet.created` lines in the task logs under an AIRFLOW_HOME."""
+    lines = [line for path in sorted((home / "logs").rglob("*.log")) for line in _CREATED.findall(path.read_text())]
     return [dict(field.split("=", 1) for field in line.split(" ")) for line in lines]
 
 

@@ -246,7 +246,7 @@ def test_neither_key_nor_prompt_in_the_log(
     outcome = runner.run(operator(inputs("nobody has to know", "nor of this")))
     said = caplog.text + "".join(capfd.readouterr())
     for made in outcome.result:
-        assert f"comet.create id={made} model={SCHNELL} dag=dag run=run task=create map=-1 try=1 reason=first" in said
+        assert f"comet.created id={made} model={SCHNELL} dag=dag run=run task=create map=-1 try=1 reason=first" in said
     assert "2 of 2 inputs submitted" in said
     assert KEY not in said
     assert "nobody has to know" not in caplog.text
@@ -459,9 +459,10 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
     """At the ``execution_timeout`` what is on its way is answered and recorded, and nothing more is sent."""
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
-    from airflow_provider_comet.operators import batch
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.submissions import batch_submission
 
-    original, create, begun = batch.wait, batch.CometReplicateHook.create_prediction, []
+    original, create, begun = batch_submission.wait, CometReplicateHook.create_prediction, []
 
     def counted(hook: Any, model: str, input: dict[str, Any], **options: Any) -> Any:
         begun.append(input)
@@ -473,8 +474,8 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
 
     prompts = [*map(str, range(300))]
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "wait", late)
-        patch.setattr(batch.CometReplicateHook, "create_prediction", counted)
+        patch.setattr(batch_submission, "wait", late)
+        patch.setattr(CometReplicateHook, "create_prediction", counted)
         outcome = runner.run(operator(inputs(*prompts)))
     assert isinstance(outcome.error, AirflowTaskTimeout)
     assert 0 < len(bought(comet)) < 300

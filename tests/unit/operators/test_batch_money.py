@@ -202,13 +202,13 @@ def test_a_kill_before_there_is_anything_to_send(
     """The signal may come while the inputs are read: nothing is bought afterwards."""
     from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
 
-    original = CreatePredictionBatchOperator._given
+    original = CreatePredictionBatchOperator._read_inputs
 
     def given(task: Any, context: Any) -> Any:
         task.on_kill()
         return original(task, context)
 
-    monkeypatch.setattr(CreatePredictionBatchOperator, "_given", given)
+    monkeypatch.setattr(CreatePredictionBatchOperator, "_read_inputs", given)
     assert runner.run(operator(inputs("a", "b"))).state == "up_for_retry"
     assert bought(comet) == []
 

@@ -34,8 +34,8 @@ TABLE: list[tuple[str | None, str | None, Any, Any, Any]] = [
     ("delivered", None, None, None, "clear"),
 ]
 CASES = [
-    (state, ended, cleared, policy, expected)
-    for state, ended, fail, retry, clear in TABLE
+    (state, reported_error, cleared, policy, expected)
+    for state, reported_error, fail, retry, clear in TABLE
     for cleared, policy, expected in (
         (False, "fail", fail),
         (False, "retry", retry),
@@ -45,24 +45,28 @@ CASES = [
 ]
 
 
-def record(state: str | None, ended: str | None = None) -> Record | None:
+def record(state: str | None, reported_error: str | None = None) -> Record | None:
     if state is None:
         return None
     fields = {"id": "abc"} if state in ("accepted", "delivered") else {"reason": "retry_failed"}
-    return Record(state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, ended=ended, **fields)
+    return Record(
+        state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, reported_error=reported_error, **fields
+    )
 
 
-@pytest.mark.parametrize(("state", "ended", "cleared", "policy", "expected"), CASES, ids=str)
-def test_what_an_attempt_does(state: str | None, ended: str | None, cleared: bool, policy: str, expected: Any) -> None:
+@pytest.mark.parametrize(("state", "reported_error", "cleared", "policy", "expected"), CASES, ids=str)
+def test_what_an_attempt_does(
+    state: str | None, reported_error: str | None, cleared: bool, policy: str, expected: Any
+) -> None:
     """A paid result that was not handed over is never bought again, one that was only after a clear."""
     arguments: dict[str, Any] = {"cleared": cleared, "on_ambiguous_submit": policy}
     if expected is None or isinstance(expected, str):
-        assert decide(record(state, ended), **arguments) == expected
+        assert decide(record(state, reported_error), **arguments) == expected
     else:
         with pytest.raises(e.CometError) as caught:
-            decide(record(state, ended), **arguments)
+            decide(record(state, reported_error), **arguments)
         assert type(caught.value) is expected
-        assert caught.value.prediction_id == ("abc" if ended else None)
+        assert caught.value.prediction_id == ("abc" if reported_error else None)
 
 
 def test_the_table_is_complete() -> None:
@@ -99,7 +103,7 @@ def test_a_record_survives_the_store() -> None:
         max_tries=4,
         at="2026-11-23T06:00:00.000Z",
         request_id="r",
-        ended="EmptyOutputError",
+        reported_error="EmptyOutputError",
         earlier=("x", "y"),
     )
     for one in (whole, Record("sending")):

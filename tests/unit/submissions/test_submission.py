@@ -168,7 +168,7 @@ def test_a_lost_answer(comet: Emulator, runner: TaskRunner, policy: Any, counted
         assert comet.ledger()["accepted"] == 2
         assert counted == [
             ("comet.ambiguous", {"model": SCHNELL}),
-            ("comet.creates", {"model": SCHNELL, "reason": "retry_ambiguous"}),
+            ("comet.created", {"model": SCHNELL, "reason": "retry_ambiguous"}),
         ]
 
 
@@ -229,7 +229,7 @@ def test_a_delivered_one_is_bought_again_by_a_clear_only(
     third = runner.run(operator(), try_number=3, max_tries=4).result
     assert len({first, second, third}) == 3
     assert runner.record()["earlier"] == [first, second]
-    assert [tags["reason"] for stat, tags in counted if stat == "comet.creates"] == ["first", "clear", "clear"]
+    assert [tags["reason"] for stat, tags in counted if stat == "comet.created"] == ["first", "clear", "clear"]
 
 
 def test_a_clear_after_a_rejection_is_a_first_create(comet: Emulator, runner: TaskRunner) -> None:
@@ -352,7 +352,7 @@ def test_a_failed_generation(
     assert second.state == "success"
     assert second.result != bad
     assert (runner.record()["reason"], runner.record()["earlier"]) == (reason, [bad])
-    assert [tags["reason"] for stat, tags in counted if stat == "comet.creates"] == ["first", reason]
+    assert [tags["reason"] for stat, tags in counted if stat == "comet.created"] == ["first", reason]
 
 
 @pytest.mark.parametrize("options", [{"try_number": 2}, {"try_number": 2, "max_tries": 4}], ids=["retry", "clear"])
@@ -565,7 +565,7 @@ def test_an_end_is_reported_before_it_is_bought_again(
     comet.set_prediction(runner.record()["id"], **fields)
     told = runner.run(waiting(), **options)
     assert (told.state, type(told.chain[-1]).__name__) == (state, cls)
-    assert (runner.record()["ended"], comet.ledger()["accepted"]) == (cls, 1)
+    assert (runner.record()["reported_error"], comet.ledger()["accepted"]) == (cls, 1)
     # Only now: by a retry if it may help, else by a clear.
     again = runner.run(waiting(), **{**options, "try_number": 3})
     if state == "failed":
