@@ -28,7 +28,7 @@ class Item:
     :param index: its position in the list.
     :param digest: a digest of model and input, the same for equal inputs.
     :param input: the input as the task got it.
-    :ivar key: the key of its record: the digest and a number that tells equal inputs apart.
+    :ivar key: the key of its record: the digest and a number that distinguishes equal inputs.
     :ivar id: the prediction's id, once it is known.
     :ivar error: why it has no prediction, or none that is on record.
     """
@@ -76,7 +76,7 @@ class Batch:
         """Return the batch of these inputs.
 
         An input is identified by its content, never by its position: if a user puts a new input in front of a list that
-        was paid for, the others must not look new.
+        was paid for, the others must not count as new.
         """
         digests = [hashlib.sha256(f"{model}\n{canonical_json(input)}".encode()).hexdigest()[:20] for input in inputs]
         items = [Item(index, digest, inputs[index]) for index, digest in enumerate(digests)]
@@ -183,7 +183,7 @@ def is_about_input(error: e.CometError | None) -> bool:
 
 
 def is_open(error: e.CometError | None) -> bool:
-    """Return whether the input may have been paid for, so that a person has to look."""
+    """Return whether the input may have been paid for, so that a person has to check."""
     return isinstance(error, (e.AmbiguousSubmissionError, e.UnrecordedPredictionError))
 
 

@@ -1,7 +1,7 @@
 """The records of a batch: one for each input, and one that lists them.
 
-A read or write takes Airflow some 10 ms, one after the other. So a first attempt does not look up each input's record,
-and one write marks all inputs as handed over.
+A read or write takes Airflow some 10 ms, one after the other. So a first attempt does not read each input's record, and
+one write marks all inputs as handed over.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class BatchSubmission:
     @property
     def is_under_way(self) -> bool:
         """Whether a create may have been sent whose answer is not known."""
-        return any(create.is_under_way for create in self._creates.values())
+        return any(create.is_under_way for create in [*self._creates.values()])  # threads add to it
 
     def resume(self, batch: Batch) -> None:
         """Give each item its key, and the id that an earlier attempt paid for or the error that forbids to send it.

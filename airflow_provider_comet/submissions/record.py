@@ -25,7 +25,7 @@ PUT_ON_RECORD = (
     f'{{"version": {VERSION}, "state": "accepted", "id": "<the id>"}} '
     "and clear the task: it continues with that prediction."
 )
-"""Tells users how to record the id of a paid prediction."""
+"""What a user does to record the id of a paid prediction."""
 FORCE = f"To buy a new one all the same, delete {KEY} from the task's state store and clear the task."
 STATES = ("sending", "rejected", "accepted", "delivered")
 
@@ -137,7 +137,7 @@ class BatchRecord:
     def has_delivered(self, key: str, prediction_id: str | None) -> bool:
         """Return whether this prediction was handed over.
 
-        The id tells, not the attempt: ``ti.max_tries`` can have the same value again.
+        The id decides, not the attempt: ``ti.max_tries`` can have the same value again.
         """
         return prediction_id is not None and self.items.get(key) == _short(prediction_id)
 
@@ -183,7 +183,7 @@ def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) ->
             return "retry_ambiguous"
         raise e.AmbiguousSubmissionError(
             f"an attempt began to send it at {record.at} for model {record.model} "
-            f"and {record.answer or 'ended before there was an answer'}",
+            f"and {f'got {record.answer}' if record.answer else 'ended before there was an answer'}",
             request_id=record.request_id,
         )
     if cleared and (record.state == "delivered" or record.reported_error):
@@ -200,7 +200,7 @@ def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) ->
 def digest(input: object) -> dict[str, str]:
     """Return a digest of each key's value, so that a change can be named without the value.
 
-    It takes any input: a template gone wrong must not keep a paid result from its task.
+    It takes any input: a template gone wrong must not hide a paid result from its task.
     """
     items = input.items() if isinstance(input, Mapping) else [("", input)]
     return {str(key): hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16] for key, value in items}

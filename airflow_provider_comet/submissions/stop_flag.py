@@ -1,4 +1,4 @@
-"""The flag by which a task tells its creates that nothing more may be sent."""
+"""The flag that keeps the creates of a task from sending anything more."""
 
 from __future__ import annotations
 

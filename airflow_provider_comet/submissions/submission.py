@@ -182,7 +182,7 @@ class Submission:
 
     def unclear(self, error: e.CometError) -> None:
         """Add to the record, which says ``sending``, what came instead of an answer."""
-        answer = f"HTTP {error.status} came back" if error.status else error.detail  # a body may hold the prompt
+        answer = f"HTTP {error.status}" if error.status else error.detail  # a body may hold the prompt
         try:
             self._update(0.0, answer=answer, request_id=error.request_id)
         except e.SubmissionRecordError as trouble:
@@ -231,7 +231,7 @@ class Submission:
 
     @property
     def _was_cleared(self) -> bool:
-        """Whether a user cleared the task since. If it can't be told: no, because that never pays."""
+        """Whether a user cleared the task since. If this is not known: no, because that never pays."""
         recorded = None if self.record is None else self.record.max_tries
         return not CLEAR_EMPTIES_STORE and recorded not in (None, self._ti.max_tries)
 

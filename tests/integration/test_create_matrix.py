@@ -751,7 +751,7 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
 
     assert list(stage.record["input"]) == ["prompt"]
     assert "lighthouse" not in str(stage.record)
-    came = f"HTTP {row.status} came back" if row.status else error.detail
+    answered = f"HTTP {row.status}" if row.status else error.detail
     expected = {
         "version": 1,
         "state": row.left,
@@ -760,7 +760,7 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
         "model": SCHNELL,
         "max_tries": 2,
         "at": started if row.meaning == "unclear" else stage.now,
-        "answer": came if row.meaning == "unclear" else None,
+        "answer": answered if row.meaning == "unclear" else None,
         "request_id": row.request_id if row.meaning == "unclear" else None,
         "earlier": [],
     }
@@ -793,7 +793,7 @@ def test_attempt_and_next_try(row: Row, policy: Policy, broken: Stage) -> None:
         assert before["at"] in error.detail
         assert before["at"] < broken.now
         assert SCHNELL in error.detail
-        assert (f"HTTP {row.status} came back" if row.status else row.says) in error.detail
+        assert (f"got HTTP {row.status}" if row.status else row.says) in error.detail
         assert (error.request_id, error.prediction_id) == (row.request_id, None)
         assert ("request id" in outcome.message) == (row.request_id is not None)
         assert broken.written == [("read", posts)]

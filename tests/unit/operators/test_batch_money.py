@@ -16,7 +16,7 @@ from airflow_provider_comet.api.errors import RateLimitedError
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.submissions.submission import Submission
 from tests.support.task_runner import Clock, TaskRunner
-from tests.unit.operators.test_batch import SCHEMA, bought, ids, inputs, lose, operator, refuse
+from tests.unit.submissions.batches import SCHEMA, bought, ids, inputs, lose, operator, refuse
 
 
 @contextmanager
