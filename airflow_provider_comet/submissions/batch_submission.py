@@ -90,7 +90,7 @@ class BatchSubmission:
             if digest in inputs:
                 recorded.setdefault(digest, []).append(self._find(key, inputs[digest]))
         batch.assign_records(recorded)
-        # Only now: of more records of equal inputs than are in the list, some are not used.
+        # Only what is used: there may be more records of equal inputs than the list has of them.
         for item in batch.items:
             if item.id is not None:
                 self._creates[item.key].reattach()

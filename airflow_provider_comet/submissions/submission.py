@@ -80,7 +80,7 @@ class Submission:
     def resume(self) -> str | None:
         """Return the id of the paid prediction that this attempt uses, or ``None`` if it may create one.
 
-        :raises CometError: it may do neither.
+        :raises CometError: this attempt may do neither.
         """
         self.read()
         prediction_id = self.decide()
@@ -99,9 +99,9 @@ class Submission:
         self.record = None if value is None else Record.from_json(value, self._key)
 
     def decide(self) -> str | None:
-        """Return the id of the prediction to use by the record that was read, or ``None`` if one may be created.
+        """Return the id of the recorded prediction that this attempt uses, or ``None`` if it may create one.
 
-        Nothing is read or written.
+        ``read`` comes first: this method neither reads nor writes.
 
         :raises CometError: this attempt may do neither.
         """

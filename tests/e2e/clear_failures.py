@@ -1,4 +1,4 @@
-"""A user's clear after a failure, or one that can't be told from a retry: one function per behaviour."""
+"""A user's clear after a failure, or a clear that looks like a retry: one function per behaviour."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ambiguous(it: Story, request_id: bool) -> Steps:
 
 
 def ambiguous_submit_again(it: Story, request_id: bool = True) -> Steps:
-    """Cleared after a lost answer: it submits again; nobody told it the first id, so it can't be on record."""
+    """Cleared after a lost answer: it submits again; the first id is unknown, so it can't be on record."""
     yield from ambiguous(it, request_id)
     it.clear()
     yield from it.ends("success")
@@ -107,11 +107,11 @@ def lowered(it: Story) -> Steps:
     yield from it.until("Airflow has the new retries", lambda: it.world.rest.send("GET", path)["retries"] < RETRIES)
     it.clear(run_on_latest_version=True)
     yield from it.until("ended", lambda: it.state in FINISHED and it.tries >= 2)
-    it.claim("max_tries, by which the clear can't be told", RETRIES, it.instance["max_tries"])
+    it.claim("max_tries, by which the clear looks like a retry", RETRIES, it.instance["max_tries"])
 
 
 def lowered_after_success(it: Story) -> Steps:
-    """A clear that looks like a retry goes on with what was paid, and says to clear once more; that buys a new one."""
+    """A clear that looks like a retry uses what was paid, and says to clear once more; that buys a new one."""
     yield from it.ends("success")
     yield from lowered(it)
     yield from it.ends("success")

@@ -1,4 +1,4 @@
-"""A user's clear of a task that waits or has succeeded: one function per behaviour, told of one task instance."""
+"""A user's clear of a task that waits or has succeeded: one function per behaviour of one task instance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def continuing_with(prediction_id: str) -> str:
 
 
 def while_running(it: Story) -> Steps:
-    """Cleared while its worker waits: the next attempt goes on with the same prediction; the killed one names it."""
+    """Cleared while its worker waits: the next attempt uses the same prediction; the killed attempt names it."""
     yield from it.paid(1)
     yield from it.until("running", lambda: it.state == "running")
     ids = it.creates()
@@ -30,12 +30,12 @@ def while_running(it: Story) -> Steps:
 
 
 def while_deferred(it: Story) -> Steps:
-    """Cleared while the triggerer waits: the next attempt goes on with the same prediction."""
+    """Cleared while the triggerer waits: the next attempt continues with the same prediction."""
     yield from it.paid(1)
     yield from it.until("deferred", lambda: it.state == "deferred")
     ids = it.creates()
     # A trigger that is killed before it has begun says nothing.
-    yield from it.until("the trigger has looked", lambda: f"Prediction {ids[0]}: status" in it.log(1))
+    yield from it.until("the trigger has polled", lambda: f"Prediction {ids[0]}: status" in it.log(1))
     it.clear()
     yield from it.runs_again("deferred")
     it.pin(ids[0])
@@ -98,7 +98,7 @@ def twice_at_once(it: Story) -> Steps:
 
 
 def twice_in_queue(it: Story) -> Steps:
-    """Cleared again as soon as the re-run is seen in the queue or running: no more than one new one per clear."""
+    """Cleared again as soon as the re-run is in the queue or running: no more than one new one per clear."""
     yield from it.ends("success")
     it.clear()
     yield from it.until("on its way", lambda: it.tries > 1)
@@ -108,7 +108,7 @@ def twice_in_queue(it: Story) -> Steps:
 
 
 def twice_while_running(it: Story) -> Steps:
-    """Cleared again while the re-run waits for what it bought: it goes on with that one."""
+    """Cleared again while the re-run waits for what it bought: it continues with that one."""
     yield from it.paid(1)
     it.pin(it.creates()[0])
     yield from it.ends("success")
@@ -148,11 +148,11 @@ def untouched(it: Story, state: str = "success", creates: int = 1, pinned: str =
     """Another map index of the task is cleared: nothing happens to this one."""
     if pinned:
         yield from it.paid(1)
-        yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
+        yield from it.until("the others are done", lambda: all(story.seconds is not None for story in it.siblings()))
         it.pin(it.creates()[0], pinned)
     yield from it.ends(state)
-    yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
-    it.claim("the others were cleared", True, all(one.clears for one in it.siblings()))
+    yield from it.until("the others are done", lambda: all(story.seconds is not None for story in it.siblings()))
+    it.claim("the others were cleared", True, all(story.clears for story in it.siblings()))
     it.claim("state", state, it.state)
     it.claim("creates", creates, len(it.creates()))
     it.claim("max_tries, which a clear raises", RETRIES, it.instance["max_tries"])

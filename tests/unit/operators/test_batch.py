@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner
 from tests.unit.conftest import KEY
-from tests.unit.submissions.batches import SCHEMA, SCHNELL, bought, ids, inputs, operator, refuse
+from tests.unit.submissions.batches import SCHEMA, SCHNELL, bought, ids, inputs, lose, operator, refuse
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 8])
@@ -29,12 +29,12 @@ def test_returns_the_ids_in_order(comet: Emulator, runner: TaskRunner, clock: Cl
 
 
 def test_the_list_may_come_from_a_task(comet: Emulator, runner: TaskRunner) -> None:
-    """The output of a mapped task is read in one piece; a tuple does as well."""
+    """The output of a mapped task is read in one piece; a tuple works as well."""
     assert len(runner.run(operator(tuple(inputs("a", "b")))).result) == 2
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("batch_inputs", "words"),
     [
         ([], "inputs is an empty list"),
         ('[{"prompt": "a"}]', "inputs must be a list of inputs; if a template rendered it to text"),
@@ -42,9 +42,9 @@ def test_the_list_may_come_from_a_task(comet: Emulator, runner: TaskRunner) -> N
         (None, "inputs must be a list of inputs"),
     ],
 )
-def test_what_is_no_list_is_refused(comet: Emulator, runner: TaskRunner, given: Any, words: str) -> None:
+def test_what_is_no_list_is_refused(comet: Emulator, runner: TaskRunner, batch_inputs: Any, words: str) -> None:
     """Nothing is sent, and the error says what was given."""
-    outcome = runner.run(operator(given))
+    outcome = runner.run(operator(batch_inputs))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert words in outcome.message
     assert comet.ledger()["requests"] == []
@@ -74,8 +74,8 @@ def test_bad_options_are_refused_at_parse(options: dict[str, Any], words: str) -
 
 def test_all_inputs_are_checked_before_the_first_is_paid_for(comet: Emulator, runner: TaskRunner) -> None:
     """One bad input of three: nothing is sent, and every bad one is listed with what is wrong."""
-    given = [{"prompt": "a"}, {"prompt": 3}, {"prompt": "c", "seed": "4"}, {}]
-    outcome = runner.run(operator(given, input_schema=SCHEMA))
+    batch_inputs = [{"prompt": "a"}, {"prompt": 3}, {"prompt": "c", "seed": "4"}, {}]
+    outcome = runner.run(operator(batch_inputs, input_schema=SCHEMA))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert "3 of 4; 1 more were not sent" in outcome.message
     assert "inputs[1]" in outcome.message
@@ -90,8 +90,8 @@ def test_all_inputs_are_checked_before_the_first_is_paid_for(comet: Emulator, ru
 
 def test_bad_inputs_can_be_left_out(comet: Emulator, runner: TaskRunner) -> None:
     """Null stands in their place, and what is wrong with them in XCom."""
-    given = [{"prompt": 3}, {"prompt": "b"}]
-    outcome = runner.run(operator(given, input_schema=SCHEMA, on_item_error="keep"))
+    batch_inputs = [{"prompt": 3}, {"prompt": "b"}]
+    outcome = runner.run(operator(batch_inputs, input_schema=SCHEMA, on_item_error="keep"))
     assert outcome.state == "success"
     assert outcome.result == [None, *ids(comet, ["b"])]
     (rejected,) = outcome.xcoms["rejected"]
@@ -142,21 +142,32 @@ def test_a_refused_input_can_be_left_out(comet: Emulator, runner: TaskRunner) ->
     refuse(comet)
     outcome = runner.run(operator(inputs("a", "b"), on_item_error="keep"))
     assert (outcome.state, outcome.result) == ("success", [None, *ids(comet, ["b"])])
-    assert [one["type"] for one in outcome.xcoms["rejected"]] == ["BadRequestError"]
+    assert [item["type"] for item in outcome.xcoms["rejected"]] == ["BadRequestError"]
 
 
 def test_nothing_at_all_is_no_success(comet: Emulator, runner: TaskRunner) -> None:
-    """If no input was accepted there is nothing to go on with."""
+    """If no input was accepted there is nothing to continue with."""
     refuse(comet, 2)
     outcome = runner.run(operator(inputs("a", "b"), on_item_error="keep"))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+
+
+@pytest.mark.parametrize("how", ["refused here", "answer lost"])
+def test_keep_needs_a_prediction(comet: Emulator, runner: TaskRunner, how: str) -> None:
+    """With ``on_item_error="keep"`` the task fails if no input has a prediction, whatever the reason is."""
+    lose(comet)
+    batch = inputs("a") if how == "answer lost" else [{"prompt": 3}, {}]
+    outcome = runner.run(operator(batch, input_schema=SCHEMA, on_item_error="keep"))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert len(outcome.xcoms["rejected"]) == len(batch)
+    assert "return_value" not in outcome.xcoms
 
 
 @pytest.mark.parametrize("on_item_error", ["fail", "keep"])
 def test_a_wrong_key_stops_the_batch(
     comet: Emulator, runner: TaskRunner, connection: Callable[..., None], on_item_error: str
 ) -> None:
-    """What is wrong for all is asked once, not a thousand times."""
+    """What is wrong for all inputs is sent once, not a thousand times."""
     connection(host=comet.base_url, password="sk-another-0123456789")
     outcome = runner.run(operator(inputs(*map(str, range(50))), on_item_error=on_item_error))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
@@ -185,7 +196,7 @@ def test_a_429_slows_all(comet: Emulator, runner: TaskRunner, clock: Clock) -> N
     outcome = runner.run(operator(inputs("a", "b", "c"), max_in_flight=1))
     assert outcome.state == "success"
     assert max(clock.sleeps) >= 40
-    assert len([one for one in comet.ledger()["requests"] if one["status"] == 429]) == 1
+    assert len([request for request in comet.ledger()["requests"] if request["status"] == 429]) == 1
 
 
 def test_a_thousand_inputs(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
@@ -195,7 +206,7 @@ def test_a_thousand_inputs(comet: Emulator, runner: TaskRunner, clock: Clock) ->
     assert outcome.result == ids(comet, prompts)
     assert max(len(json.dumps(value)) for value in runner.store.values()) < 65_535
     assert len(json.dumps(outcome.result)) < 48_000
-    assert sum("/store/" in one for one in runner.asked) == 2 * 1000 + 3
+    assert sum("/store/" in request for request in runner.asked) == 2 * 1000 + 3
 
 
 def test_neither_key_nor_prompt_in_the_log(

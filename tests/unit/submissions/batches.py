@@ -17,22 +17,22 @@ def inputs(*prompts: str) -> list[dict[str, Any]]:
     return [{"prompt": prompt} for prompt in prompts]
 
 
-def operator(given: Any, **options: Any) -> Any:
+def operator(batch_inputs: Any, **options: Any) -> Any:
     from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
 
     options = {"task_id": "create", "model": SCHNELL, "max_in_flight": 1, "retries": 2, **options}
     with dag():
-        return CreatePredictionBatchOperator(inputs=given, **options)
+        return CreatePredictionBatchOperator(inputs=batch_inputs, **options)
 
 
 def bought(comet: Emulator) -> list[str]:
     """The prompts that were accepted, in this order."""
-    return [one["input"]["prompt"] for one in comet.ledger()["creates"]]
+    return [create["input"]["prompt"] for create in comet.ledger()["creates"]]
 
 
 def ids(comet: Emulator, prompts: Sequence[str]) -> list[str]:
     """The id of each prompt; of a prompt that was bought twice, the newest."""
-    known = {one["input"]["prompt"]: one["id"] for one in comet.ledger()["creates"]}
+    known = {create["input"]["prompt"]: create["id"] for create in comet.ledger()["creates"]}
     return [known[prompt] for prompt in prompts]
 
 
@@ -41,5 +41,5 @@ def refuse(comet: Emulator, count: int = 1) -> None:
 
 
 def lose(comet: Emulator, count: int = 1) -> None:
-    """The next creates are accepted and billed; what comes back says nothing about it."""
+    """The next creates are accepted and billed; the answer says nothing about it."""
     comet.fault(method="POST", status=504, accept=True, body="gateway", count=count)

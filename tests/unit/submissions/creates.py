@@ -41,7 +41,7 @@ def to_the_end(runner: TaskRunner, task: Any, **options: Any) -> Outcome:
 
 
 def lose_the_answer(comet: Emulator) -> None:
-    """The next create is accepted and billed; what comes back says nothing about it."""
+    """The next create is accepted and billed; the answer says nothing about it."""
     comet.fault(
         method="POST", status=504, accept=True, body="gateway", headers={"x-cometapi-request-id": "2026REQ"}, count=1
     )

@@ -29,11 +29,11 @@ def keys(*inputs: Any, model: str = MODEL) -> list[str]:
 
 
 def test_an_input_is_known_by_what_it_is() -> None:
-    """Its key is the same wherever it stands and in whatever order its parameters are given."""
-    one, other = {"prompt": "a", "seed": 1}, {"prompt": "b"}
-    assert keys(other, one) == keys(one, other)[::-1]
-    assert keys({"seed": 1, "prompt": "a"}) == keys(one)
-    assert keys({"prompt": "new"}, one, other)[1:] == keys(one, other)
+    """Its key is the same whatever its position and the order of its parameters."""
+    first, second = {"prompt": "a", "seed": 1}, {"prompt": "b"}
+    assert keys(second, first) == keys(first, second)[::-1]
+    assert keys({"seed": 1, "prompt": "a"}) == keys(first)
+    assert keys({"prompt": "new"}, first, second)[1:] == keys(first, second)
 
 
 def test_equal_inputs_are_counted() -> None:
@@ -46,7 +46,7 @@ def test_equal_inputs_are_counted() -> None:
 
 
 def test_another_model_is_another_prediction() -> None:
-    """A list must not come back half from one model and half from another."""
+    """A list must not be half from one model and half from another."""
     assert keys({"prompt": "a"}) != keys({"prompt": "a"}, model="black-forest-labs/flux-dev")
 
 
@@ -81,7 +81,7 @@ def test_an_input_that_holds_itself_has_a_key() -> None:
     ],
 )
 def test_what_concerns_all_stops_the_rest(error: e.CometError, stops: bool) -> None:
-    """An error about one input lets the others go on; any other would come back for each of them."""
+    """An error about one input does not stop the others; any other error would meet each of them."""
     made = batch(3)
     made.failed(made.items[0], error)
     assert made.stop.stopped is stops
@@ -142,7 +142,7 @@ def test_a_clear_answer_ends_a_row() -> None:
 
 
 def test_of_equal_inputs_the_paid_ones_are_used() -> None:
-    """A list that has grown shorter uses what is paid for, then looks at what is open; a new number is a free one."""
+    """A list that has grown shorter uses what is paid for, then what must not be sent; a new number is not used yet."""
     lost = e.AmbiguousSubmissionError("lost")
     (digest,) = {item.digest for item in Batch.of(MODEL, [{}]).items}
     known = {

@@ -16,11 +16,11 @@ from tests.unit.submissions.batches import SCHNELL, bought, ids, inputs, lose, o
 
 
 def test_a_retry_submits_only_what_is_missing(comet: Emulator, runner: TaskRunner) -> None:
-    """After a failure in the middle the next try goes on with what was accepted."""
-    given = inputs("a", "b", "c")
+    """After a failure in the middle the next try continues with what was accepted."""
+    batch_inputs = inputs("a", "b", "c")
     refuse(comet)
-    assert runner.run(operator(given)).state == "failed"
-    outcome = runner.run(operator(given), try_number=2, max_tries=3)
+    assert runner.run(operator(batch_inputs)).state == "failed"
+    outcome = runner.run(operator(batch_inputs), try_number=2, max_tries=3)
     assert outcome.result == ids(comet, ["a", "b", "c"])
     assert bought(comet) == ["b", "c", "a"]
 
@@ -44,6 +44,32 @@ def test_equal_inputs_are_bought_as_often_as_they_are_there(comet: Emulator, run
     assert bought(comet) == ["a", "a", "a"]
 
 
+def test_only_records_that_are_used_are_reattached(
+    comet: Emulator, runner: TaskRunner, counted: list[tuple[str, dict[str, str]]]
+) -> None:
+    """Of two equal inputs one is left: one prediction is used and counted, and the other record stays as it was."""
+    refuse(comet)
+    runner.run(operator(inputs("bad", "a", "a")))
+    assert runner.run(operator(inputs("a")), try_number=2, max_tries=3).state == "success"
+    assert [stat for stat, _ in counted].count("comet.reattached") == 1
+    records = [value for value in runner.store.values() if value.get("state") == "accepted"]
+    assert sorted(record["max_tries"] for record in records) == [2, 3]
+
+
+def test_the_list_of_records_is_written_before_anything_is_sent(comet: Emulator, runner: TaskRunner) -> None:
+    """A process that dies right after its first create leaves a list in which the next attempt finds the record."""
+    written: list[tuple[str, int]] = []
+
+    def see(method: str, value: Any) -> int:
+        if method == "PUT":
+            written.append((value.get("state", "list"), comet.ledger()["accepted"]))
+        return 200
+
+    runner.on_store = see
+    assert runner.run(operator(inputs("a"))).state == "success"
+    assert written == [("list", 0), ("sending", 0), ("accepted", 1), ("list", 1)]
+
+
 def test_a_paid_input_that_is_gone_is_named(
     comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,44 +83,44 @@ def test_a_paid_input_that_is_gone_is_named(
 
 
 def test_a_clear_of_what_was_handed_over_buys_again(comet: Emulator, runner: TaskRunner) -> None:
-    """A clear asks for new ones; an automatic retry after the hand-over does not."""
-    given = inputs("a", "b")
-    first = runner.run(operator(given)).result
-    assert runner.run(operator(given), try_number=2).result == first
-    again = runner.run(operator(given), try_number=3, max_tries=3).result
+    """A clear buys new ones; an automatic retry after the hand-over does not."""
+    batch_inputs = inputs("a", "b")
+    first = runner.run(operator(batch_inputs)).result
+    assert runner.run(operator(batch_inputs), try_number=2).result == first
+    again = runner.run(operator(batch_inputs), try_number=3, max_tries=3).result
     assert not {*again} & {*first}
-    assert runner.run(operator(given), try_number=4, max_tries=3).result == again
+    assert runner.run(operator(batch_inputs), try_number=4, max_tries=3).result == again
     assert bought(comet) == ["a", "b", "a", "b"]
 
 
 def test_a_crash_after_a_clear_buys_each_once(comet: Emulator, runner: TaskRunner) -> None:
     """Cleared after success, ended in the middle, retried: what was bought since is kept, the rest is bought."""
-    given = inputs("a", "b", "c")
-    runner.run(operator(given))
+    batch_inputs = inputs("a", "b", "c")
+    runner.run(operator(batch_inputs))
     refuse(comet)
-    assert runner.run(operator(given), try_number=2, max_tries=3).state == "failed"
-    assert runner.run(operator(given), try_number=3, max_tries=3).state == "success"
+    assert runner.run(operator(batch_inputs), try_number=2, max_tries=3).state == "failed"
+    assert runner.run(operator(batch_inputs), try_number=3, max_tries=3).state == "success"
     assert bought(comet) == ["a", "b", "c", "b", "c", "a"]
 
 
 def test_another_model_is_bought(comet: Emulator, runner: TaskRunner) -> None:
-    """A list never comes back half from one model and half from another."""
+    """A list is never half from one model and half from another."""
     refuse(comet)
     runner.run(operator(inputs("bad", "a")))
     outcome = runner.run(operator(inputs("a"), model="black-forest-labs/flux-dev"), try_number=2, max_tries=3)
     assert outcome.state == "success"
-    assert [one["model"] for one in comet.ledger()["creates"]] == [SCHNELL, "black-forest-labs/flux-dev"]
+    assert [create["model"] for create in comet.ledger()["creates"]] == [SCHNELL, "black-forest-labs/flux-dev"]
 
 
 def test_a_lost_answer_is_listed_and_not_repeated(comet: Emulator, runner: TaskRunner) -> None:
     """Nobody knows whether it was accepted: the others are submitted, and a retry does not send it again."""
-    given = inputs("a", "b", "c")
+    batch_inputs = inputs("a", "b", "c")
     lose(comet)
-    outcome = runner.run(operator(given))
+    outcome = runner.run(operator(batch_inputs))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert 'inputs[0] {"prompt": "a"} (record comet_submission.' in outcome.message
     assert "it may have been accepted and billed" in outcome.message
-    again = runner.run(operator(given), try_number=2)
+    again = runner.run(operator(batch_inputs), try_number=2)
     assert (again.state, bought(comet)) == ("failed", ["a", "b", "c"])
     assert again.message.count("it may have been accepted and billed") == 1
 
@@ -104,37 +130,37 @@ def test_a_lost_answer_can_be_left_out(comet: Emulator, runner: TaskRunner) -> N
     lose(comet)
     outcome = runner.run(operator(inputs("a", "b"), on_item_error="keep"))
     assert (outcome.state, outcome.result) == ("success", [None, *ids(comet, ["b"])])
-    assert [one["type"] for one in outcome.xcoms["rejected"]] == ["AmbiguousSubmissionError"]
+    assert [item["type"] for item in outcome.xcoms["rejected"]] == ["AmbiguousSubmissionError"]
 
 
 def test_a_lost_answer_can_be_risked(comet: Emulator, runner: TaskRunner) -> None:
     """With ``on_ambiguous_submit="retry"`` Airflow's next try submits it again, and nothing else."""
-    given = inputs("a", "b")
+    batch_inputs = inputs("a", "b")
     lose(comet)
-    outcome = runner.run(operator(given, on_ambiguous_submit="retry"))
+    outcome = runner.run(operator(batch_inputs, on_ambiguous_submit="retry"))
     assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "BatchError")
-    assert runner.run(operator(given, on_ambiguous_submit="retry"), try_number=2).state == "success"
+    assert runner.run(operator(batch_inputs, on_ambiguous_submit="retry"), try_number=2).state == "success"
     assert bought(comet) == ["a", "b", "a"]
 
 
 def test_a_clear_submits_a_lost_one_again(comet: Emulator, runner: TaskRunner) -> None:
-    """A person has looked: only the open one is submitted."""
-    given = inputs("a", "b")
+    """A person has checked: only the open one is submitted."""
+    batch_inputs = inputs("a", "b")
     lose(comet)
-    runner.run(operator(given))
-    assert runner.run(operator(given), try_number=2, max_tries=3).state == "success"
+    runner.run(operator(batch_inputs))
+    assert runner.run(operator(batch_inputs), try_number=2, max_tries=3).state == "success"
     assert bought(comet) == ["a", "b", "a"]
 
 
 def test_a_person_may_know_the_id(comet: Emulator, runner: TaskRunner) -> None:
     """Written into the record that the error names, it is used, and nothing is bought."""
-    given = inputs("a", "b")
+    batch_inputs = inputs("a", "b")
     lose(comet)
-    outcome = runner.run(operator(given))
+    outcome = runner.run(operator(batch_inputs))
     (key,) = [word.rstrip("):") for word in outcome.message.split() if word.startswith("comet_submission.")]
     known = ids(comet, ["a"])[0]
     runner.store[f"create/-1/{key}"] = {"version": 1, "state": "accepted", "id": known}
-    again = runner.run(operator(given), try_number=2, max_tries=3)
+    again = runner.run(operator(batch_inputs), try_number=2, max_tries=3)
     assert again.result == ids(comet, ["a", "b"])
     assert bought(comet) == ["a", "b"]
 
@@ -149,11 +175,11 @@ def test_lost_answers_in_a_row_stop_the_batch(comet: Emulator, runner: TaskRunne
 
 
 def test_open_ones_of_an_earlier_attempt_do_not_stop_the_rest(comet: Emulator, runner: TaskRunner) -> None:
-    """Eight that a crash has left open are eight to look at; all others are submitted."""
-    given = inputs("a", "b", "c", "d")
+    """Eight that a crash has left open are eight to check; all others are submitted."""
+    batch_inputs = inputs("a", "b", "c", "d")
     lose(comet, 2)
-    assert runner.run(operator(given)).state == "failed"
-    again = runner.run(operator(given), try_number=2)
+    assert runner.run(operator(batch_inputs)).state == "failed"
+    again = runner.run(operator(batch_inputs), try_number=2)
     assert bought(comet) == ["a", "b", "c", "d"]
     assert again.message.count("it may have been accepted and billed") == 2
     assert again.xcoms["created"] == [None, None, *ids(comet, ["c", "d"])]
@@ -186,7 +212,7 @@ def test_a_store_that_goes_away(comet: Emulator, runner: TaskRunner, clock: Cloc
     runner.on_store = lambda method, value: 200
     paid = bought(comet)
     again = runner.run(operator(inputs("a", "b", "c")), try_number=2)
-    named = [one for one in ids(comet, paid) if one in first.message]
+    named = [prediction_id for prediction_id in ids(comet, paid) if prediction_id in first.message]
     assert again.state == "success" or named or "it may have been accepted" in again.message
     assert sorted(bought(comet)) == sorted({*bought(comet)})
 

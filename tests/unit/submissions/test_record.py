@@ -1,4 +1,4 @@
-"""``api/record.py``: what an attempt may do by what is on record. One table."""
+"""``submissions/record.py``: what an attempt may do by what is on record. One table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REFUSED = e.PredictionRefusedError
 EXPIRED = e.PredictionExpiredError
 EMPTY = e.EmptyOutputError
 
-# state, the end that an attempt has reported -> after a retry (policy fail, retry), after a clear
-# A word: a new create, for this reason. None: on with the recorded id. An error: neither.
+# state, the error that an attempt has reported -> after a retry (policy fail, retry), after a clear
+# A word: a new create, for this reason. None: continue with the recorded id. An error: neither.
 TABLE: list[tuple[str | None, str | None, Any, Any, Any]] = [
     (None, None, "first", "first", "first"),
     ("rejected", None, "retry_failed", "retry_failed", "retry_failed"),  # what the rejected create was for
@@ -58,7 +58,7 @@ def record(state: str | None, reported_error: str | None = None) -> Record | Non
 def test_what_an_attempt_does(
     state: str | None, reported_error: str | None, cleared: bool, policy: str, expected: Any
 ) -> None:
-    """A paid result that was not handed over is never bought again, one that was only after a clear."""
+    """Nothing paid and not handed over is bought again; what was handed over only after a clear."""
     arguments: dict[str, Any] = {"cleared": cleared, "on_ambiguous_submit": policy}
     if expected is None or isinstance(expected, str):
         assert decide(record(state, reported_error), **arguments) == expected
@@ -85,7 +85,7 @@ def test_an_unknown_fate_names_what_helps_to_find_out() -> None:
 
 
 def test_users_are_told_a_value_that_is_a_record() -> None:
-    """What the messages tell to write can be read."""
+    """The value that the messages name can be read."""
     value = PUT_ON_RECORD.partition(" to ")[2].partition(" and ")[0]
     assert Record.from_json(json.loads(value.replace("<the id>", "abc"))) == Record("accepted", id="abc")
 
@@ -104,8 +104,8 @@ def test_a_record_survives_the_store() -> None:
         reported_error="EmptyOutputError",
         earlier=("x", "y"),
     )
-    for one in (whole, Record("sending")):
-        assert Record.from_json(json.loads(json.dumps(one.to_json()))) == one
+    for record in (whole, Record("sending")):
+        assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 def test_a_user_can_put_an_id_on_record() -> None:
@@ -158,7 +158,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5), st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """A change of the input is told by its keys, whatever the values."""
+    """A change of the input is named by its keys, whatever the values."""
     from airflow_provider_comet.submissions.record import digest
 
     missing = object()
@@ -191,7 +191,7 @@ LOOP["prompt"] = LOOP
 
 
 def test_an_input_that_is_no_object_can_be_compared() -> None:
-    """A retry whose template went wrong still goes on with what was paid."""
+    """A retry whose template went wrong still continues with what was paid."""
     from airflow_provider_comet.submissions.record import digest
 
     before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "x"}))

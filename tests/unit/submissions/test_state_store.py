@@ -30,12 +30,12 @@ def objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("AIRFLOW__WORKERS__STATE_STORE_BACKEND", name)
     monkeypatch.setenv("AIRFLOW__COMMON_IO__STATE_STORE_OBJECTSTORAGE_PATH", f"file://{folder}")
     cached = (context._get_worker_state_store_backend, backend._get_base_path, backend._get_threshold)
-    for one in (*cached, state_store._warn_of_offloading):
-        one.cache_clear()
+    for function in (*cached, state_store._warn_of_offloading):
+        function.cache_clear()
     yield folder
     monkeypatch.undo()
-    for one in (*cached, state_store._warn_of_offloading):
-        one.cache_clear()
+    for function in (*cached, state_store._warn_of_offloading):
+        function.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,23 @@ def test_rejected_is_written_before_the_backoff(comet: Emulator, runner: TaskRun
     assert comet.ledger()["accepted"] == 1
 
 
+@pytest.mark.parametrize("flag", ["killed", "stopped"])
+def test_what_is_stopped_while_its_intent_is_written_is_not_sent(
+    comet: Emulator, runner: TaskRunner, flag: str
+) -> None:
+    """The store may take minutes: a kill, or another create's error, still keeps the POST from being sent."""
+
+    def stop(method: str, value: Any) -> int:
+        if method == "PUT" and value["state"] == "sending":
+            setattr(runner.running._submission.stop, flag, True)
+        return 200
+
+    runner.on_store = stop
+    outcome = runner.run(operator())
+    assert type(outcome.error).__name__ == {"killed": "AirflowException", "stopped": "BatchStopped"}[flag]
+    assert (runner.record()["state"], comet.ledger()["requests"]) == ("rejected", [])
+
+
 def test_a_timeout_of_the_task_while_nothing_was_sent(
     comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,10 +112,10 @@ def test_a_timeout_of_the_task_while_the_answer_is_out(
 # Retries and clears of what was accepted
 
 
-def test_an_accepted_one_is_handed_over_by_whoever_comes(
+def test_an_accepted_prediction_is_handed_over_by_any_attempt(
     comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture, counted: list[Any]
 ) -> None:
-    """Retry or clear: the recorded id, without a request; a changed input is told by its keys."""
+    """Retry or clear: the recorded id, without a request; a changed input is named by its keys."""
     caplog.set_level("INFO")
     for options in ({"try_number": 2}, {"try_number": 2, "max_tries": 5}):
         made = runner.run(operator()).result
@@ -116,7 +133,7 @@ def test_an_accepted_one_is_handed_over_by_whoever_comes(
     assert counted.count(("comet.reattached", {"model": SCHNELL})) == 2
 
 
-def test_a_delivered_one_is_bought_again_by_a_clear_only(
+def test_a_delivered_prediction_is_bought_again_by_a_clear_only(
     comet: Emulator, runner: TaskRunner, counted: list[Any]
 ) -> None:
     """A retry in the same cycle hands the same id over again; each clear buys a new one, and no id is forgotten."""
@@ -139,17 +156,17 @@ def test_a_clear_after_a_rejection_is_a_first_create(comet: Emulator, runner: Ta
 
 
 def test_mapped_instances_have_records_of_their_own(comet: Emulator, runner: TaskRunner) -> None:
-    """What one instance has paid for is nothing to another."""
+    """What one instance has paid for does not matter to another."""
     ids = [runner.run(operator(), map_index=index).result for index in range(3)]
     assert len(set(ids)) == 3
     again = [runner.run(operator(), map_index=index, try_number=2).result for index in range(3)]
     assert again == ids
 
 
-def test_from_airflow_3_4_on_a_record_that_is_there_is_meant(
+def test_from_airflow_3_4_on_a_record_that_is_there_is_used(
     comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There a clear empties the store itself, unless the user keeps it, which asks for the result that was paid."""
+    """There a clear empties the store itself, unless the user keeps it to get the result that was paid."""
     from airflow_provider_comet.submissions import submission
 
     monkeypatch.setattr(submission, "CLEAR_EMPTIES_STORE", True)

@@ -42,7 +42,7 @@ def test_metrics_are_no_trouble(comet: Emulator, runner: TaskRunner, monkeypatch
 
 
 def test_a_timeout_of_the_task_between_answer_and_record(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
-    """Whatever interrupts the wait for the store, the id gets one more chance; then the next try goes on with it."""
+    """Whatever interrupts the wait for the store, the id gets one more chance; then the next try continues with it."""
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
     away: list[int] = []
@@ -100,7 +100,7 @@ def test_without_a_record_polling_trouble_is_final(
     assert to_the_end(runner, waiting()).state == "up_for_retry"
 
 
-@pytest.mark.parametrize("phase", ["hand over", "last look", "resume"])
+@pytest.mark.parametrize("phase", ["hand over", "last poll", "resume"])
 @pytest.mark.parametrize("policy", ["fail", "retry"])
 def test_without_a_record_any_end_of_what_was_paid_is_final(
     comet: Emulator,
@@ -119,16 +119,16 @@ def test_without_a_record_any_end_of_what_was_paid_is_final(
         deferred = runner.run(waiting(**options))
         event = event_of(deferred.trigger())
     with monkeypatch.context() as patch:
-        patch.setattr(CreatePredictionOperator, "_block" if phase == "last look" else "_hand_over", interrupt)
+        patch.setattr(CreatePredictionOperator, "_block" if phase == "last poll" else "_hand_over", interrupt)
         if phase == "resume":
-            ended = runner.run(waiting(**options), event=event, next_kwargs=deferred.next_kwargs)
+            outcome = runner.run(waiting(**options), event=event, next_kwargs=deferred.next_kwargs)
         else:
-            ended = runner.run(waiting(**options, deferrable=False) if phase == "last look" else operator(**options))
+            outcome = runner.run(waiting(**options, deferrable=False) if phase == "last poll" else operator(**options))
     (made,) = comet.ledger()["creates"]
-    assert (ended.state, type(ended.error).__name__) == ("failed", "AirflowFailException")
-    assert type(ended.chain[-1]).__name__ == "AirflowTaskTimeout"
-    assert made["id"] in ended.message
-    assert "keeps no record" in ended.message
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert type(outcome.chain[-1]).__name__ == "AirflowTaskTimeout"
+    assert made["id"] in outcome.message
+    assert "keeps no record" in outcome.message
 
 
 @pytest.mark.parametrize("policy", ["fail", "retry"])
@@ -146,11 +146,11 @@ def test_without_a_record_an_interrupted_create_is_final(
 
     with monkeypatch.context() as patch:
         patch.setattr(http.client.HTTPConnection, "getresponse", answered)
-        ended = runner.run(operator(on_ambiguous_submit=policy))
+        outcome = runner.run(operator(on_ambiguous_submit=policy))
     assert comet.ledger()["accepted"] == 1
-    assert type(ended.chain[-1]).__name__ == "AirflowTaskTimeout"
-    assert type(ended.error).__name__ == {"fail": "AirflowFailException", "retry": "AirflowTaskTimeout"}[policy]
-    assert ("usage page" in ended.message) is (policy == "fail")
+    assert type(outcome.chain[-1]).__name__ == "AirflowTaskTimeout"
+    assert type(outcome.error).__name__ == {"fail": "AirflowFailException", "retry": "AirflowTaskTimeout"}[policy]
+    assert ("usage page" in outcome.message) is (policy == "fail")
 
 
 def test_without_a_record_what_was_not_sent_is_retried(
@@ -161,8 +161,8 @@ def test_without_a_record_what_was_not_sent_is_retried(
 
     with monkeypatch.context() as patch:
         patch.setattr(urllib3.connection.HTTPConnection, "connect", interrupt)
-        ended = runner.run(operator())
-    assert type(ended.error).__name__ == "AirflowTaskTimeout"
+        outcome = runner.run(operator())
+    assert type(outcome.error).__name__ == "AirflowTaskTimeout"
     assert comet.ledger()["accepted"] == 0
 
 

@@ -13,7 +13,7 @@ from tests.unit.submissions.creates import SCHNELL, lose_the_answer, operator
 
 @pytest.mark.parametrize("policy", ["fail", "retry"])
 def test_a_lost_answer(comet: Emulator, runner: TaskRunner, policy: Any, counted: list[Any]) -> None:
-    """`fail` ends the task and says how to go on; `retry` leaves it to Airflow's next try. Neither sends twice."""
+    """`fail` ends the task and says what to do; `retry` leaves it to Airflow's next try. Neither sends twice."""
     lose_the_answer(comet)
     first = runner.run(operator(on_ambiguous_submit=policy))
     assert first.state == {"fail": "failed", "retry": "up_for_retry"}[policy]
@@ -38,7 +38,7 @@ def test_a_lost_answer(comet: Emulator, runner: TaskRunner, policy: Any, counted
 
 
 def test_a_lost_answer_and_a_clear(comet: Emulator, runner: TaskRunner) -> None:
-    """A clear submits again; so the message says to look at the usage page first."""
+    """A clear submits again; so the message says to check the usage page first."""
     lose_the_answer(comet)
     runner.run(operator())
     cleared = runner.run(operator(), try_number=2, max_tries=3)
@@ -47,7 +47,7 @@ def test_a_lost_answer_and_a_clear(comet: Emulator, runner: TaskRunner) -> None:
 
 
 def test_a_known_id_is_put_on_record(comet: Emulator, runner: TaskRunner) -> None:
-    """With the value that the message names, the next attempt goes on with that id and sends nothing."""
+    """With the value that the message names, the next attempt continues with that id and sends nothing."""
     lose_the_answer(comet)
     failed = runner.run(operator())
     (made,) = comet.ledger()["creates"]

@@ -97,7 +97,7 @@ def test_a_paid_one_is_waited_for_again(
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 def test_polling_trouble_never_creates(comet: Emulator, runner: TaskRunner, clock: Clock, status: int) -> None:
-    """Whatever a look says about the API or the id, neither retry nor clear buys a new prediction because of it."""
+    """Whatever a poll says about the API or the id, neither retry nor clear buys a new prediction because of it."""
     runner.run(waiting())
     made = runner.record()["id"]
     comet.fault(method="GET", status=status, count=None)
@@ -110,7 +110,7 @@ def test_polling_trouble_never_creates(comet: Emulator, runner: TaskRunner, cloc
 
 
 def test_a_timeout_says_that_the_prediction_goes_on(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
-    """The task fails without burning retries; a cleared one goes on waiting for the same prediction."""
+    """The task fails without burning retries; a cleared task continues to wait for the same prediction."""
     comet.next_outcome(status="processing")
     late = to_the_end(runner, waiting(timeout=100))
     assert (late.state, type(late.error).__name__) == ("failed", "AirflowSensorTimeout")
@@ -122,7 +122,7 @@ def test_a_timeout_says_that_the_prediction_goes_on(comet: Emulator, runner: Tas
 
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_execution_timeout_ends_the_wait(comet: Emulator, runner: TaskRunner, clock: Clock, deferrable: bool) -> None:
-    """It is retried, also if the task is deferred, where Airflow forgets it; the retry goes on with what was paid."""
+    """It is retried, also if the task is deferred, where Airflow forgets it; the retry continues with what was paid."""
     comet.next_outcome(status="processing")
     options = {"execution_timeout": dt.timedelta(seconds=60), "timeout": 600, "deferrable": deferrable}
     began = clock.time()
@@ -210,7 +210,7 @@ def test_a_result_that_came_while_the_triggerer_was_away(comet: Emulator, runner
 
 
 def test_a_large_result_is_read_by_the_worker(comet: Emulator, runner: TaskRunner) -> None:
-    """What does not fit into the trigger's event is fetched when the task comes back."""
+    """What does not fit into the trigger's event is fetched when the task resumes."""
     comet.next_outcome(status="succeeded", output=["word " * 2000])
     outcome = to_the_end(runner, waiting())
     assert outcome.xcoms["prediction"]["output"] == ["word " * 2000]
@@ -219,7 +219,7 @@ def test_a_large_result_is_read_by_the_worker(comet: Emulator, runner: TaskRunne
 def test_a_killed_wait_names_the_prediction(
     comet: Emulator, runner: TaskRunner, clock: Clock, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """On the worker and in the triggerer: the log says under which id it goes on. Nothing is asked of anybody."""
+    """On the worker and in the triggerer: the log names the running prediction's id. No request is made."""
     import asyncio
 
     task = waiting(deferrable=False)
@@ -244,7 +244,7 @@ def test_a_killed_wait_names_the_prediction(
 
 
 def test_a_killed_task_buys_nothing_in_its_last_seconds(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
-    """Airflow's signal does not end the process: one that waits for a rate limit to pass must not send afterwards."""
+    """Airflow's signal does not end the process: a task that waits for a rate limit must not send afterwards."""
     comet.fault(method="POST", status=429, count=1)
     clock.on_sleep = lambda seconds: runner.running.on_kill()
     killed = runner.run(operator())
@@ -274,19 +274,19 @@ def test_a_task_killed_while_it_submits_says_so(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Ends that nobody was told of yet
+# Failures that were not reported yet
 
 
 @pytest.mark.parametrize(("fields", "cls", "state"), FAILURES, ids=[row[0].get("error", row[1]) for row in FAILURES])
 @pytest.mark.parametrize("options", [{"try_number": 2}, {"try_number": 2, "max_tries": 4}], ids=["retry", "clear"])
-def test_an_end_is_reported_before_it_is_bought_again(
+def test_a_failure_is_reported_before_it_is_bought_again(
     comet: Emulator, runner: TaskRunner, fields: dict[str, Any], cls: str, state: str, options: dict[str, Any]
 ) -> None:
     """A clear after a timeout, or a retry after a crash, that meets a bad end pays nothing: it says so first."""
     assert runner.run(waiting()).state == "deferred"  # and then its process, or its trigger, is lost
     comet.set_prediction(runner.record()["id"], **fields)
-    told = runner.run(waiting(), **options)
-    assert (told.state, type(told.chain[-1]).__name__) == (state, cls)
+    reported = runner.run(waiting(), **options)
+    assert (reported.state, type(reported.chain[-1]).__name__) == (state, cls)
     assert (runner.record()["reported_error"], comet.ledger()["accepted"]) == (cls, 1)
     # Only now: by a retry if it may help, else by a clear.
     again = runner.run(waiting(), **{**options, "try_number": 3})
@@ -311,7 +311,7 @@ def test_a_retry_in_a_cleared_cycle_is_no_clear(comet: Emulator, runner: TaskRun
 
 
 def test_a_record_made_by_hand_gets_its_cycle(comet: Emulator, runner: TaskRunner) -> None:
-    """It names no cycle; from the first attempt that uses it on, clears are told from retries as ever."""
+    """It names no cycle; from the first attempt that uses it on, clears are distinguished from retries as ever."""
     comet.next_outcome(status="failed", error="NSFW content detected")
     runner.run(waiting())
     runner.store["create/-1/comet_submission"] = {"version": 1, "state": "accepted", "id": runner.record()["id"]}
