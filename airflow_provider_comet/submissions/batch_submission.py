@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 15.0
-"""How often a batch logs how far it is."""
+"""Seconds between two log lines about a batch's progress."""
 
 
 class CreatePrediction(Protocol):
@@ -72,7 +72,7 @@ class BatchSubmission:
         return any(create.is_under_way for create in [*self._creates.values()])  # threads add to it
 
     def resume(self, batch: Batch) -> None:
-        """Give each item its key, and the id that an earlier attempt paid for or the error that forbids to send it.
+        """Give each item its key, and the id that an earlier attempt paid for or the error that prevents sending it.
 
         :raises SubmissionRecordError: a record can't be read.
         :raises InvalidInputError: the inputs are different at each try.
