@@ -98,8 +98,8 @@ def create_exception(error: e.CometError, *, on_ambiguous_submit: str, has_recor
     if isinstance(error, e.AmbiguousSubmissionError):
         known_id = PUT_ON_RECORD if has_record else "wait for it with a PredictionSensor."
         return AirflowFailException(
-            f"{error} If it was not accepted, clear the task (again, if this error appears again): it submits anew, and "
-            f"you pay twice if it was accepted after all. If you know the prediction's id, {known_id}"
+            f"{error} If it was not accepted, clear the task (again, if this error appears again): it submits anew, "
+            f"and you pay twice if it was accepted after all. If you know the prediction's id, {known_id}"
         )
     if isinstance(error, e.UnrecordedPredictionError):
         return AirflowFailException(f"{error} To continue with it, {PUT_ON_RECORD}")

@@ -27,7 +27,7 @@ NOTES = [
 
 def run(rounds: int = ROUNDS) -> Part:
     """Measure both, in turn."""
-    seen: dict[str, list[Measured]] = {name: [] for name in TITLES}
+    measured: dict[str, list[Measured]] = {name: [] for name in TITLES}
     idle: list[float] = []
     with (
         Emulator(duration=SECONDS) as emulator,
@@ -49,15 +49,16 @@ def run(rounds: int = ROUNDS) -> Part:
                 idle.append(runs.idle())
                 for name in TITLES:
                     emulator.reset()
-                    seen[name].append(runs.measure(name))
+                    measured[name].append(runs.measure(name))
                     if (accepted := emulator.ledger()["accepted"]) != PROMPTS:
                         raise RuntimeError(f"{name}: {accepted} predictions were bought, not {PROMPTS}")
     rest = median(idle)
     figures = {
         f"{name}_{measure}": median(
-            one.cpu - rest * one.watched if measure == "cpu" else getattr(one, measure) for one in measured
+            result.cpu - rest * result.watched if measure == "cpu" else getattr(result, measure)
+            for result in measured[name]
         )
-        for name, measured in seen.items()
+        for name in TITLES
         for measure in ("cpu", "workers", "slot", "time")
     }
     ratios = [f"batch_{measure}_share" for measure in ("cpu", "slot", "time")]

@@ -39,7 +39,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
 def media_type_of(suffix: str) -> str:
-    """The media type of files with this suffix (``.png``), ``ANY`` if it is not known.
+    """Return the media type of files with this suffix (``.png``), ``ANY`` if it is not known.
 
     Not of ``mimetypes``, which knows other types on each machine.
     """
@@ -47,13 +47,13 @@ def media_type_of(suffix: str) -> str:
 
 
 def suffix_of(media_type: str) -> str | None:
-    """The suffix that we give to files of this type."""
+    """Return the suffix that we give to files of this type."""
     known = _SUFFIXES.get(media_type)
     return known[0] if known else None
 
 
 def url_suffix(url: str | None) -> str:
-    """The suffix of the path of a URL, or an empty text."""
+    """Return the suffix of the path of a URL, or an empty text."""
     try:
         found = _SUFFIX.search(urlsplit(url or "").path)
     except ValueError:  # whoever follows the link will refuse it

@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,7 +16,7 @@ from requests.auth import AuthBase
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, RateLimitedError
-from airflow_provider_comet.api.protocol import Request
+from airflow_provider_comet.api.protocol import Journal, Request
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.client.common import HEADERS, root_cause
 from airflow_provider_comet.polling import clock
@@ -24,19 +24,6 @@ from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
 
 T = TypeVar("T")
-
-
-class Journal(Protocol):
-    """Is told before and after each time that a create is sent, so that a crash leaves a trace of what may be paid."""
-
-    def sending(self) -> None:
-        """Note that the request is about to be sent. If this raises, it is not sent."""
-
-    def rejected(self) -> None:
-        """Note that the request was certainly not accepted."""
-
-    def unclear(self, error: CometError) -> None:
-        """Note that the request may have been accepted."""
 
 
 class CometClient:

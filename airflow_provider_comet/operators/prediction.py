@@ -141,7 +141,7 @@ class CreatePredictionOperator(BaseOperator):
     def on_kill(self) -> None:
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
         if self._submission is not None:
-            self._submission.killed = True
+            self._submission.stop.killed = True
         if self._paid_id is not None:
             self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
@@ -152,10 +152,10 @@ class CreatePredictionOperator(BaseOperator):
         translated = functools.partial(
             airflow_errors.create_exception,
             on_ambiguous_submit=self.on_ambiguous_submit,
-            has_record=submission.is_kept,
+            has_record=submission.has_store,
         )
         with airflow_errors.raised_as(translated):
-            self._paid_id = submission.recorded_id()
+            self._paid_id = submission.resume()
         if self._paid_id is not None:
             return self._paid_id, True
         submission.input = self._make_input(context)  # may call a function, whose errors stay its own
@@ -185,8 +185,8 @@ class CreatePredictionOperator(BaseOperator):
         limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun  # the first instance speaks for all
         if context["ti"].map_index == 0 and self.pool == "default_pool" and limits == (None, None):
             self.log.warning(
-                "CometAPI limits the rate of requests, and nothing limits how many of these mapped creates run at a time: "
-                "make a pool, `airflow pools set cometapi 4 creates`, and give the task pool='cometapi'."
+                "CometAPI limits the rate of requests, and nothing limits how many of these mapped creates run at once. "
+                "Make a pool, `airflow pools set cometapi 4 creates`, and give the task pool='cometapi'."
             )
 
     def _make_input(self, context: Context) -> Any:
@@ -219,7 +219,7 @@ class CreatePredictionOperator(BaseOperator):
         except PredictionTimeoutError:  # it keeps running
             raise
         except PredictionError as error:
-            submission.ended(error)
+            submission.reported(error)
             raise
         context["ti"].xcom_push(key=PREDICTION_XCOM_KEY, value=summary)
         return self._hand_over(context, submission, str(summary["id"]))
@@ -238,13 +238,13 @@ class CreatePredictionOperator(BaseOperator):
             may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
             return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
 
-        return airflow_errors.final_where_paid(has_record=submission.is_kept, words_about_paid=words_about_paid)
+        return airflow_errors.final_where_paid(has_record=submission.has_store, words_about_paid=words_about_paid)
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
         return airflow_errors.raised_as(
             lambda error: airflow_errors.paid_exception(
                 error.about(self._paid_id),
-                has_record=submission.is_kept,
+                has_record=submission.has_store,
                 is_execution_timeout=self._is_execution_timeout,
             )
         )

@@ -129,7 +129,8 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 class _Adapter(HTTPAdapter):
     """Checks the address that each connection has really come to: a name may lead to another one each time it is looked
-    up. Behind a proxy that is the proxy's, and the list of hosts decides alone."""
+    up. Behind a proxy that is the proxy's, and the list of hosts decides alone.
+    """
 
     def __init__(self, lines: Lines, is_local: bool) -> None:
         self._lines = lines

@@ -238,7 +238,8 @@ class Download:
 
 class _Retries:
     """How often a file is asked for again: for ``RETRY_BUDGET_SECONDS`` seconds from the first failure, anew whenever it
-    has grown."""
+    has grown.
+    """
 
     def __init__(self) -> None:
         self.are_over = False

@@ -97,7 +97,8 @@ def check_media_type(promised: str, given: str | None) -> str:
 
 def for_keeping(value: Any) -> Any:
     """The same JSON with each data URI replaced by its digest, and its URLs without user name and query: these sign
-    links, and links are not for keeping. The same holds amid a text."""
+    links, and links are not for keeping. The same holds amid a text.
+    """
     if isinstance(value, str):
         return clean_url(DATA_URI.sub(_digest, value))
     if isinstance(value, dict):

@@ -145,7 +145,7 @@ def _is_local(path: ObjectStoragePath) -> bool:
 
 @contextlib.contextmanager
 def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
-    """fsspec would make the temporary file in another folder, and copy it if that is on another disk."""
+    """Fsspec would make the temporary file in another folder, and copy it if that is on another disk."""
     target = Path(path.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)

@@ -205,7 +205,8 @@ def _handed_over(given: str | Mapping[str, Any]) -> Prediction | None:
 
 class _Reader:
     """Reads predictions for all threads. An API that can't be reached is waited for once, and not for each prediction
-    anew: meanwhile the links of others would expire."""
+    anew: meanwhile the links of others would expire.
+    """
 
     def __init__(self, hook: CometReplicateHook) -> None:
         self._hook = hook

@@ -99,7 +99,7 @@ class PredictionSensor(BaseSensorOperator):
         if deferrable and mode == "reschedule":
             raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
         if ignored := [name for name in _UNSUPPORTED if getattr(self, name)]:
-            raise ValueError(f"PredictionSensor has no {ignored[0]}: it waits out trouble, and its interval grows anyway")
+            raise ValueError(f"PredictionSensor has no {ignored[0]}: it waits out trouble, its interval grows anyway")
         check_choice("on_item_error", on_item_error, "fail", "keep")
         self.prediction_id = prediction_id
         self.conn_id = conn_id

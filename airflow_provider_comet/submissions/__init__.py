@@ -1,1 +1,1 @@
-"""Paid once: what is on record about a create, and what the next attempt may do."""
+"""Paid once: the record of each create, and what the next attempt may do."""

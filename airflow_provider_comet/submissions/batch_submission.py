@@ -1,29 +1,43 @@
-"""The record of a batch: that of each input, by what the input is, and one that says which there are.
+"""The records of a batch: one for each input, and one that lists them.
 
-A read or write takes Airflow some 10 ms (one after the other), so that the inputs of a first attempt are not looked up
-one by one, and are handed over by one write for all.
+A read or write takes Airflow some 10 ms, one after the other. So a first attempt does not read each input's record, and
+one write marks all inputs as handed over.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.submissions.batch import Batch, Item, Known, record_key
-from airflow_provider_comet.submissions.record import BATCH_KEY, BatchRecord, Record
-from airflow_provider_comet.submissions.state_store import keep, recall
-from airflow_provider_comet.submissions.submission import Submission, warn_without_record
+from airflow_provider_comet.polling import clock
+from airflow_provider_comet.submissions import state_store
+from airflow_provider_comet.submissions.batch import Batch, Item, RecordedCreate, record_key
+from airflow_provider_comet.submissions.record import BATCH_KEY, BatchRecord
+from airflow_provider_comet.submissions.stop_flag import BatchStopped, StopFlag
+from airflow_provider_comet.submissions.submission import Submission
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_comet.api.prediction import Prediction
+    from airflow_provider_comet.api.protocol import Journal
+
 log = logging.getLogger(__name__)
 
+PROGRESS_SECONDS = 15.0
+"""Seconds between two log lines about a batch's progress."""
 
-class BatchStopped(Exception):
-    """Nothing more of this batch is sent; what was about to be is left as it is."""
+
+class CreatePrediction(Protocol):
+    """Submits one input and returns its prediction."""
+
+    def __call__(self, input: Any, *, journal: Journal) -> Prediction:
+        """Submit an input."""
 
 
 class BatchSubmission:
@@ -32,173 +46,194 @@ class BatchSubmission:
     :param context: Airflow's context of the attempt.
     :param model: the rendered model.
     :param on_ambiguous_submit: ``fail`` or ``retry``.
+    :ivar stop: shared by all creates of the batch.
+    :ivar record: the record that lists those of the inputs.
     """
 
     def __init__(self, context: Context, model: str, on_ambiguous_submit: str) -> None:
-        self.killed = False
-        self.batch = Batch([])
+        self.stop = StopFlag()
+        self.batch = Batch([], self.stop)
         self.record = BatchRecord()
         self._context = context
         self._model = model
         self._on_ambiguous_submit = on_ambiguous_submit
         self._ti = context["ti"]
         self._store: Any = context.get("task_state_store")
-        self._creates: dict[str, _ItemSubmission] = {}
+        self._creates: dict[str, Submission] = {}
+        self._halt: Callable[[], object] = lambda: None
 
     @property
-    def is_kept(self) -> bool:
-        """Whether there is a store: Airflow 3.3 and later."""
+    def has_store(self) -> bool:
+        """Whether Airflow has a task state store: from 3.3 on."""
         return self._store is not None
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a create may have been sent whose answer is not there."""
-        return any(create.is_under_way for create in self._creates.values())
-
-    def of(self, item: Item) -> Submission:
-        """The create of an input."""
-        return self._create(item.key, item.input)
+        """Whether a create may have been sent whose answer is not known."""
+        return any(create.is_under_way for create in [*self._creates.values()])  # threads add to it
 
     def resume(self, batch: Batch) -> None:
-        """Give each item its key, the id that an earlier attempt has paid for, or the error that keeps it from being
-        sent.
+        """Give each item its key, and the id that an earlier attempt paid for or the error that prevents sending it.
 
-        :raises SubmissionRecordError: that can't be read.
-        :raises InvalidInputError: the inputs are others at each try.
+        :raises SubmissionRecordError: a record can't be read.
+        :raises InvalidInputError: the inputs are different at each try.
         """
         self.batch = batch
-        if not self.is_kept:
-            warn_without_record(self._ti)
-        value = recall(self._store, BATCH_KEY) if self.is_kept else None
+        if not self.has_store:
+            state_store.warn_of_no_store(self._ti.try_number)
+        value = state_store.read(self._store, BATCH_KEY) if self.has_store else None
         if value is not None:
             self.record = BatchRecord.from_json(value)
-        known: dict[str, list[Known]] = {}
-        inputs = {item.content: item.input for item in batch.items}
-        for key in sorted(self.record.items, key=lambda one: int(one.rpartition("-")[2])):
-            content = key.rpartition("-")[0]
-            if content in inputs:
-                known.setdefault(content, []).append(self._known(key, inputs[content]))
-        batch.place(known)
+        recorded: dict[str, list[RecordedCreate]] = {}
+        inputs = {item.digest: item.input for item in batch.items}
+        for key in sorted(self.record.items, key=lambda key: int(key.rpartition("-")[2])):
+            digest = key.rpartition("-")[0]
+            if digest in inputs:
+                recorded.setdefault(digest, []).append(self._find(key, inputs[digest]))
+        batch.assign_records(recorded)
+        # Only what is used: there may be more records of equal inputs than the list has of them.
         for item in batch.items:
             if item.id is not None:
-                self._creates[item.key].take()
+                self._creates[item.key].reattach()
         if value is not None:
-            self._tell_of_known()
-            self._check_gone()
+            self._log_reuse()
+            self._check_dropped_inputs()
 
-    def begin(self) -> None:
-        """Write down what may have a record from now on.
+    def submit(self, create: CreatePrediction, halt: Callable[[], object], max_in_flight: int) -> None:
+        """Submit the inputs that have neither an id nor an error, several at the same time.
 
-        :raises SubmissionRecordError: it can't be written; nothing must be sent then.
+        :param create: submits an input, with a journal, and returns the prediction.
+        :param halt: ends the pauses of all creates.
+        :raises SubmissionRecordError: the list of records can't be written; nothing was sent.
         """
-        items = {**dict.fromkeys(item.key for item in self.batch.missing), **self.record.items}
-        self._write(BatchRecord(items, self._ti.max_tries))
+        self._halt = halt
+        missing, started = self.batch.missing, clock.monotonic()
+        keys = dict.fromkeys(item.key for item in missing)
+        self._write(BatchRecord({**keys, **self.record.items}, self._ti.max_tries))
+        lock = threading.Lock()
+        with ThreadPoolExecutor(max_in_flight, "comet-create") as pool:
+            try:
+                pending = {pool.submit(self._submit, item, create, lock) for item in missing}
+                while pending:
+                    done, pending = wait(pending, PROGRESS_SECONDS, FIRST_EXCEPTION)
+                    for future in done:
+                        future.result()
+                    sent = sum(item.id is not None for item in missing)
+                    failed = sum(item.error is not None for item in missing)
+                    rate = sent / max(clock.monotonic() - started, 0.001)
+                    log.info(
+                        f"{sent} of {len(missing)} inputs submitted ({rate:.1f} a second), {failed} not accepted, "
+                        f"{len(pending)} to go"
+                    )
+            except BaseException:  # for example the task's timeout
+                self.kill()
+                raise
+
+    def kill(self) -> None:
+        """Send nothing more. Creates that were sent are still answered and recorded."""
+        self.stop.killed = True
+        self._halt()
 
     def delivered(self) -> None:
-        """Write down that the task hands these predictions over."""
+        """Record that the task hands over the predictions of the batch."""
         self._write(self.record.with_delivered({item.key: item.id for item in self.batch.items if item.id is not None}))
 
-    def _known(self, key: str, input: object) -> Known:
+    def _submit(self, item: Item, create: CreatePrediction, lock: threading.Lock) -> None:
+        submission, accepted_before = self._create(item.key, item.input), self.batch.accepted_count
         try:
-            return Known(key, self._create(key, input).recorded_id())
-        except e.AmbiguousSubmissionError as error:
-            return Known(key, error=error)
+            submission.raise_if_stopped()  # before its files are read, which would hold up the end of the task
+            prediction = create(item.input, journal=submission)
+            item.id = prediction.id
+            submission.accepted(prediction.id)
+        except BatchStopped:
+            return
+        except e.CometError as error:
+            if isinstance(error, e.RateLimitedError) and self.batch.accepted_count > accepted_before:
+                self._submit(item, create, lock)  # the limit is slow, but lets creates through
+                return
+            log.warning("%s: %s", item, error)
+            with lock:
+                self.batch.failed(item, error)
+            if self.stop.stopped:
+                self._halt()
+        else:
+            with lock:
+                self.batch.accepted()
 
-    def _create(self, key: str, input: object) -> _ItemSubmission:
+    def _create(self, key: str, input: object) -> Submission:
         if key not in self._creates:
-            self._creates[key] = _ItemSubmission(self, key, input)
+            self._creates[key] = Submission(
+                self._context,
+                self._model,
+                input,
+                self._on_ambiguous_submit,
+                key=record_key(key),
+                stop=self.stop,
+                max_log_level=logging.DEBUG,  # a line for each input would be a thousand lines at each retry
+            )
         return self._creates[key]
 
+    def _read(self, key: str, input: object) -> Submission:
+        create = self._create(key, input)
+        create.read()
+        if create.record is not None and self.record.has_delivered(key, create.record.id):
+            create.record = dataclasses.replace(create.record, state="delivered")
+        return create
+
+    def _find(self, key: str, input: object) -> RecordedCreate:
+        create = self._read(key, input)
+        try:
+            return RecordedCreate(key, create.decide())
+        except e.AmbiguousSubmissionError as error:
+            return RecordedCreate(key, error=error)
+
     def _write(self, record: BatchRecord) -> None:
-        if self.is_kept and record != self.record:
-            keep(self._store, BATCH_KEY, record.to_json())
+        if self.has_store and record != self.record:
+            state_store.write(self._store, BATCH_KEY, record.to_json())
         self.record = record
 
-    def _tell_of_known(self) -> None:
-        if known := sum(item.id is not None for item in self.batch.items):
+    def _log_reuse(self) -> None:
+        if reused := sum(item.id is not None for item in self.batch.items):
             log.info(
-                "Going on with %s predictions that an earlier attempt has paid for: nothing is bought again", known
+                "Continuing with %s predictions that an earlier attempt has paid for: nothing is bought again", reused
             )
-        again = [create for item in self.batch.missing if (create := self._creates.get(item.key)) and create.has_id]
-        if again:
-            log.warning("Buying %s predictions again: the task was cleared after it had handed them over", len(again))
+        creates = [self._creates[item.key] for item in self.batch.missing if item.key in self._creates]
+        if again := sum(create.record is not None and create.record.id is not None for create in creates):
+            log.warning("Buying %s predictions again: the task was cleared after it had handed them over", again)
 
-    def _check_gone(self) -> None:
-        """Name what was paid for and is not in the list any more.
+    def _check_dropped_inputs(self) -> None:
+        """Log the predictions that were paid for and whose inputs are not in the list any more.
 
-        What this cycle has paid for, or handed over before it was killed, can't have been dropped by a user: the list
-        is another one at each try (a random seed, the number of the try), and to go on would buy all of it each time.
+        A user can drop an input only with a clear. If this cycle has paid for an input that is gone, or handed it over
+        before it was killed, then the list is different at each try (a random seed, the number of the try). To continue
+        would buy all of it at each try.
         """
         used = {item.key for item in self.batch.items}
-        gone_in_cycle = 0
+        is_same_cycle = self.record.max_tries == self._ti.max_tries
+        dropped_in_cycle = 0
         for key in self.record.items.keys() - used:
-            create = self._create(key, None)
+            record = self._create(key, None).record
             try:
-                if create.record is None:
-                    create.read()
+                record = record or self._read(key, None).record
             except e.SubmissionRecordError as error:
                 log.warning("%s", error)
                 continue
-            record = create.record
             if record is None or record.state == "rejected":
                 continue
             is_of_cycle = record.max_tries == self._ti.max_tries
-            gone_in_cycle += is_of_cycle
-            if record.state == "delivered":
-                if is_of_cycle:
-                    log.warning(
-                        "Prediction %s was handed over (record %s): its input is gone", record.id, record_key(key)
-                    )
-            else:
+            dropped_in_cycle += is_of_cycle
+            if record.state != "delivered":
                 log.warning(
                     "Prediction %s was paid for and never handed over, or may be (record %s, %s): its input is not in "
                     "the list any more, or not so often. A PredictionSensor with its id gets it at no cost",
-                    record.id,
-                    record_key(key),
-                    record.state,
+                    *(record.id, record_key(key), record.state),
                 )
-        if gone_in_cycle and self.batch.missing and self.record.max_tries == self._ti.max_tries:
+            elif is_of_cycle:
+                log.warning("Prediction %s was handed over (record %s): its input is gone", record.id, record_key(key))
+        if dropped_in_cycle and self.batch.missing and is_same_cycle:
             raise e.InvalidInputError(
-                f"{gone_in_cycle} inputs that an earlier try has paid for, or may have, are not in the list any more, "
-                f"and {len(self.batch.missing)} are new: do they render differently at each try (a random seed, the "
-                "date)? The log names the predictions. Let the inputs stay the same; clear the task to buy the new ones"
+                f"{dropped_in_cycle} inputs that an earlier try has paid for, or may have, are not in the list any "
+                f"more, and {len(self.batch.missing)} are new: do they render differently at each try (a random seed, "
+                "the date)? The log names the predictions. Let the inputs stay the same; clear the task to buy the new "
+                "ones"
             )
-
-
-class _ItemSubmission(Submission):
-    """The create of one input. It keeps what it knows to itself: a line for each would be a thousand at each retry."""
-
-    def __init__(self, owner: BatchSubmission, key: str, input: object) -> None:
-        super().__init__(owner._context, owner._model, input, owner._on_ambiguous_submit, record_key(key))
-        self._owner = owner
-        self._item_key = key
-
-    @property
-    def has_id(self) -> bool:
-        """Whether a prediction is on record."""
-        return self.record is not None and self.record.id is not None
-
-    def read(self) -> None:
-        super().read()
-        if self.record is not None and self._owner.record.has_delivered(self._item_key, self.record.id):
-            self.record = dataclasses.replace(self.record, state="delivered")
-
-    def take(self) -> None:
-        """Go on with what is on record."""
-        if self.record is not None:
-            super()._reattach(self.record)
-
-    def _reattach(self, record: Record) -> None:
-        """Not before the input has its place: of more equal ones than are in the list, some are not used."""
-
-    def sending(self) -> None:
-        if self._owner.batch.stopped and not self._owner.killed:
-            raise BatchStopped
-        super().sending()
-
-    @property
-    def _is_killed(self) -> bool:
-        return self._owner.killed
-
-    def _tell(self, message: str, *args: object, level: int = logging.DEBUG) -> None:
-        log.debug(message, *args)

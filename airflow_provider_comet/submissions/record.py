@@ -1,6 +1,6 @@
-"""What is on record about a paid create, and what the next attempt may do by it.
+"""The record of a paid create, and the decision what the next attempt may do. Pure.
 
-The rule: a paid result that has not been handed over is never bought again; one that was handed over is bought again
+The rule: a paid result that was not handed over is never bought again. A result that was handed over is bought again
 only by a user's clear.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.json_values import canonical_json
 from airflow_provider_comet.api.validation import check_prediction_id
 
 KEY = "comet_submission"
@@ -23,48 +23,36 @@ VERSION = 1
 PUT_ON_RECORD = (
     f"set {KEY} in the task's state store to "
     f'{{"version": {VERSION}, "state": "accepted", "id": "<the id>"}} '
-    "and clear the task: it goes on with that prediction."
+    "and clear the task: it continues with that prediction."
 )
-"""What users do who know the id of a prediction that is not on record."""
+"""What a user does to record the id of a paid prediction."""
 FORCE = f"To buy a new one all the same, delete {KEY} from the task's state store and clear the task."
 STATES = ("sending", "rejected", "accepted", "delivered")
 
 
 class MalformedRecordError(e.SubmissionRecordError):
-    """What stands in the store is no record, of this release at least. A retry helps only after it was corrected."""
+    """The store holds a value that this release can't read as a record. A retry helps only after it was corrected."""
 
     next_step = "Correct it in the task's state store, or delete it, which buys anew; then clear the task."
 
 
-class Journal(Protocol):
-    """Is told about each time a create is sent, so that after a crash it is known what may have been paid."""
-
-    def sending(self) -> None:
-        """It is about to be sent; if this raises, it is not."""
-
-    def rejected(self) -> None:
-        """It was certainly not accepted."""
-
-    def unclear(self, error: e.CometError) -> None:
-        """It may have been accepted."""
-
-
 @dataclass(frozen=True)
 class Record:
-    """What is known about the newest create of a task instance.
+    """The newest create of a task instance, as the state store has it.
 
-    :param state: ``sending``: right before the POST, and after it as long as its fate is open; ``rejected``: certainly
-        not accepted; ``accepted``: paid, ``id`` is known; ``delivered``: the task handed it over.
+    :param state: ``sending``: from right before the POST until its outcome is known; ``rejected``: certainly not
+        accepted; ``accepted``: paid, ``id`` is known; ``delivered``: the task handed the prediction over.
     :param id: the prediction's id.
     :param reason: why it was created: ``first``, ``retry_failed``, ``retry_ambiguous`` or ``clear``.
     :param model: the model it was created with.
     :param input: a digest of each input key's value.
-    :param max_tries: ``ti.max_tries`` of the cycle: a clear raises it, an automatic retry does not.
-    :param ended: the error with which a wait for it has ended, once an attempt has reported it.
+    :param max_tries: ``ti.max_tries`` of the attempt: a clear raises it, an automatic retry does not.
+    :param reported_error: the type of the error that left the prediction without a result, once an attempt has
+        reported it.
     :param at: when this state was reached, ISO 8601.
-    :param answer: what came back instead of an id, if anything did.
+    :param answer: what CometAPI answered instead of an id, if it answered.
     :param request_id: CometAPI's id of that answer.
-    :param earlier: the ids of all predictions before this one.
+    :param earlier: the ids of all predictions that this task instance bought before.
     """
 
     state: str
@@ -73,14 +61,17 @@ class Record:
     model: str | None = None
     input: Mapping[str, str] = field(default_factory=dict)
     max_tries: int | None = None
-    ended: str | None = None
+    reported_error: str | None = None
     at: str | None = None
     answer: str | None = None
     request_id: str | None = None
     earlier: tuple[str, ...] = ()
 
     def changes(self, model: str, input: object) -> list[str]:
-        """What is different now: names only, never values. An input of ``None`` is not known."""
+        """Return what differs from the recorded create: names only, never values.
+
+        :param input: ``None``: not known, so it is not compared.
+        """
         now = digest(input)
         changed = ["model"] if self.model not in (None, model) else []
         if self.input and input is not None:
@@ -89,25 +80,28 @@ class Record:
         return changed
 
     def to_json(self) -> dict[str, Any]:
-        """The value in the store."""
+        """Return the value for the store."""
         return {"version": VERSION, **dataclasses.asdict(self), "earlier": list(self.earlier)}
 
     @classmethod
     def from_json(cls, value: object, key: str = KEY) -> Record:
-        """Read the value in the store, also one that a user wrote: only version, state and id must be there.
+        """Return the record that a value of the store holds.
 
-        :param key: under which it stands, for errors.
-        :raises MalformedRecordError: it can't be understood, which is not the same as "nothing was paid".
+        A user may have written the value: only version, state and id are required.
+
+        :param key: the value's key, for errors.
+        :raises MalformedRecordError: the value can't be understood, which is not the same as "nothing was paid".
         """
         if not isinstance(value, Mapping) or value.get("version") != VERSION or value.get("state") not in STATES:
-            raise MalformedRecordError(f"{key!r} does not hold a record of version {VERSION}: {_shape(value)}")
-        known = {item.name: value[item.name] for item in dataclasses.fields(cls) if value.get(item.name) is not None}
-        kinds = {"earlier": list, "input": Mapping, "max_tries": int}
-        if wrong := [name for name, item in known.items() if not isinstance(item, kinds.get(name, str))]:
+            raise MalformedRecordError(f"{key!r} does not hold a record of version {VERSION}: {_describe(value)}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        known = {name: value[name] for name in names if value.get(name) is not None}
+        types = {"earlier": list, "input": Mapping, "max_tries": int}
+        if wrong := [name for name in known if not isinstance(known[name], types.get(name, str))]:
             raise MalformedRecordError(f"{key!r} holds a value of the wrong type in {', '.join(wrong)}")
         if known["state"] in ("accepted", "delivered") and not known.get("id"):
             raise MalformedRecordError(f"{key!r} says {known['state']!r} without an id")
-        if "id" in known and "model" not in known:  # written by hand; what the API gave is an id
+        if "id" in known and "model" not in known:  # written by a user; an id that the API returned needs no check
             try:
                 check_prediction_id(known["id"])
             except e.InvalidInputError as error:
@@ -117,45 +111,53 @@ class Record:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """Which inputs of a batch may have a record of their own, and what of it was handed over.
+    """Which inputs of a batch may have a record of their own, and which predictions were handed over.
 
-    :param items: the keys of all inputs that were ever about to be sent; with a digest of the id that was handed over.
-    :param max_tries: ``ti.max_tries`` when something was last about to be sent.
+    :param items: the keys of all inputs that were ever about to be sent, each with a digest of the id that was handed
+        over.
+    :param max_tries: ``ti.max_tries`` of the last attempt that was about to send an input.
     """
 
     items: Mapping[str, str | None] = field(default_factory=dict)
     max_tries: int | None = None
 
     def has_delivered(self, key: str, prediction_id: str | None) -> bool:
-        """Whether this prediction was handed over: what it is, not when. ``ti.max_tries`` can come to a value again."""
+        """Return whether this prediction was handed over.
+
+        The id decides, not the attempt: ``ti.max_tries`` can have the same value again.
+        """
         return prediction_id is not None and self.items.get(key) == _short(prediction_id)
 
     def with_delivered(self, ids: Mapping[str, str]) -> BatchRecord:
-        """Return the record after these, by key, were handed over."""
-        return dataclasses.replace(self, items={**self.items, **{key: _short(one) for key, one in ids.items()}})
+        """Return the record after predictions were handed over.
+
+        :param ids: their ids by key.
+        """
+        delivered = {key: _short(prediction_id) for key, prediction_id in ids.items()}
+        return dataclasses.replace(self, items={**self.items, **delivered})
 
     def to_json(self) -> dict[str, Any]:
-        """The value in the store."""
+        """Return the value for the store."""
         return {"version": VERSION, "items": dict(self.items), "max_tries": self.max_tries}
 
     @classmethod
     def from_json(cls, value: object) -> BatchRecord:
-        """Read the value in the store.
+        """Return the record that a value of the store holds.
 
-        :raises MalformedRecordError: it can't be understood.
+        :raises MalformedRecordError: the value can't be understood.
         """
         items = value.get("items") if isinstance(value, Mapping) and value.get("version") == VERSION else None
         if not isinstance(items, Mapping) or not all(re.fullmatch(r"\w+-\d+", str(key)) for key in items):
-            raise MalformedRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_shape(value)}")
+            raise MalformedRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_describe(value)}")
         return cls(dict(items), value.get("max_tries") if isinstance(value, Mapping) else None)
 
 
 def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) -> str | None:
-    """Return why this attempt creates a prediction, or ``None`` if it goes on with the recorded one.
+    """Return why this attempt may create a prediction, or ``None`` if it continues with the recorded prediction.
 
     :param cleared: whether a user cleared the task since an attempt last used the record.
     :param on_ambiguous_submit: ``fail`` or ``retry``.
-    :raises CometError: neither may happen.
+    :raises CometError: this attempt may do neither.
     """
     if record is None:
         return "first"
@@ -168,38 +170,34 @@ def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) ->
             return "retry_ambiguous"
         raise e.AmbiguousSubmissionError(
             f"an attempt began to send it at {record.at} for model {record.model} "
-            f"and {record.answer or 'ended before there was an answer'}",
+            f"and {f'got {record.answer}' if record.answer else 'ended before there was an answer'}",
             request_id=record.request_id,
         )
-    if cleared and (record.state == "delivered" or record.ended):
+    if cleared and (record.state == "delivered" or record.reported_error):
         return "clear"
-    if record.ended:
-        # Only an end that was reported is bought again: a clear that was made for another reason costs nothing.
-        ended = e.CometError.from_dict({"type": record.ended, "prediction_id": record.id})
-        if ended.buys_again:
+    if record.reported_error:
+        # Only a failure that was reported is bought again: a clear for another reason costs nothing.
+        error = e.CometError.from_dict({"type": record.reported_error, "prediction_id": record.id})
+        if error.buys_again:
             return "retry_failed"
-        raise ended
+        raise error
     return None
 
 
 def digest(input: object) -> dict[str, str]:
-    """A digest per key of the input, so that a change can be named without the value. Takes any input."""
+    """Return a digest of each key's value, so that a change can be named without the value.
+
+    It takes any input: a template gone wrong must not hide a paid result from its task.
+    """
     items = input.items() if isinstance(input, Mapping) else [("", input)]
-    return {str(key): hashlib.sha256(_text(value).encode()).hexdigest()[:16] for key, value in items}
-
-
-def _text(value: object) -> str:
-    try:
-        return json.dumps(value, sort_keys=True, default=str)  # of an ObjectStoragePath its connection, too
-    except (TypeError, ValueError, RecursionError):  # a template gone wrong must not keep a paid result from its task
-        return f"not JSON, {type(value).__name__}"
+    return {str(key): hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16] for key, value in items}
 
 
 def _short(prediction_id: str) -> str:
     return hashlib.sha256(prediction_id.encode()).hexdigest()[:8]
 
 
-def _shape(value: object) -> str:
+def _describe(value: object) -> str:
     if not isinstance(value, Mapping):
         return f"it is of type {type(value).__name__}"
     return f"version {value.get('version')!r}, state {value.get('state')!r}"

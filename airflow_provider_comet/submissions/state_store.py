@@ -1,5 +1,7 @@
-"""Airflow's task state store (3.3 and later), asked until it answers: an API server that restarts must not cost a paid
-id."""
+"""Reads and writes Airflow's task state store (Airflow 3.3 and later), and repeats what fails.
+
+An API server that restarts must not cost the id of a paid prediction.
+"""
 
 from __future__ import annotations
 
@@ -14,65 +16,71 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_comet.api.errors import SubmissionRecordError
 from airflow_provider_comet.api.redaction import excerpt
 from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 300.0
-"""How long a write or read is repeated."""
+STORE_BUDGET_SECONDS = 300.0
+"""How long a failed read or write is repeated."""
 PAUSE_SECONDS = 5.0
 
-_STORE = threading.Lock()
-"""Airflow's channel for such requests is used by one thread at a time; that of ``dag.test()`` does not see to it."""
+_LOCK = threading.Lock()
+"""Airflow's channel for these requests takes one at a time, and that of ``dag.test()`` does not lock."""
 
 OFFLOADING, RECORD_BYTES = ".StateStoreObjectStorageBackend", 65_536
-"""Airflow's backend that moves values out of the database, and what no record is larger than."""
+"""The name of Airflow's backend that moves values out of the database, and a size that no record exceeds."""
 _NO_ROW: Any = object()
 
 _Result = TypeVar("_Result")
 
 
-def recall(store: Any, key: str) -> Any:
-    """Read a value of Airflow's task state store; ``None`` if there is none.
+def read(store: Any, key: str) -> Any:
+    """Return a value of Airflow's task state store, or ``None`` if there is none.
 
-    :raises SubmissionRecordError: it can't be read.
+    :raises SubmissionRecordError: the store does not answer, or has lost the value.
     """
     _warn_of_offloading()
-    value = patiently(lambda: store.get(key, default=_NO_ROW))
-    if value is None:  # it was moved out of the database, and is lost there: not the same as no record
+    value = _with_retries(lambda: store.get(key, default=_NO_ROW))
+    if value is None:  # the backend moved it out of the database and lost it there: not the same as no record
         raise SubmissionRecordError(f"{key!r} is in the database, but its value is gone from the state_store_backend")
     return None if value is _NO_ROW else value
 
 
-def keep(store: Any, key: str, value: dict[str, Any], patience: float = PATIENCE_SECONDS) -> None:
+def write(store: Any, key: str, value: dict[str, Any], budget: float = STORE_BUDGET_SECONDS) -> None:
     """Write a value into Airflow's task state store.
 
-    :raises SubmissionRecordError: it can't be written.
+    :param budget: seconds for which a failed write is repeated; 0: never.
+    :raises SubmissionRecordError: the store does not take it.
     """
     from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
 
-    # The default retention of 30 days would make an old task forget what it paid; the row goes with its DAG run.
-    patiently(lambda: store.set(key, value, retention=NEVER_EXPIRE), patience)
+    # The default retention of 30 days would make an old task forget what it paid. The row goes with its DAG run.
+    _with_retries(lambda: store.set(key, value, retention=NEVER_EXPIRE), budget)
 
 
-def patiently(call: Callable[[], _Result], patience: float = PATIENCE_SECONDS) -> _Result:
-    """Repeat a call of the store until it answers.
+def warn_of_no_store(try_number: int) -> None:
+    """Warn a retry in an Airflow without a store that nothing is known of the attempts before it."""
+    if try_number > 1:
+        log.warning(
+            "Airflow before 3.3 keeps no record of paid creates: this try submits again. If a try before it was "
+            "killed after it had submitted, a prediction may be paid twice."
+        )
 
-    :param patience: seconds.
-    :raises SubmissionRecordError: it does not.
-    """
-    started = clock.monotonic()
+
+def _with_retries(call: Callable[[], _Result], budget: float = STORE_BUDGET_SECONDS) -> _Result:
+    backoff = Backoff(budget, first_pause=PAUSE_SECONDS, longest_pause=PAUSE_SECONDS, started_at=clock.monotonic())
     while True:
         try:
-            with _STORE:
+            with _LOCK:
                 return call()
-        except Exception as error:  # whatever it is: an unreadable record must never look like no record
-            if clock.monotonic() - started >= patience:
+        except Exception as error:  # of any kind: a record that can't be read must never look like no record
+            if (pause := backoff.next_pause(clock.monotonic())) is None:
                 raise SubmissionRecordError(f"{type(error).__name__}: {error}") from error
             log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
-        clock.sleep(PAUSE_SECONDS)
+        clock.sleep(pause)
 
 
-@functools.cache  # a task is a process: it says so once
+@functools.cache  # a task is a process: one warning for each
 def _warn_of_offloading() -> None:
     if conf.get("workers", "state_store_backend", fallback="").endswith(OFFLOADING) and (
         conf.getint("common.io", "state_store_objectstorage_threshold", fallback=0) < RECORD_BYTES

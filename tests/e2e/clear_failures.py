@@ -1,4 +1,4 @@
-"""A user's clear after a failure, or one that can't be told from a retry: one function per behaviour."""
+"""A user's clear after a failure, or a clear that looks like a retry: one function per behaviour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
-from tests.e2e.clear_scenarios import going_on
+from tests.e2e.clear_scenarios import continuing_with
 from tests.e2e.rest import FINISHED
 
 LOWERED = "clear_lowered"
@@ -50,7 +50,7 @@ def ambiguous(it: Story, request_id: bool) -> Steps:
 
 
 def ambiguous_submit_again(it: Story, request_id: bool = True) -> Steps:
-    """Cleared after a lost answer: it submits again; nobody told it the first id, so it can't be on record."""
+    """Cleared after a lost answer: it submits again; the first id is unknown, so it can't be on record."""
     yield from ambiguous(it, request_id)
     it.clear()
     yield from it.ends("success")
@@ -68,7 +68,7 @@ def ambiguous_known_id(it: Story, request_id: bool = True) -> Steps:
     it.clear()
     yield from it.ends("success")
     it.claim_handed_over(ids)
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
     it.claim_not_in_log(2, "renders differently")
 
 
@@ -107,18 +107,18 @@ def lowered(it: Story) -> Steps:
     yield from it.until("Airflow has the new retries", lambda: it.world.rest.send("GET", path)["retries"] < RETRIES)
     it.clear(run_on_latest_version=True)
     yield from it.until("ended", lambda: it.state in FINISHED and it.tries >= 2)
-    it.claim("max_tries, by which the clear can't be told", RETRIES, it.instance["max_tries"])
+    it.claim("max_tries, by which the clear looks like a retry", RETRIES, it.instance["max_tries"])
 
 
 def lowered_after_success(it: Story) -> Steps:
-    """A clear that looks like a retry goes on with what was paid, and says to clear once more; that buys a new one."""
+    """A clear that looks like a retry uses what was paid, and says to clear once more; that buys a new one."""
     yield from it.ends("success")
     yield from lowered(it)
     yield from it.ends("success")
     ids = it.creates()
     it.claim("creates after the first clear", 1, len(ids))
     it.claim_handed_over(ids)
-    it.claim_log(2, going_on(ids[0]), ONCE_MORE)
+    it.claim_log(2, continuing_with(ids[0]), ONCE_MORE)
     it.clear(run_on_latest_version=True)
     yield from it.ends("success")
     ids = it.creates()
@@ -169,7 +169,7 @@ def kept(it: Story) -> Steps:
     yield from it.ends("success")
     it.claim_handed_over(ids)
     it.claim_log(
-        2, going_on(ids[0]), FORCE, f"warning The task renders differently now than when prediction {ids[0]} was"
+        2, continuing_with(ids[0]), FORCE, f"warning The task renders differently now than when prediction {ids[0]} was"
     )
     it.claim_log(2, "; changed: input.note. ")
     it.claim_not_in_log(2, "value-of-try-")

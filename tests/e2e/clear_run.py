@@ -1,4 +1,4 @@
-"""Tells many stories at once: each is what happens to one task instance, and what has to be true meanwhile."""
+"""Runs many stories at once: each is what happens to one task instance, and what has to be true meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.standalone import Standalone
 
 _Answer = TypeVar("_Answer")
 Steps = Generator[None, None, None]
-"""A story; it yields when the world has to be looked at again."""
+"""A story; it yields when the state has to be read again."""
 
 RETRIES = 2
 PAUSE = 0.5
@@ -45,12 +45,12 @@ class World:
         self.stories: list[Story] = []
         self._once: set[str] = set()
 
-    def look(self) -> None:
-        """Ask for the state of everything."""
+    def refresh(self) -> None:
+        """Read the state of everything."""
         self.instances = {
-            (dag_id, one["task_id"], one["map_index"]): one
+            (dag_id, ti["task_id"], ti["map_index"]): ti
             for dag_id, run_id in self.runs.items()
-            for one in patiently(partial(self.rest.task_instances, dag_id, run_id))
+            for ti in with_retries(partial(self.rest.task_instances, dag_id, run_id))
         }
 
     def once(self, name: str, act: Callable[[], None]) -> None:
@@ -62,35 +62,35 @@ class World:
     def start(self, dag_id: str) -> None:
         """Start the one run of this DAG."""
         self.rest.wait_for_dag(dag_id)
-        self.runs[dag_id] = patiently(lambda: self.rest.trigger(dag_id))
+        self.runs[dag_id] = with_retries(lambda: self.rest.trigger(dag_id))
 
     def done(self, name: str) -> bool:
         return name in self._once
 
     def finished(self, dag_id: str, task_id: str | None = None) -> bool:
         """Whether all instances of the DAG's run, or of the task, have ended."""
-        found = [one for key, one in self.instances.items() if key[0] == dag_id and task_id in (None, key[1])]
-        return bool(found) and all(one["state"] in FINISHED for one in found)
+        found = [ti for key, ti in self.instances.items() if key[0] == dag_id and task_id in (None, key[1])]
+        return bool(found) and all(ti["state"] in FINISHED for ti in found)
 
-    def tell(self, stories: Sequence[Story], timeout: float) -> None:
-        """Tell them all; what goes wrong in one is kept there."""
+    def run(self, stories: Sequence[Story], timeout: float) -> None:
+        """Run all stories at once; each notes what goes wrong in it."""
         self.stories = list(stories)
         started = time.monotonic()
         steps = {id(story): story.scenario(story) for story in stories}
         while (left := [story for story in stories if story.seconds is None]) and time.monotonic() - started < timeout:
-            self.look()
+            self.refresh()
             for story in left:
                 try:
                     next(steps[id(story)])
                 except StopIteration:
                     story.seconds = time.monotonic() - started
-                except Exception as error:  # the other stories go on
+                except Exception as error:  # the other stories continue
                     story.seconds = time.monotonic() - started
                     story.fail(f"{type(error).__name__}: {error}")
             time.sleep(PAUSE)
         for story in left:
-            story.fail(f"not told to its end within {timeout:.0f} s")
-        self.look()
+            story.fail(f"not finished within {timeout:.0f} s")
+        self.refresh()
 
 
 @dataclass(eq=False)
@@ -134,7 +134,7 @@ class Story:
         """The ids of its accepted creates."""
         mine = f"{self.task_id}/{max(0, self.map_index)}"
         ledger = self.world.emulator.ledger()["creates"]
-        return [one["id"] for one in ledger if one["input"]["prompt"].split(" ")[0] == mine]
+        return [create["id"] for create in ledger if create["input"]["prompt"].split(" ")[0] == mine]
 
     def record(self) -> dict[str, Any]:
         return self.world.rest.record(*self._where, map_index=self.map_index) or {}
@@ -154,21 +154,21 @@ class Story:
     # What a user does.
 
     def clear(self, **options: Any) -> None:
-        one = self.task_id if self.map_index < 0 else [self.task_id, self.map_index]
+        task = self.task_id if self.map_index < 0 else [self.task_id, self.map_index]
         self._tries_before = self.tries
         self.clears += 1
-        patiently(lambda: self.world.rest.clear(self.dag_id, self.world.runs[self.dag_id], [one], **options))
+        with_retries(lambda: self.world.rest.clear(self.dag_id, self.world.runs[self.dag_id], [task], **options))
 
     def put_record(self, value: dict[str, Any]) -> None:
-        patiently(lambda: self.world.rest.put_record(*self._where, value, map_index=self.map_index))
+        with_retries(lambda: self.world.rest.put_record(*self._where, value, map_index=self.map_index))
 
     def delete_record(self) -> None:
-        patiently(lambda: self.world.rest.delete_record(*self._where, map_index=self.map_index))
+        with_retries(lambda: self.world.rest.delete_record(*self._where, map_index=self.map_index))
 
     def clear_whole_run(self) -> None:
         """Clear the DAG run, once for all of its stories."""
         path, body = self._clear_path, {"dry_run": False, "only_failed": False}
-        self.world.once(path, lambda: patiently(lambda: self.world.rest.send("POST", path, body)))
+        self.world.once(path, lambda: with_retries(lambda: self.world.rest.send("POST", path, body)))
 
     def pin(self, prediction_id: str, status: str = "succeeded") -> None:
         """Let a prediction be in this status; without this it runs for as long as the test does."""
@@ -178,7 +178,7 @@ class Story:
 
     def until(self, what: str, check: Callable[[], object], timeout: float = 150.0) -> Steps:
         end = time.monotonic() + timeout
-        yield  # what was done before this is seen in the next round
+        yield  # what was done before this shows in the next round
         while not check():
             if time.monotonic() > end:
                 raise TimeoutError(f"not within {timeout:.0f} s: {what}")
@@ -211,7 +211,7 @@ class Story:
 
     def siblings(self) -> list[Story]:
         """The stories of those map indexes that are cleared."""
-        return [one for one in self.world.stories if one.task_id == self.task_id and one.name != "untouched"]
+        return [story for story in self.world.stories if story.task_id == self.task_id and story.name != "untouched"]
 
     # What is claimed.
 
@@ -220,10 +220,10 @@ class Story:
             self.fail(f"{what}: expected {expected!r}, found {found!r}")
 
     def claim_log(self, try_number: int, *texts: str) -> None:
-        """Each of these stands in the log of that attempt or of a later one.
+        """Claim that each text is in the log of that attempt or of a later attempt.
 
-        When a task comes back from a deferral, Airflow now and then loses the attempt and begins another one
-        (apache/airflow#72716): the log of the lost one is gone or empty, and proves nothing.
+        When a task resumes after a deferral, Airflow now and then loses the attempt and begins another one
+        (apache/airflow#72716): the log of the lost attempt is gone or empty, and proves nothing.
         """
         end = time.monotonic() + LOG_SECONDS
         while True:
@@ -248,7 +248,7 @@ class Story:
         self.claim("record", {"state": "delivered", "id": ids[-1], "reason": reason, "earlier": list(earlier)}, found)
 
     def fail(self, text: str) -> None:
-        """Keep what is wrong together with what can be known now."""
+        """Note what is wrong together with what can be known now."""
         instance = {name: self.instance.get(name) for name in ("state", "try_number", "max_tries")}
         try:
             record: object = self.record()
@@ -262,7 +262,7 @@ class Story:
             log = self.log(max(1, self.tries))
         except Exception as error:
             log = repr(error)
-        lines = [f"{self.name} {self.task_id}[{self.map_index}]", *(f"  - {one}" for one in self.wrong)]
+        lines = [f"{self.name} {self.task_id}[{self.map_index}]", *(f"  - {text}" for text in self.wrong)]
         return "\n".join([*lines, f"  log of try {self.tries}, its end:", log[-2500:]])
 
     def line(self) -> str:
@@ -281,7 +281,7 @@ class Story:
         )
 
 
-def patiently(send: Callable[[], _Answer]) -> _Answer:
+def with_retries(send: Callable[[], _Answer]) -> _Answer:
     """Send again what sqlite had no time for (`database is locked`, a 500): nothing of it has happened."""
     end = time.monotonic() + 20
     while True:

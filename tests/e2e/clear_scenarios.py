@@ -1,21 +1,21 @@
-"""A user's clear of a task that waits or has succeeded: one function per behaviour, told of one task instance."""
+"""A user's clear of a task that waits or has succeeded: one function per behaviour of one task instance."""
 
 from __future__ import annotations
 
-from airflow_provider_comet.airflow_errors import GOES_ON
+from airflow_provider_comet.airflow_errors import STILL_RUNNING
 from airflow_provider_comet.submissions.record import FORCE
 from tests.e2e.clear_run import RETRIES, Steps, Story
 
 
-def going_on(prediction_id: str) -> str:
-    return f"Going on with prediction {prediction_id}"
+def continuing_with(prediction_id: str) -> str:
+    return f"Continuing with prediction {prediction_id}"
 
 
 # While it waits.
 
 
 def while_running(it: Story) -> Steps:
-    """Cleared while its worker waits: the next attempt goes on with the same prediction; the killed one names it."""
+    """Cleared while its worker waits: the next attempt uses the same prediction; the killed attempt names it."""
     yield from it.paid(1)
     yield from it.until("running", lambda: it.state == "running")
     ids = it.creates()
@@ -25,28 +25,28 @@ def while_running(it: Story) -> Steps:
     it.pin(ids[0])
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
-    it.claim_log(1, GOES_ON % ids[0])
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(1, STILL_RUNNING % ids[0])
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
 
 
 def while_deferred(it: Story) -> Steps:
-    """Cleared while the triggerer waits: the next attempt goes on with the same prediction."""
+    """Cleared while the triggerer waits: the next attempt continues with the same prediction."""
     yield from it.paid(1)
     yield from it.until("deferred", lambda: it.state == "deferred")
     ids = it.creates()
     # A trigger that is killed before it has begun says nothing.
-    yield from it.until("the trigger has looked", lambda: f"Prediction {ids[0]}: status" in it.log(1))
+    yield from it.until("the trigger has polled", lambda: f"Prediction {ids[0]}: status" in it.log(1))
     it.clear()
     yield from it.runs_again("deferred")
     it.pin(ids[0])
     yield from it.ends("success")
     it.claim_handed_over(ids[:1])
-    it.claim_log(2, going_on(ids[0]), FORCE)
+    it.claim_log(2, continuing_with(ids[0]), FORCE)
 
 
 def says_what_goes_on(it: Story) -> bool:
     """Whether the wait that was killed in the triggerer has named the prediction."""
-    return it.name == "while_deferred" and GOES_ON % it.creates()[0] in it.log(1)
+    return it.name == "while_deferred" and STILL_RUNNING % it.creates()[0] in it.log(1)
 
 
 # After success.
@@ -98,7 +98,7 @@ def twice_at_once(it: Story) -> Steps:
 
 
 def twice_in_queue(it: Story) -> Steps:
-    """Cleared again as soon as the re-run is seen in the queue or running: no more than one new one per clear."""
+    """Cleared again as soon as the re-run is in the queue or running: no more than one new one per clear."""
     yield from it.ends("success")
     it.clear()
     yield from it.until("on its way", lambda: it.tries > 1)
@@ -108,7 +108,7 @@ def twice_in_queue(it: Story) -> Steps:
 
 
 def twice_while_running(it: Story) -> Steps:
-    """Cleared again while the re-run waits for what it bought: it goes on with that one."""
+    """Cleared again while the re-run waits for what it bought: it continues with that one."""
     yield from it.paid(1)
     it.pin(it.creates()[0])
     yield from it.ends("success")
@@ -148,11 +148,11 @@ def untouched(it: Story, state: str = "success", creates: int = 1, pinned: str =
     """Another map index of the task is cleared: nothing happens to this one."""
     if pinned:
         yield from it.paid(1)
-        yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
+        yield from it.until("the others are done", lambda: all(story.seconds is not None for story in it.siblings()))
         it.pin(it.creates()[0], pinned)
     yield from it.ends(state)
-    yield from it.until("the others are done", lambda: all(one.seconds is not None for one in it.siblings()))
-    it.claim("the others were cleared", True, all(one.clears for one in it.siblings()))
+    yield from it.until("the others are done", lambda: all(story.seconds is not None for story in it.siblings()))
+    it.claim("the others were cleared", True, all(story.clears for story in it.siblings()))
     it.claim("state", state, it.state)
     it.claim("creates", creates, len(it.creates()))
     it.claim("max_tries, which a clear raises", RETRIES, it.instance["max_tries"])

@@ -88,7 +88,7 @@ UNLOGGED = 4
 
 
 def until(what: str, check: Callable[[], _Value | None], timeout: float = 240.0, pause: float = 0.2) -> _Value:
-    """Wait until there is a value; look each ``pause`` seconds."""
+    """Wait until there is a value; check each ``pause`` seconds."""
     end = time.monotonic() + timeout
     while (value := check()) is None or value is False:
         assert time.monotonic() < end, f"not within {timeout:.0f} s: {what}"
@@ -97,7 +97,7 @@ def until(what: str, check: Callable[[], _Value | None], timeout: float = 240.0,
 
 
 class Crashes:
-    """Looks at a run of one of the crash DAGs, and kills.
+    """Observes a run of a crash DAG, and kills its processes.
 
     :param folder: where the tasks leave their notes.
     """
@@ -115,23 +115,25 @@ class Crashes:
         return found
 
     def creates(self, task_id: str) -> list[dict[str, Any]]:
-        """This task's accepted creates, told by their prompt."""
-        return [one for one in self.emulator.ledger()["creates"] if one["input"]["prompt"] == task_id]
+        """This task's accepted creates, found by their prompt."""
+        return [create for create in self.emulator.ledger()["creates"] if create["input"]["prompt"] == task_id]
 
     def states(self) -> dict[str, str | None]:
-        return {one["task_id"]: one["state"] for one in self.airflow.rest.task_instances(self.dag_id, self.run_id)}
+        return {ti["task_id"]: ti["state"] for ti in self.airflow.rest.task_instances(self.dag_id, self.run_id)}
 
     def noted(self, task_id: str, kind: str) -> dict[str, Any] | None:
         path = self.folder / f"{task_id}.{kind}"
         return dict(json.loads(path.read_text())) if path.exists() else None
 
     def go(self, task_id: str) -> None:
-        """Let a process that stands still go on."""
+        """Let a process that stands still continue."""
         (self.folder / f"{task_id}.go").touch()
 
-    def look(self, row: Row) -> None:
+    def observe(self, row: Row) -> None:
         """Write down what is true at this instant, and whether it is what the row claims."""
-        until(f"{row.task_id}: the emulator has seen {row.paid}", lambda: len(self.creates(row.task_id)) >= row.paid)
+        until(
+            f"{row.task_id}: the emulator has accepted {row.paid}", lambda: len(self.creates(row.task_id)) >= row.paid
+        )
         record, paid = self.record(row.task_id), self.creates(row.task_id)
         state = record and record["state"]
         row.recorded_id = record and record["id"]
@@ -140,21 +142,21 @@ class Crashes:
         row.expect("accepted at that instant", row.paid, len(paid))
         row.expect(
             "id at that instant",
-            [one["id"] for one in paid] if state in ("accepted", "delivered") else [],
+            [create["id"] for create in paid] if state in ("accepted", "delivered") else [],
             [row.recorded_id] if row.recorded_id else [],
         )
 
     def kill_at_points(self, rows: list[Row], hold: list[Row]) -> None:
         """Kill each task's process as soon as it stands at its point.
 
-        :param hold: rows whose prediction must go on until it is let go.
+        :param hold: rows whose prediction must run until it is released.
         """
         open_rows, held = list(rows), set()
         end = time.monotonic() + 300
         while open_rows:
             for row in list(open_rows):
                 if place := self.noted(row.task_id, "json"):
-                    self.look(row)
+                    self.observe(row)
                     os.kill(place["pid"], signal.SIGKILL)
                     open_rows.remove(row)
             for row in hold:
@@ -166,7 +168,7 @@ class Crashes:
             time.sleep(0.1)
 
     def finish(self, rows: list[Row], timeout: float = 300.0) -> None:
-        """Wait for the end, and compare each row with it; what has not ended by then is compared as it is."""
+        """Wait for the end, and compare each row with it; a run that has not finished by then is compared as it is."""
         end = time.monotonic() + timeout
         while self.airflow.rest.run_state(self.dag_id, self.run_id) not in FINISHED and time.monotonic() < end:
             time.sleep(0.2)

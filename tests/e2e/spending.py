@@ -1,4 +1,4 @@
-"""What was paid, by the two witnesses that there are: Airflow's logs and the emulator's ledger."""
+"""What was paid, by two witnesses: Airflow's logs and the emulator's ledger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from airflow_provider_comet.emulator import Emulator
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs" / "spending.md"
-_CREATE = re.compile(r"comet\.create (id=.*? reason=\w+)")
+_CREATED = re.compile(r"comet\.created (id=.*? reason=\w+)")
 
 
 def logged_creates(home: Path) -> list[dict[str, str]]:
-    """The fields of all `comet.create` lines in the task logs under an AIRFLOW_HOME."""
-    lines = [line for path in sorted((home / "logs").rglob("*.log")) for line in _CREATE.findall(path.read_text())]
+    """The fields of all `comet.created` lines in the task logs under an AIRFLOW_HOME."""
+    lines = [line for path in sorted((home / "logs").rglob("*.log")) for line in _CREATED.findall(path.read_text())]
     return [dict(field.split("=", 1) for field in line.split(" ")) for line in lines]
 
 
@@ -30,7 +30,7 @@ def assert_logs_agree(home: Path, emulator: Emulator, *, unlogged: int = 0) -> l
     paid: list[dict[str, Any]] = emulator.ledger()["creates"]
     ids = [line["id"] for line in logged]
     assert len(ids) == len(set(ids)), f"logged more than once: {ids}"
-    assert set(ids) <= {one["id"] for one in paid}, "the logs name a create that the emulator never accepted"
+    assert set(ids) <= {create["id"] for create in paid}, "the logs name a create that the emulator never accepted"
     assert len(paid) - len(ids) == unlogged, f"{len(paid)} paid, {len(ids)} logged, {unlogged} of them lost as expected"
     return logged
 
@@ -42,4 +42,4 @@ def assert_documented_command_agrees(home: Path, logged: list[dict[str, str]]) -
     env = {**os.environ, "AIRFLOW_HOME": str(home)}
     done = subprocess.run(["bash", "-c", found[1]], env=env, capture_output=True, text=True, timeout=60, check=True)
     counted = {tuple(line.split()[1:]): int(line.split()[0]) for line in done.stdout.splitlines()}
-    assert counted == Counter((f"model={one['model']}", f"reason={one['reason']}") for one in logged)
+    assert counted == Counter((f"model={create['model']}", f"reason={create['reason']}") for create in logged)

@@ -14,7 +14,7 @@ from tests.e2e.spending import assert_logs_agree, logged_creates
 from tests.e2e.standalone import Standalone
 
 DAGS = Path(__file__).resolve().parent / "batch_dags"
-# 20 runs of each policy are what was asked for; they take two cores ten minutes: BATCH_RUNS=20 make e2e
+# 20 runs of each policy are the real test; they take two cores ten minutes: BATCH_RUNS=20 make e2e
 RUNS = int(os.environ.get("BATCH_RUNS", "5"))
 COUNT = 500
 IN_FLIGHT = 8
@@ -38,7 +38,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
             for dag_id, run_id in runs:
                 until(
                     f"{dag_id} has ended",
-                    lambda one=(dag_id, run_id): airflow.rest.run_state(*one) in FINISHED,
+                    lambda run=(dag_id, run_id): airflow.rest.run_state(*run) in FINISHED,
                     timeout=900,
                     pause=2,
                 )
@@ -59,7 +59,9 @@ class Story:
         rest = airflow.rest
         self.policy = dag_id.removeprefix("batch_")
         self.prompts = [f"{run_id} {number}" for number in range(COUNT)]
-        self.made = {one["id"]: one["input"]["prompt"] for one in ledger if one["input"]["prompt"] in {*self.prompts}}
+        self.made = {
+            create["id"]: create["input"]["prompt"] for create in ledger if create["input"]["prompt"] in {*self.prompts}
+        }
         (ti,) = rest.task_instances(dag_id, run_id)
         self.state, self.tries = ti["state"], ti["try_number"]
         key = "return_value" if self.state == "success" else "created"
@@ -68,15 +70,15 @@ class Story:
         self.log = rest.log(dag_id, run_id, "create", try_number=self.tries)
 
     def check(self) -> None:
-        """Each input has one create, but for the open ones, which are listed."""
+        """Each input has one create, but for those of unknown fate, which are listed."""
         paid = Counter(self.made.values())
-        unknown = [index for index, one in enumerate(self.ids) if one is None]
+        unknown = [index for index, prediction_id in enumerate(self.ids) if prediction_id is None]
         print(f"{self.policy:12} {self.tries:5} {len(self.made):8} {len(unknown):4} {self.state}", flush=True)
         assert self.tries >= 2, "the process was not killed"
-        known = [(one, prompt) for one, prompt in zip(self.ids, self.prompts, strict=True) if one is not None]
-        assert [self.made[one] for one, _ in known] == [prompt for _, prompt in known]
-        assert [one["index"] for one in self.rejected] == unknown
-        assert all(one["type"] == "AmbiguousSubmissionError" for one in self.rejected)
+        known = [pair for pair in zip(self.ids, self.prompts, strict=True) if pair[0] is not None]
+        assert [self.made[prediction_id] for prediction_id, _ in known] == [prompt for _, prompt in known]
+        assert [item["index"] for item in self.rejected] == unknown
+        assert all(item["type"] == "AmbiguousSubmissionError" for item in self.rejected)
         if self.policy == "fail":
             assert max(paid.values()) == 1
             assert len(unknown) <= IN_FLIGHT

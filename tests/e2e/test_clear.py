@@ -62,7 +62,7 @@ FAULTS = (
 
 
 def stories(world: World) -> list[Story]:
-    """All of them, for `World.tell`."""
+    """All of them, for `World.run`."""
     tasks = [
         (while_running, "running"),
         (while_running, "running_mapped", 1),
@@ -129,16 +129,16 @@ def test_what_a_clear_buys(tmp_path: Path) -> None:
         with Standalone(dags_folder=dags, home=tmp_path / "airflow", env=env) as airflow:
             booted = time.monotonic() - started
             world = World(airflow, emulator, dags)
-            told = stories(world)
-            for dag_id in dict.fromkeys(story.dag_id for story in told):
+            all_stories = stories(world)
+            for dag_id in dict.fromkeys(story.dag_id for story in all_stories):
                 world.start(dag_id)
-            world.tell(told, timeout=300)
-            print("", HEADER, *(story.line() for story in told), sep="\n", flush=True)
+            world.run(all_stories, timeout=300)
+            print("", HEADER, *(story.line() for story in all_stories), sep="\n", flush=True)
             print(f"{booted:.0f} s until Airflow was up, {time.monotonic() - started:.0f} s in all", flush=True)
-            wrong = [story.evidence() for story in told if story.wrong]
+            wrong = [story.evidence() for story in all_stories if story.wrong]
             assert not wrong, "\n\n".join(wrong)
             # Airflow runs the trigger's on_kill, but now and then drops what it logs: one of them has to get through.
-            assert any(says_what_goes_on(story) for story in told)
+            assert any(says_what_goes_on(story) for story in all_stories)
             logged = assert_logs_agree(airflow.home, emulator, unlogged=sum(fault[-1] for fault in FAULTS))
         ledger = emulator.ledger()
     assert {line["reason"] for line in logged} == {"first", "clear"}, logged

@@ -1,6 +1,6 @@
 """Paid once, whenever a process dies: SIGKILL at every point of a create and its wait, in a real Airflow.
 
-`python -m pytest tests/e2e/test_crash.py -s` prints the table: kill point, policy, what was true at that instant (asked
+`python -m pytest tests/e2e/test_crash.py -s` prints the table: kill point, policy, what was true at that instant (read
 from outside, from Airflow's REST API and the emulator's ledger), accepted creates and final state.
 """
 
@@ -65,7 +65,7 @@ def kill_triggerer(run: Crashes, rows: list[Row]) -> None:
     """Kill the triggerer while it holds these waits, and start another one."""
     until("both are deferred", lambda: {run.states()[row.task_id] for row in rows} == {"deferred"})
     for row in rows:
-        run.look(row)
+        run.observe(row)
         row.expect("state at that instant", "deferred", run.states()[row.task_id])
     run.airflow.kill("triggerer")
     for made in (made for row in rows for made in run.creates(row.task_id)):
@@ -78,7 +78,7 @@ def api_server_away(airflow: Standalone, emulator: Emulator, folder: Path) -> Ro
     row = deepcopy(API_SERVER)
     run = Crashes(airflow, emulator, folder, "crash_api_server")
     until("the task is about to send", lambda: run.noted(row.task_id, "json"))
-    run.look(row)
+    run.observe(row)
     airflow.kill("api-server")
     run.go(row.task_id)
     answered = until("the answer is there", lambda: run.noted(row.task_id, "answered"))
@@ -106,7 +106,7 @@ def test_an_attempt_that_was_given_up_cannot_submit(tmp_path: Path) -> None:
         tasks: list[psutil.Process] = []
         for row in (free, bound):
             place = until(f"{row.task_id} is at its point", lambda row=row: run.noted(row.task_id, "json"))
-            run.look(row)
+            run.observe(row)
             tasks.append(psutil.Process(place["pid"]))
         supervisors = [task.parent() for task in tasks]
         for supervisor in supervisors:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import socket
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,8 +32,8 @@ SCHNELL = "black-forest-labs/flux-schnell"
 REQUEST_ID = "20261123061943001308SIHCnxzJ"
 PAGE = "<!doctype html><html><head><title>Bad gateway</title></head><body>cloud</body></html>"
 CF_RAY = {"cf-ray": "8f1d2c3b4a596877-FRA"}
-PATIENCE = 120.0  # seconds for which one attempt repeats a create
-STORE_PATIENCE = 300.0  # seconds for which it repeats an access to the record
+RETRY_BUDGET = 120.0  # seconds for which one attempt repeats a create
+STORE_BUDGET = 300.0  # seconds within which it begins the last access to the record; it pauses for 5 in between
 
 Policy = Literal["fail", "retry"]
 Meaning = Literal["final", "passing", "unclear"]
@@ -626,14 +625,10 @@ def stage(
     """Everything works; the keeping of the record, and Airflow's client with its API server, wait on the clock, too."""
     from airflow.sdk.api.client import Client
 
-    from airflow_provider_comet.submissions import state_store
-
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
     monkeypatch.setattr(Client.request.retry, "sleep", sleep)
-    time = types.SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=clock.sleep)
-    monkeypatch.setattr(state_store, "time", time)
     return Stage(comet, clock, runner, point_to)
 
 
@@ -733,11 +728,11 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
         assert_failed_for_good(outcome)
 
     tries = len(clock.sleeps) + 1
-    if row.meaning != "passing" or (row.wait or 0.0) > PATIENCE:
+    if row.meaning != "passing" or (row.wait or 0.0) > RETRY_BUDGET:
         assert tries == 1
     else:
         longest = 30.0 if row.wait is None else 1.1 * row.wait
-        assert PATIENCE - longest <= sum(clock.sleeps) <= PATIENCE
+        assert RETRY_BUDGET - longest <= sum(clock.sleeps) <= RETRY_BUDGET
         assert min(clock.sleeps) >= (row.wait or 0.5)
         assert tries >= (6 if row.wait is None else 2)
     assert while_waiting == ["rejected"] * len(clock.sleeps)
@@ -751,7 +746,7 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
 
     assert list(stage.record["input"]) == ["prompt"]
     assert "lighthouse" not in str(stage.record)
-    came = f"HTTP {row.status} came back" if row.status else error.detail
+    answered = f"HTTP {row.status}" if row.status else error.detail
     expected = {
         "version": 1,
         "state": row.left,
@@ -760,7 +755,7 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
         "model": SCHNELL,
         "max_tries": 2,
         "at": started if row.meaning == "unclear" else stage.now,
-        "answer": came if row.meaning == "unclear" else None,
+        "answer": answered if row.meaning == "unclear" else None,
         "request_id": row.request_id if row.meaning == "unclear" else None,
         "earlier": [],
     }
@@ -793,7 +788,7 @@ def test_attempt_and_next_try(row: Row, policy: Policy, broken: Stage) -> None:
         assert before["at"] in error.detail
         assert before["at"] < broken.now
         assert SCHNELL in error.detail
-        assert (f"HTTP {row.status} came back" if row.status else row.says) in error.detail
+        assert (f"got HTTP {row.status}" if row.status else row.says) in error.detail
         assert (error.request_id, error.prediction_id) == (row.request_id, None)
         assert ("request id" in outcome.message) == (row.request_id is not None)
         assert broken.written == [("read", posts)]
@@ -803,7 +798,7 @@ def test_attempt_and_next_try(row: Row, policy: Policy, broken: Stage) -> None:
         assert_bought(broken, outcome, posts=posts, accepted=row.accepted, reason="clear")
 
 
-@rows([row for row in PASSING if isinstance(row.breaks, Mapping) and (row.wait or 0.0) <= PATIENCE])
+@rows([row for row in PASSING if isinstance(row.breaks, Mapping) and (row.wait or 0.0) <= RETRY_BUDGET])
 def test_attempt_recovers(row: Row, stage: Stage) -> None:
     """After two rejections that pass, the same attempt succeeds and pays once."""
     stage.comet.fault(method="POST", count=2, **row.breaks)  # type: ignore[arg-type]  # the mark lets only these in
@@ -945,19 +940,19 @@ statuses = pytest.mark.parametrize("status", STATUSES)
 
 def fails(state: str, status: int) -> Callable[[str], int]:
     """The store refuses this one kind of access."""
-    return lambda asked: status if asked == state else 200
+    return lambda access: status if access == state else 200
 
 
 def returns_after(stage: Stage, state: str, seconds: float, status: int = 422) -> None:
     """The store refuses this kind of access until so many seconds have passed."""
     since = stage.clock.now
-    stage.refusal = lambda asked: status if asked == state and stage.clock.now < since + seconds else 200
+    stage.refusal = lambda access: status if access == state and stage.clock.now < since + seconds else 200
 
 
 def states(stage: Stage) -> list[str]:
     """What was accessed, repetitions told once."""
-    seen = [state for state, _ in stage.written]
-    return [state for number, state in enumerate(seen) if seen[:number][-1:] != [state]]
+    accessed = [state for state, _ in stage.written]
+    return [state for number, state in enumerate(accessed) if accessed[:number][-1:] != [state]]
 
 
 @both_policies
@@ -966,15 +961,15 @@ def states(stage: Stage) -> list[str]:
 def test_store_is_down_before_the_create(access: str, status: int, policy: Policy, stage: Stage) -> None:
     """Without a word on record nothing is sent: five minutes later the task fails for now, and the next try pays."""
     started = stage.clock.now
-    stage.refusal = lambda asked: status if (asked == "read") == (access == "read") else 200
+    stage.refusal = lambda kind: status if (kind == "read") == (access == "read") else 200
     outcome = stage.run(policy)
     assert_failed_for_now(outcome)
     assert type(outcome.error) is e.SubmissionRecordError
     assert set(stage.clock.sleeps) == {5.0}
-    assert STORE_PATIENCE <= stage.clock.now - started <= STORE_PATIENCE + 150
+    assert STORE_BUDGET - 5 < stage.clock.now - started <= STORE_BUDGET + 150
     assert states(stage)[:2] == (["read"] if access == "read" else ["read", "sending"])
     assert (stage.comet.ledger()["requests"], stage.record) == ([], None)
-    stage.refusal = lambda asked: 200
+    stage.refusal = lambda access: 200
     assert_bought(stage, stage.next_try(policy), posts=0, accepted=0, reason="first")
 
 
@@ -993,7 +988,7 @@ def test_store_takes_the_intent_and_does_not_say_so(status: int, policy: Policy,
     stage.refusal = fails("sending", status)
     assert_failed_for_now(stage.run(policy))
     assert (stage.comet.ledger()["requests"], stage.record["state"]) == ([], "rejected")
-    stage.refusal = lambda asked: 200
+    stage.refusal = lambda access: 200
     assert_bought(stage, stage.next_try(policy), posts=0, accepted=0, reason="first")
 
 
@@ -1014,7 +1009,7 @@ def test_store_comes_back(state: str, status: int, stage: Stage) -> None:
 @both_policies
 def test_store_does_not_know_the_task(policy: Policy, stage: Stage) -> None:
     """A 404 to everything reads like an empty store; what can't be written is not sent all the same."""
-    stage.refusal = lambda asked: 404
+    stage.refusal = lambda access: 404
     outcome = stage.run(policy)
     assert_failed_for_now(outcome)
     assert type(outcome.error) is e.SubmissionRecordError
@@ -1024,7 +1019,7 @@ def test_store_does_not_know_the_task(policy: Policy, stage: Stage) -> None:
 @both_policies
 def test_store_refuses_an_attempt_that_was_given_up(policy: Policy, stage: Stage) -> None:
     """A try that Airflow has replaced by the next one can't write any more (409), so it sends nothing."""
-    stage.refusal = lambda asked: 200 if asked == "read" else 409
+    stage.refusal = lambda access: 200 if access == "read" else 409
     assert_failed_for_now(stage.run(policy))
     assert (stage.comet.ledger()["requests"], stage.record) == ([], None)
 
@@ -1034,7 +1029,7 @@ def test_store_refuses_an_attempt_that_was_given_up(policy: Policy, stage: Stage
 def test_store_is_down_after_the_create(status: int, policy: Policy, stage: Stage) -> None:
     """A paid id that can't be put on record is tried for five minutes and then handed to the user, not lost.
 
-    No try may follow by itself, under either policy; with the id in the record, a clear goes on with it.
+    No try may follow by itself, under either policy; with the id in the record, a clear continues with it.
     """
     started = stage.clock.now
     stage.refusal = fails("accepted", status)
@@ -1047,12 +1042,12 @@ def test_store_is_down_after_the_create(status: int, policy: Policy, stage: Stag
     assert made in outcome.message
     assert "comet_submission" in outcome.message
     assert set(stage.clock.sleeps) == {5.0}
-    assert STORE_PATIENCE <= stage.clock.now - started <= STORE_PATIENCE + 150
+    assert STORE_BUDGET - 5 < stage.clock.now - started <= STORE_BUDGET + 150
     assert states(stage) == ["read", "sending", "accepted"]
     assert stage.posts == 1
     assert (stage.record["state"], stage.record["id"]) == ("sending", None)
 
-    stage.refusal = lambda asked: 200
+    stage.refusal = lambda access: 200
     stage.runner.store["create/-1/comet_submission"] = {"version": 1, "state": "accepted", "id": made}
     outcome = stage.clear(policy)
     assert (outcome.state, outcome.result) == ("success", made)
@@ -1063,7 +1058,7 @@ def test_store_is_down_after_the_create_and_a_try_follows(stage: Stage) -> None:
     """Should a try follow nevertheless, the record's `sending` holds it back."""
     stage.refusal = fails("accepted", 422)
     stage.run("fail")
-    stage.refusal = lambda asked: 200
+    stage.refusal = lambda access: 200
     outcome = stage.next_try("fail")
     assert_failed_for_good(outcome)
     assert type(cause_of(outcome)) is e.AmbiguousSubmissionError
@@ -1073,14 +1068,14 @@ def test_store_is_down_after_the_create_and_a_try_follows(stage: Stage) -> None:
 @both_policies
 @statuses
 def test_store_is_down_at_the_handover(status: int, policy: Policy, stage: Stage) -> None:
-    """Where only the last word can't be written, the next try goes on with the paid id and sends nothing."""
+    """Where only the last word can't be written, the next try continues with the paid id and sends nothing."""
     stage.refusal = fails("delivered", status)
     outcome = stage.run(policy)
     assert outcome.state == "up_for_retry"
     assert type(outcome.error) is e.SubmissionRecordError
     (made,) = stage.accepted
     assert (stage.record["state"], stage.record["id"]) == ("accepted", made)
-    stage.refusal = lambda asked: 200
+    stage.refusal = lambda access: 200
     outcome = stage.next_try(policy)
     assert (outcome.state, outcome.result) == ("success", made)
     assert (stage.posts, stage.accepted) == (1, [made])
@@ -1100,7 +1095,7 @@ def test_store_is_down_after_a_rejection(row: Row, policy: Policy, broken: Stage
     assert type(cause_of(outcome)) is row.error
     assert states(broken) == ["read", "sending", "rejected"]
     assert (broken.posts, broken.record["state"]) == (1, "sending")
-    broken.refusal = lambda asked: 200
+    broken.refusal = lambda access: 200
     broken.heal()
     outcome = broken.next_try(policy)
     if policy == "fail":
@@ -1125,8 +1120,8 @@ def test_store_comes_back_after_a_rejection(stage: Stage) -> None:
 def test_store_is_down_after_an_unclear_answer(row: Row, policy: Policy, broken: Stage) -> None:
     """The record says `sending` already: nobody waits for the store, and the error stays the one that counts."""
 
-    def refuse(asked: str) -> int:
-        return 422 if asked == "sending" and len(broken.written) == 3 else 200
+    def refuse(access: str) -> int:
+        return 422 if access == "sending" and len(broken.written) == 3 else 200
 
     broken.refusal = refuse
     outcome = broken.run(policy)

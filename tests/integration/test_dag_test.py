@@ -191,8 +191,8 @@ def test_example_review(tmp_path: Path) -> None:
             run_id = rest.trigger(dag_id)
             for change in rest.changes(dag_id, run_id):
                 if (change.task_id, change.state) == ("review", "awaiting_input"):
-                    # No person is as quick as this test: Airflow fails a task that continues before its executor has told
-                    # of the end of what came before.
+                    # No person is as quick as this test: Airflow fails a task that continues before its executor has
+                    # reported the end of what came before.
                     told = f"state success for task instance TaskInstanceKey(dag_id='{dag_id}', task_id='review'"
                     end = time.monotonic() + 60
                     while told not in airflow.log.read_text() and time.monotonic() < end:

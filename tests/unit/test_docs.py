@@ -118,8 +118,8 @@ def test_the_line_of_a_create(
     with dag():
         create = CreatePredictionOperator(task_id="create", model=MODEL, input={"prompt": "x"})
     made = runner.run(create).result
-    (line,) = [one for one in caplog.messages if one.startswith("comet.create")]
-    (shown,) = [one.values[0].strip() for one in blocks("text") if one.values[0].startswith("comet.create")]
+    (line,) = [one for one in caplog.messages if one.startswith("comet.created")]
+    (shown,) = [one.values[0].strip() for one in blocks("text") if one.values[0].startswith("comet.created")]
     values = {"id": made, "owner/name": MODEL, "dag": "dag", "run": "run", "task": "create", "index": "-1", "n": "1"}
     values["reason"] = "first"
     assert line == re.sub(r"<([\w/]+)>", lambda found: values[found[1]], shown)

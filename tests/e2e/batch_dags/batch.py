@@ -23,7 +23,7 @@ dies_at = 0
 
 
 def point(*args: Any) -> None:
-    """One more point is passed; at one of them the process is gone, with all its threads."""
+    """Pass one more point; at the chosen point the process dies, with all its threads."""
     if next(passed) == dies_at:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,13 +15,13 @@ TRIGGERER = {"wait_for_completion": True, "poke_interval": 1}
 
 
 def create(task_id: str, *, indexes: int = 0, model: str = SCHNELL, word: str = "", **arguments: Any) -> None:
-    """One task; the prompt tells whose create it is in the emulator's ledger.
+    """One task; the prompt says whose create it is in the emulator's ledger.
 
     :param indexes: how many map indexes; 0: not mapped.
     :param word: stands in the prompt.
     """
     common = {"task_id": task_id, "retries": 2, "retry_delay": timedelta(seconds=1), "model": model, **arguments}
-    # Renders differently in each try; the second half must never be seen in a log.
+    # Renders differently in each try; the second half must never be in a log.
     inputs = [
         {"prompt": f"{task_id}/{n} {word}".strip(), "note": "{{ 'value-' ~ 'of-try-' ~ ti.try_number }}"}
         for n in range(indexes or 1)
@@ -42,7 +42,7 @@ with DAG("clear_tasks", schedule=None):
     create("waited", **TRIGGERER)
     create("waited_mapped", indexes=2, **TRIGGERER)
 
-    # Each model is given faults of its own: a fault can't be told by the input.
+    # Each model is given faults of its own: a fault can't be matched by the input.
     create("rejected", model="black-forest-labs/flux-dev")
     create("rejected_mapped", indexes=2, model="black-forest-labs/flux-2-dev")
     create("ambiguous_again", model="black-forest-labs/flux-pro")

@@ -19,7 +19,7 @@ def create(task_id: str, *, wait: bool = False) -> None:
     CreatePredictionOperator(
         task_id=task_id,
         model="black-forest-labs/flux-schnell",
-        input={"prompt": task_id},  # tells whose create it is in the emulator's ledger
+        input={"prompt": task_id},  # says whose create it is in the emulator's ledger
         on_ambiguous_submit="retry" if task_id.endswith("retry") else "fail",
         wait_for_completion=wait,
         poke_interval=1,

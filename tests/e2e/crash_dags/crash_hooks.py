@@ -1,4 +1,4 @@
-"""Where a task's process stands still, so that the test can look at the world and then kill it. Lives in tests alone.
+"""Where a task's process stands still, so that the test can observe it and then kill it. Lives in tests alone.
 
 A task is called after its point (`after_intent__fail`); only the first try that comes there stops. It writes a file
 `<task>.json` with its pid and waits for a file `<task>.go`.

@@ -382,7 +382,8 @@ def test_a_body_too_deep_to_read_is_an_unreadable_answer() -> None:
 def test_the_create_is_the_documented_request() -> None:
     """The create is a POST to the model's path with the input alone in the body, in UTF-8."""
     request = protocol.create_prediction("a/b", {"prompt": "Türme 🗼"})
-    assert (request.method, request.path, request.may_cost_money) == ("POST", "/replicate/v1/models/a/b/predictions", True)
+    assert (request.method, request.path) == ("POST", "/replicate/v1/models/a/b/predictions")
+    assert request.may_cost_money
     assert request.body == '{"input": {"prompt": "Türme 🗼"}}'.encode()
     assert request.prediction_id is None
 

@@ -16,7 +16,7 @@ from airflow_provider_comet.api.errors import RateLimitedError
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.submissions.submission import Submission
 from tests.support.task_runner import Clock, TaskRunner
-from tests.unit.operators.test_batch import SCHEMA, bought, ids, inputs, lose, operator, refuse
+from tests.unit.submissions.batches import SCHEMA, bought, ids, inputs, lose, operator, refuse
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def test_fewer_equal_inputs(comet: Emulator, runner: TaskRunner) -> None:
 
 
 def test_fewer_equal_inputs_of_which_one_is_open(comet: Emulator, runner: TaskRunner) -> None:
-    """The one that is paid for is used; nobody has to look after the other."""
+    """The paid prediction is used; nobody has to care about the other."""
     lose(comet)
     assert runner.run(operator(inputs("a", "a"))).state == "failed"
     assert runner.run(operator(inputs("a")), try_number=2).state == "success"
@@ -83,20 +83,20 @@ def test_fewer_equal_inputs_of_which_one_is_open(comet: Emulator, runner: TaskRu
 def test_inputs_that_are_others_at_each_try(comet: Emulator, runner: TaskRunner) -> None:
     """A random seed would buy everything again at each automatic retry: it fails and says so. A clear buys."""
 
-    def given() -> list[dict[str, Any]]:
+    def random_inputs() -> list[dict[str, Any]]:
         return [{"prompt": prompt, "seed": random.randrange(10**9)} for prompt in "abc"]
 
     with xcom_away(runner, "rejected"):
-        assert runner.run(operator(given())).state == "up_for_retry"
-    again = runner.run(operator(given()), try_number=2)
+        assert runner.run(operator(random_inputs())).state == "up_for_retry"
+    again = runner.run(operator(random_inputs()), try_number=2)
     assert (again.state, type(again.error).__name__) == ("failed", "AirflowFailException")
     assert "do they render differently at each try" in again.message
     assert bought(comet) == ["a", "b", "c"]
-    assert runner.run(operator(given()), try_number=3, max_tries=3).state == "success"
+    assert runner.run(operator(random_inputs()), try_number=3, max_tries=3).state == "success"
     assert bought(comet) == ["a", "b", "c"] * 2
 
 
-def limit(comet: Emulator, runner: TaskRunner, given: list[dict[str, Any]], **options: Any) -> None:
+def limit(comet: Emulator, runner: TaskRunner, batch_inputs: list[dict[str, Any]], **options: Any) -> None:
     """A try that a rate limit ends after the first create."""
     accept = Submission.accepted
 
@@ -106,7 +106,7 @@ def limit(comet: Emulator, runner: TaskRunner, given: list[dict[str, Any]], **op
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Submission, "accepted", then_limited)
-        assert runner.run(operator(given), **options).state == "up_for_retry"
+        assert runner.run(operator(batch_inputs), **options).state == "up_for_retry"
     comet.clear_faults()
 
 
@@ -134,7 +134,7 @@ def test_other_inputs_after_the_hand_over(
     capfd: pytest.CaptureFixture[str],
     cleared: bool,
 ) -> None:
-    """Killed in the moment before success, an automatic retry must not buy a list that is another one each time. XCom
+    """Killed in the moment before success, an automatic retry must not buy a list that is different each time. XCom
     was emptied by then: the log has the ids."""
     assert runner.run(operator(inputs("a", "b"))).state == "success"
     again = runner.run(operator(inputs("c", "d")), try_number=2, max_tries=3 if cleared else 2)
@@ -142,13 +142,13 @@ def test_other_inputs_after_the_hand_over(
     assert ("do they render differently at each try" in again.message) is not cleared
     assert bought(comet) == (["a", "b", "c", "d"] if cleared else ["a", "b"])
     said = caplog.text + "".join(capfd.readouterr())
-    for one in ids(comet, ["a", "b"]):
-        assert (f"Prediction {one} was handed over" in said) is not cleared
+    for prediction_id in ids(comet, ["a", "b"]):
+        assert (f"Prediction {prediction_id} was handed over" in said) is not cleared
 
 
 def test_an_id_that_is_known_is_never_bought_again(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
-    """The store went away after one was paid: its id is named and in XCom, and no automatic retry follows, also where
-    the fate of a create may be risked."""
+    """The store went away after one input was paid: its id is named and in XCom, and no automatic retry follows, even
+    with a policy that risks creates of unknown fate."""
     writes = 0
 
     def see(method: str, value: Any) -> int:
@@ -167,7 +167,7 @@ def test_an_id_that_is_known_is_never_bought_again(comet: Emulator, runner: Task
 def test_a_slow_limit_does_not_end_a_batch_that_goes_on(
     comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever was limited until the patience of a create ended goes on, as long as others are accepted meanwhile."""
+    """A create that was limited for its whole budget is tried again if others were accepted meanwhile."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
     original, others_go_on, limited = CometReplicateHook.create_prediction, threading.Event(), []
@@ -202,13 +202,13 @@ def test_a_kill_before_there_is_anything_to_send(
     """The signal may come while the inputs are read: nothing is bought afterwards."""
     from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
 
-    original = CreatePredictionBatchOperator._given
+    original = CreatePredictionBatchOperator._read_inputs
 
-    def given(task: Any, context: Any) -> Any:
+    def kill_then_read(task: Any, context: Any) -> Any:
         task.on_kill()
         return original(task, context)
 
-    monkeypatch.setattr(CreatePredictionBatchOperator, "_given", given)
+    monkeypatch.setattr(CreatePredictionBatchOperator, "_read_inputs", kill_then_read)
     assert runner.run(operator(inputs("a", "b"))).state == "up_for_retry"
     assert bought(comet) == []
 
@@ -258,7 +258,7 @@ def test_all_reasons_are_told(
     outcome = runner.run(operator([{"prompt": number} for number in range(60)], input_schema=SCHEMA))
     said = outcome.message + caplog.text + "".join(capfd.readouterr())
     assert all(f'inputs[{number}] {{"prompt": {number}}}' in said for number in range(60))
-    assert all(one["record"].startswith("comet_submission.") for one in outcome.xcoms["rejected"])
+    assert all(item["record"].startswith("comet_submission.") for item in outcome.xcoms["rejected"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_all_reasons_are_told(
 def test_without_a_record_a_lost_answer_is_final(
     comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None
 ) -> None:
-    """A rate limit beside it does not make a retry of it, which would send the lost one again."""
+    """A rate limit beside it does not make a retry of it, which would send the lost create again."""
     lose(comet)
     comet.fault(method="POST", status=429, count=None)
     outcome = runner.run(operator(inputs("a", "b")))

@@ -46,8 +46,8 @@ def test_creates_are_logged_without_key_and_prompt(
     outcome = runner.run(operator(), map_index=4, try_number=2)
     said = capfd.readouterr()
     text = said.out + said.err + caplog.text
-    assert re.findall(r"comet\.create .*?reason=\w+", text) == [
-        f"comet.create id={outcome.result} model={SCHNELL} dag=dag run=run task=create map=4 try=2 reason=first"
+    assert re.findall(r"comet\.created .*?reason=\w+", text) == [
+        f"comet.created id={outcome.result} model={SCHNELL} dag=dag run=run task=create map=4 try=2 reason=first"
     ]
     assert KEY not in text
     assert PROMPT not in text
@@ -60,7 +60,7 @@ def test_refused_create_is_not_logged_as_one(
     caplog.set_level("INFO")
     comet.fault(status=400, body={"error": {"message": "no", "code": ""}}, method="POST")
     assert runner.run(operator()).state == "failed"
-    assert "comet.create" not in caplog.text
+    assert "comet.created" not in caplog.text
 
 
 def test_templates(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:

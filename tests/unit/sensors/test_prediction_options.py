@@ -111,7 +111,8 @@ UNSUPPORTED = [{"silent_fail": True}, {"exponential_backoff": True}, {"max_wait"
 def test_options_of_airflow_without_effect_are_refused(options: dict[str, Any], mode: str | None) -> None:
     """An option that a deferred wait would silently ignore is refused while parsing."""
     (name,) = options
-    with pytest.raises(ValueError, match=f"PredictionSensor has no {name}: it waits out trouble, and its interval grows anyway"):
+    reason = "it waits out trouble, its interval grows anyway"
+    with pytest.raises(ValueError, match=f"PredictionSensor has no {name}: {reason}"):
         sensor("abc", mode, **options)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.submissions.batch import LOST_IN_A_ROW, Batch, Known
+from airflow_provider_comet.submissions.batch import STOP_AFTER_LOST, Batch, RecordedCreate
 from airflow_provider_comet.submissions.record import BatchRecord
 
 MODEL = "black-forest-labs/flux-schnell"
 
 
-def placed(*inputs: Any, model: str = MODEL, known: Mapping[str, Sequence[Known]] | None = None) -> Batch:
+def placed(*inputs: Any, model: str = MODEL, known: Mapping[str, Sequence[RecordedCreate]] | None = None) -> Batch:
     made = Batch.of(model, inputs)
-    made.place(known or {})
+    made.assign_records(known or {})
     return made
 
 
@@ -29,11 +29,11 @@ def keys(*inputs: Any, model: str = MODEL) -> list[str]:
 
 
 def test_an_input_is_known_by_what_it_is() -> None:
-    """Its key is the same wherever it stands and in whatever order its parameters are given."""
-    one, other = {"prompt": "a", "seed": 1}, {"prompt": "b"}
-    assert keys(other, one) == keys(one, other)[::-1]
-    assert keys({"seed": 1, "prompt": "a"}) == keys(one)
-    assert keys({"prompt": "new"}, one, other)[1:] == keys(one, other)
+    """Its key is the same whatever its position and the order of its parameters."""
+    first, second = {"prompt": "a", "seed": 1}, {"prompt": "b"}
+    assert keys(second, first) == keys(first, second)[::-1]
+    assert keys({"seed": 1, "prompt": "a"}) == keys(first)
+    assert keys({"prompt": "new"}, first, second)[1:] == keys(first, second)
 
 
 def test_equal_inputs_are_counted() -> None:
@@ -46,7 +46,7 @@ def test_equal_inputs_are_counted() -> None:
 
 
 def test_another_model_is_another_prediction() -> None:
-    """A list must not come back half from one model and half from another."""
+    """A list must not be half from one model and half from another."""
     assert keys({"prompt": "a"}) != keys({"prompt": "a"}, model="black-forest-labs/flux-dev")
 
 
@@ -81,10 +81,10 @@ def test_an_input_that_holds_itself_has_a_key() -> None:
     ],
 )
 def test_what_concerns_all_stops_the_rest(error: e.CometError, stops: bool) -> None:
-    """An error about one input lets the others go on; any other would come back for each of them."""
+    """An error about one input does not stop the others; any other error would meet each of them."""
     made = batch(3)
     made.failed(made.items[0], error)
-    assert made.stopped is stops
+    assert made.stop.stopped is stops
     assert [item.index for item in made.missing] == [1, 2]
 
 
@@ -93,11 +93,11 @@ def test_lost_answers_in_a_row_stop_the_rest() -> None:
     made = batch(10)
     for number in range(0, 8, 2):
         made.failed(made.items[number], e.AmbiguousSubmissionError("lost"))
-        made.accepted(made.items[number + 1])
-    assert not made.stopped
-    for number in (8, 9)[:LOST_IN_A_ROW]:
+        made.accepted()
+    assert not made.stop.stopped
+    for number in (8, 9)[:STOP_AFTER_LOST]:
         made.failed(made.items[number], e.AmbiguousSubmissionError("lost"))
-    assert made.stopped
+    assert made.stop.stopped
 
 
 def test_ids_keep_order_and_length() -> None:
@@ -138,14 +138,20 @@ def test_a_clear_answer_ends_a_row() -> None:
     made.failed(made.items[0], e.AmbiguousSubmissionError("lost"))
     made.failed(made.items[1], e.BadRequestError("no"))
     made.failed(made.items[2], e.AmbiguousSubmissionError("lost"))
-    assert not made.stopped
+    assert not made.stop.stopped
 
 
 def test_of_equal_inputs_the_paid_ones_are_used() -> None:
-    """A list that has grown shorter uses what is paid for, then looks at what is open; a new number is a free one."""
+    """A list that has grown shorter uses what is paid for, then what must not be sent; a new number is not used yet."""
     lost = e.AmbiguousSubmissionError("lost")
-    (content,) = {item.content for item in Batch.of(MODEL, [{}]).items}
-    known = {content: [Known(f"{content}-1", error=lost), Known(f"{content}-2"), Known(f"{content}-4", id="paid")]}
+    (digest,) = {item.digest for item in Batch.of(MODEL, [{}]).items}
+    known = {
+        digest: [
+            RecordedCreate(f"{digest}-1", error=lost),
+            RecordedCreate(f"{digest}-2"),
+            RecordedCreate(f"{digest}-4", id="paid"),
+        ]
+    }
     assert placed({}, known=known).ids == ["paid"]
     two = placed({}, {}, known=known)
     assert [(item.id, item.error) for item in two.items] == [("paid", None), (None, lost)]

@@ -1,4 +1,4 @@
-"""``api/record.py``: what an attempt may do by what is on record. One table."""
+"""``submissions/record.py``: what an attempt may do by what is on record. One table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REFUSED = e.PredictionRefusedError
 EXPIRED = e.PredictionExpiredError
 EMPTY = e.EmptyOutputError
 
-# state, the end that an attempt has reported -> after a retry (policy fail, retry), after a clear
-# A word: a new create, for this reason. None: on with the recorded id. An error: neither.
+# state, the error that an attempt has reported -> after a retry (policy fail, retry), after a clear
+# A word: a new create, for this reason. None: continue with the recorded id. An error: neither.
 TABLE: list[tuple[str | None, str | None, Any, Any, Any]] = [
     (None, None, "first", "first", "first"),
     ("rejected", None, "retry_failed", "retry_failed", "retry_failed"),  # what the rejected create was for
@@ -34,8 +34,8 @@ TABLE: list[tuple[str | None, str | None, Any, Any, Any]] = [
     ("delivered", None, None, None, "clear"),
 ]
 CASES = [
-    (state, ended, cleared, policy, expected)
-    for state, ended, fail, retry, clear in TABLE
+    (state, reported_error, cleared, policy, expected)
+    for state, reported_error, fail, retry, clear in TABLE
     for cleared, policy, expected in (
         (False, "fail", fail),
         (False, "retry", retry),
@@ -45,24 +45,28 @@ CASES = [
 ]
 
 
-def record(state: str | None, ended: str | None = None) -> Record | None:
+def record(state: str | None, reported_error: str | None = None) -> Record | None:
     if state is None:
         return None
     fields = {"id": "abc"} if state in ("accepted", "delivered") else {"reason": "retry_failed"}
-    return Record(state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, ended=ended, **fields)
+    return Record(
+        state, model="a/b", at="2026-11-23T06:00:00.000Z", max_tries=2, reported_error=reported_error, **fields
+    )
 
 
-@pytest.mark.parametrize(("state", "ended", "cleared", "policy", "expected"), CASES, ids=str)
-def test_what_an_attempt_does(state: str | None, ended: str | None, cleared: bool, policy: str, expected: Any) -> None:
-    """A paid result that was not handed over is never bought again, one that was only after a clear."""
+@pytest.mark.parametrize(("state", "reported_error", "cleared", "policy", "expected"), CASES, ids=str)
+def test_what_an_attempt_does(
+    state: str | None, reported_error: str | None, cleared: bool, policy: str, expected: Any
+) -> None:
+    """Nothing paid and not handed over is bought again; what was handed over only after a clear."""
     arguments: dict[str, Any] = {"cleared": cleared, "on_ambiguous_submit": policy}
     if expected is None or isinstance(expected, str):
-        assert decide(record(state, ended), **arguments) == expected
+        assert decide(record(state, reported_error), **arguments) == expected
     else:
         with pytest.raises(e.CometError) as caught:
-            decide(record(state, ended), **arguments)
+            decide(record(state, reported_error), **arguments)
         assert type(caught.value) is expected
-        assert caught.value.prediction_id == ("abc" if ended else None)
+        assert caught.value.prediction_id == ("abc" if reported_error else None)
 
 
 def test_the_table_is_complete() -> None:
@@ -72,18 +76,16 @@ def test_the_table_is_complete() -> None:
 
 def test_an_unknown_fate_names_what_helps_to_find_out() -> None:
     """Time, model, request id, the answer if there was one, and both ways on."""
-    found = Record(
-        "sending", model="a/b", at="2026-11-23T06:00:00.000Z", answer="HTTP 504 came back", request_id="2026X"
-    )
+    found = Record("sending", model="a/b", at="2026-11-23T06:00:00.000Z", answer="HTTP 504", request_id="2026X")
     with pytest.raises(AMBIGUOUS) as caught:
         decide(found, cleared=False, on_ambiguous_submit="fail")
     text = str(caught.value)
-    for words in ("2026-11-23T06:00:00.000Z", "a/b", "request id 2026X", "HTTP 504 came back", "usage page"):
+    for words in ("2026-11-23T06:00:00.000Z", "a/b", "request id 2026X", "got HTTP 504", "usage page"):
         assert words in text
 
 
 def test_users_are_told_a_value_that_is_a_record() -> None:
-    """What the messages tell to write can be read."""
+    """The value that the messages name can be read."""
     value = PUT_ON_RECORD.partition(" to ")[2].partition(" and ")[0]
     assert Record.from_json(json.loads(value.replace("<the id>", "abc"))) == Record("accepted", id="abc")
 
@@ -99,11 +101,11 @@ def test_a_record_survives_the_store() -> None:
         max_tries=4,
         at="2026-11-23T06:00:00.000Z",
         request_id="r",
-        ended="EmptyOutputError",
+        reported_error="EmptyOutputError",
         earlier=("x", "y"),
     )
-    for one in (whole, Record("sending")):
-        assert Record.from_json(json.loads(json.dumps(one.to_json()))) == one
+    for record in (whole, Record("sending")):
+        assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 def test_a_user_can_put_an_id_on_record() -> None:
@@ -156,7 +158,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5), st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """A change of the input is told by its keys, whatever the values."""
+    """A change of the input is named by its keys, whatever the values."""
     from airflow_provider_comet.submissions.record import digest
 
     missing = object()
@@ -189,7 +191,7 @@ LOOP["prompt"] = LOOP
 
 
 def test_an_input_that_is_no_object_can_be_compared() -> None:
-    """A retry whose template went wrong still goes on with what was paid."""
+    """A retry whose template went wrong still continues with what was paid."""
     from airflow_provider_comet.submissions.record import digest
 
     before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "x"}))

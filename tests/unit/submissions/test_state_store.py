@@ -12,8 +12,7 @@ import pytest
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.submissions import state_store
 from tests.support.task_runner import Clock, TaskRunner
-from tests.unit.operators import test_batch as batch
-from tests.unit.submissions import test_submission as single
+from tests.unit.submissions import batches, creates
 
 WARNING = "state_store_objectstorage_threshold to 65536 at least"
 
@@ -31,15 +30,17 @@ def objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("AIRFLOW__WORKERS__STATE_STORE_BACKEND", name)
     monkeypatch.setenv("AIRFLOW__COMMON_IO__STATE_STORE_OBJECTSTORAGE_PATH", f"file://{folder}")
     cached = (context._get_worker_state_store_backend, backend._get_base_path, backend._get_threshold)
-    for one in (*cached, state_store._warn_of_offloading):
-        one.cache_clear()
+    for function in (*cached, state_store._warn_of_offloading):
+        function.cache_clear()
     yield folder
     monkeypatch.undo()
-    for one in (*cached, state_store._warn_of_offloading):
-        one.cache_clear()
+    for function in (*cached, state_store._warn_of_offloading):
+        function.cache_clear()
 
 
-@pytest.mark.parametrize("task", [single.operator, lambda: batch.operator(batch.inputs("a"))], ids=["single", "batch"])
+@pytest.mark.parametrize(
+    "task", [creates.operator, lambda: batches.operator(batches.inputs("a"))], ids=["single", "batch"]
+)
 def test_a_lost_object_is_not_no_record(
     comet: Emulator, runner: TaskRunner, clock: Clock, objects: Path, task: Any
 ) -> None:
@@ -67,7 +68,7 @@ def test_records_outside_the_database_are_warned_of(
     """Once in a task's log, unless Airflow is set up to leave what is small in the database, where it is read too."""
     if threshold:
         monkeypatch.setenv("AIRFLOW__COMMON_IO__STATE_STORE_OBJECTSTORAGE_THRESHOLD", str(threshold))
-    task = batch.operator(batch.inputs("a", "b"))
+    task = batches.operator(batches.inputs("a", "b"))
     with caplog.at_level("WARNING", state_store.__name__):
         made = runner.run(task).result
         assert runner.run(task, try_number=2).result == made
@@ -81,5 +82,5 @@ def test_airflows_own_store_is_not_warned_of(
     """There is nothing to set where nothing is moved."""
     state_store._warn_of_offloading.cache_clear()
     with caplog.at_level("WARNING", state_store.__name__):
-        assert runner.run(single.operator()).state == "success"
+        assert runner.run(creates.operator()).state == "success"
     assert WARNING not in caplog.text
