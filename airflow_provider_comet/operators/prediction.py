@@ -185,7 +185,7 @@ class CreatePredictionOperator(BaseOperator):
         limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun  # the first instance speaks for all
         if context["ti"].map_index == 0 and self.pool == "default_pool" and limits == (None, None):
             self.log.warning(
-                "CometAPI limits the rate of requests, and nothing limits how many of these mapped creates run at once. "
+                "CometAPI limits the rate of requests; nothing limits how many of these mapped creates run at once. "
                 "Make a pool, `airflow pools set cometapi 4 creates`, and give the task pool='cometapi'."
             )
 

@@ -18,7 +18,7 @@ from tests.unit.submissions.creates import operator, waiting
         ({"on_ambiguous_submit": "again"}, "on_ambiguous_submit must be 'fail' or 'retry', not 'again'"),
         ({"timeout": 0}, "timeout must be a positive number of seconds"),
         ({"timeout": True}, "timeout must be"),
-        ({"poll_interval": -1}, "poll_interval must be"),
+        ({"poke_interval": -1}, "poke_interval must be"),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], words: str) -> None:
@@ -29,7 +29,7 @@ def test_wrong_arguments(options: dict[str, Any], words: str) -> None:
 
 def test_timedeltas(comet: Emulator, runner: TaskRunner) -> None:
     """Times may be given as timedelta."""
-    kwargs = runner.run(waiting(poll_interval=dt.timedelta(seconds=3), timeout=dt.timedelta(minutes=2))).sent[
+    kwargs = runner.run(waiting(poke_interval=dt.timedelta(seconds=3), timeout=dt.timedelta(minutes=2))).sent[
         "trigger_kwargs"
     ]
     assert (kwargs["poke_interval"], kwargs["deadline"] - kwargs["started_at"]) == (3, 120)

@@ -35,7 +35,7 @@ def test_create_and_wait(comet: Emulator, runner: TaskRunner, clock: Clock, defe
 
 def test_the_wait_is_the_sensors(comet: Emulator, runner: TaskRunner) -> None:
     """It is the same trigger with the same kwargs, so that one judgement and one schedule hold for both."""
-    outcome = runner.run(waiting(poll_interval=7, timeout=100))
+    outcome = runner.run(waiting(poke_interval=7, timeout=100))
     assert outcome.sent["classpath"] == "airflow_provider_comet.triggers.prediction.PredictionTrigger"
     kwargs = outcome.sent["trigger_kwargs"]
     assert kwargs["poke_interval"] == 7
@@ -270,7 +270,7 @@ def test_a_task_killed_while_it_submits_says_so(
         patch.setattr(http.client.HTTPConnection, "getresponse", kill)
         runner.run(operator())
     said = capfd.readouterr()
-    assert "A create is under way and may be accepted" in said.out + said.err
+    assert "A create was being sent and may be accepted" in said.out + said.err
 
 
 # ---------------------------------------------------------------------------------------------------------------------
