@@ -1,4 +1,4 @@
-"""``api/delivery.py``: where a link may lead, and what a delivery host's answer means."""
+"""``outputs/download_rules.py``: where a link may lead, and what a delivery host's answer means."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.sockets import raw_server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEY = "sk-delivery-0123456789"
 CONTENT = random.Random(5).randbytes(1_000_000)
 LOCAL = "http://127.0.0.1:1"
