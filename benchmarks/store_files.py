@@ -27,8 +27,8 @@ def main(url: str, folder: str, count: int) -> None:
 
     from airflow_provider_comet.api.prediction import Prediction
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.outputs.download import Delivery
-    from airflow_provider_comet.outputs.writer import Archive
+    from airflow_provider_comet.outputs.download import Downloader
+    from airflow_provider_comet.outputs.writer import OutputWriter
 
     hook = CometReplicateHook()
     path = ObjectStoragePath(folder)
@@ -39,10 +39,12 @@ def main(url: str, folder: str, count: int) -> None:
     began = time.perf_counter()
     identity = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
     with (
-        Delivery(hook.config) as delivery,
-        Archive(path, hook, delivery, max_bytes=1 << 40, write_input=False, stored_by=identity) as archive,
+        Downloader(hook.config) as downloader,
+        OutputWriter(
+            path, hook.get_prediction, downloader, max_bytes=1 << 40, write_input=False, stored_by=identity
+        ) as writer,
     ):
-        archive.keep(given)
+        writer.store(given)
     took = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": took, "before_mb": before / 1024, "peak_mb": after / 1024}), flush=True)

@@ -34,7 +34,7 @@ _NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems answer that can't sync a folder: shared folders of VirtualBox, Samba, some of FUSE."""
 
 
-class Writer:
+class FileWriter:
     """Writes one file: a thread does, while the caller fetches what comes next.
 
     :param path: what its errors name.
@@ -85,7 +85,7 @@ class Writer:
                 self._file.write(whole[start : start + self._piece_bytes])
 
 
-class _LocalWriter(Writer):
+class _LocalWriter(FileWriter):
     _piece_bytes = LOCAL_WRITE_BYTES
     _written = _begun = 0
 
@@ -102,7 +102,7 @@ class _LocalWriter(Writer):
 
 
 @contextlib.contextmanager
-def whole_file(path: ObjectStoragePath) -> Iterator[Writer]:
+def open_atomic(path: ObjectStoragePath) -> Iterator[FileWriter]:
     """Open a file for writing that appears, under its name, only when the block has ended without an exception.
 
     What was there before stays until then. Of a process that is killed a hidden ``.<name>.<random>.part`` stays beside
@@ -114,7 +114,7 @@ def whole_file(path: ObjectStoragePath) -> Iterator[Writer]:
     passing: list[BaseException] = []
     # The thread ends first, so that nothing is removed or discarded while it is written.
     with storage_errors(path, passing), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
-        writer = (_LocalWriter if _is_local(path) else Writer)(path, file, thread)
+        writer = (_LocalWriter if _is_local(path) else FileWriter)(path, file, thread)
         try:
             yield writer
         except BaseException as error:

@@ -40,9 +40,9 @@ def path_to(key: str) -> ObjectStoragePath:
 
 
 def write(key: str, content: bytes, error: BaseException | None = None) -> None:
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(key)) as file:
+    with open_atomic(path_to(key)) as file:
         for position in range(0, len(content), 1 << 20):
             file.write(content[position : position + (1 << 20)])
         if error is not None:
@@ -52,9 +52,9 @@ def write(key: str, content: bytes, error: BaseException | None = None) -> None:
 @pytest.mark.parametrize("size", [0, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, len(FILM)])
 def test_an_object_appears_at_the_end(s3: S3, size: int) -> None:
     """Whether it is sent at once or in parts: before the end nobody sees it, afterwards it is whole."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to("a/film.mp4")) as file:
+    with open_atomic(path_to("a/film.mp4")) as file:
         for position in range(0, size, 1 << 20):
             file.write(FILM[position : min(size, position + (1 << 20))])
         assert s3.objects() == {}
@@ -97,10 +97,10 @@ def test_no_such_bucket(s3: S3) -> None:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
-    with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
+    with pytest.raises(StorageError, match="no-such-bucket"), open_atomic(path) as file:
         file.write(b"x")
 
 
@@ -109,7 +109,7 @@ def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     connection = json.loads(s3.connection)
     connection["extra"] |= {
@@ -118,7 +118,7 @@ def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setenv("AIRFLOW_CONN_NOBODY", json.dumps(connection))
     path = ObjectStoragePath("s3://nobody@bucket/film.mp4")
-    with pytest.raises(StorageError, match=r"film\.mp4: EndpointConnectionError") as caught, whole_file(path) as file:
+    with pytest.raises(StorageError, match=r"film\.mp4: EndpointConnectionError") as caught, open_atomic(path) as file:
         file.write(b"x")
     assert not isinstance(caught.value.__cause__, OSError)
 
@@ -129,8 +129,8 @@ def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_comet.outputs.storage import whole_file
-with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
+from airflow_provider_comet.outputs.storage import open_atomic
+with open_atomic(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
     file.write(b"x" * {2 * BLOCK_BYTES})
     file.finish()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,9 +17,9 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.outputs.download import Downloader
 from airflow_provider_comet.outputs.storage import BLOCK_BYTES
-from airflow_provider_comet.outputs.writer import Archive
+from airflow_provider_comet.outputs.writer import OutputWriter
 from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3
 
@@ -105,12 +105,12 @@ def test_what_goes_wrong(store: Store, name: str, ranges: bool, monkeypatch: pyt
         comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film.mp4")
         host.otherwise = Answer(**{**vars(answer), "headers": {"Content-Type": "video/mp4", **answer.headers}})
         clock.step = 30.0 if name == "a drop at a time" else 0.0
-        keep = keeper(store, clock)
+        store_film = film_writer(store, clock)
         with pytest.raises(error):
-            keep()
+            store_film()
         assert (store.seen(), store.left()) == ({}, [])
         host.otherwise, clock.step = Answer(headers={"Content-Type": "video/mp4"}), 0.0
-        stored = keep()
+        stored = store_film()
         (film, manifest) = sorted(store.seen().items())
         assert film == (f"{stored['prediction_id']}-0.mp4", FILM)
         assert manifest[0] == f"{stored['prediction_id']}.manifest.json"
@@ -119,21 +119,23 @@ def test_what_goes_wrong(store: Store, name: str, ranges: bool, monkeypatch: pyt
         assert KEY not in json.dumps(host.asked)
 
 
-def keeper(store: Store, clock: Clock) -> Callable[[], dict[str, Any]]:
+def film_writer(store: Store, clock: Clock) -> Callable[[], dict[str, Any]]:
     """Creates a prediction; what it gives stores it, as a task's attempt does."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
     hook = CometReplicateHook()
     made = hook.wait_for_prediction(hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id)
 
-    def keep() -> dict[str, Any]:
+    def store_film() -> dict[str, Any]:
         with (
-            Delivery(hook.config, sleep=clock.sleep, clock=clock) as delivery,
-            Archive(store.folder, hook, delivery, max_bytes=SIZE + 10, write_input=True, stored_by={}) as archive,
+            Downloader(hook.config, sleep=clock.sleep, clock=clock) as downloader,
+            OutputWriter(
+                store.folder, hook.get_prediction, downloader, max_bytes=SIZE + 10, write_input=True, stored_by={}
+            ) as writer,
         ):
-            return archive.keep(made.summary())
+            return writer.store(made.summary())
 
-    return keep
+    return store_film
 
 
 FULL = """
@@ -142,10 +144,10 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from airflow.sdk import ObjectStoragePath
 from airflow_provider_comet.api.file_errors import StorageError
-from airflow_provider_comet.outputs.storage import whole_file
+from airflow_provider_comet.outputs.storage import open_atomic
 path = ObjectStoragePath("file://{folder}/film.mp4")
 def write(size):
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         for _ in range(size // 100_000):
             file.write(b"x" * 100_000)
 write(300_000)

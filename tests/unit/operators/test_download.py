@@ -516,12 +516,106 @@ def test_an_id_without_output(comet: Emulator, runner: TaskRunner, create: Calla
     assert runner.run(store(summary(prediction_id), tmp_path)).result["files"] == []
 
 
-def test_each_file_is_a_line_in_the_log(
+def test_the_audit_log(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a fixed form, by which what was stored can be found."""
+    """Each stored file is a line of a fixed form, and so is each prediction, once its manifest is written. A repeat
+    that stores nothing logs neither."""
     caplog.set_level("INFO")
-    outcome = runner.run(store(summary(create()), tmp_path))
-    (file,) = outcome.result["files"]
-    found = re.findall(r"comet\.stored uri=(\S+) size=(\d+) sha256=(\w+)", caplog.text)
-    assert found == [(file["uri"], str(file["size"]), file["sha256"])]
+    prediction_id = create(status="succeeded", output=["data:text/plain,one", "data:text/plain,three"])
+    task = store(summary(prediction_id), tmp_path)
+    outcome = runner.run(task)
+    found = re.findall(r"comet\.file_stored uri=(\S+) size=(\d+) sha256=(\w+)", caplog.text)
+    files = outcome.result["files"]
+    assert sorted(found) == [(file["uri"], str(file["size"]), file["sha256"]) for file in files]
+    line = f"comet.stored id={prediction_id} files=2 bytes=8 manifest={outcome.result['manifest']}"
+    assert caplog.text.count("comet.stored ") == caplog.text.count(line) == 1
+    caplog.clear()
+    runner.run(task)
+    assert "is stored already" in caplog.text
+    assert "comet.stored " not in caplog.text
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]]:
+    """The counters that were increased, with their tags."""
+    from airflow_provider_comet import metrics
+
+    counted: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(metrics, "count", lambda name, **tags: counted.append((name, tags)))
+    return counted
+
+
+def test_metrics(
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    counted: list[tuple[str, dict[str, str]]],
+) -> None:
+    """Stored files, stored predictions and errors are counted; an error has its type as a tag."""
+    good, failed = summary(create()), summary(create(status="failed"))
+    runner.run(store(good, tmp_path))
+    assert counted == [("comet.file_stored", {}), ("comet.stored", {})]
+    counted.clear()
+    runner.run(store([good, failed], tmp_path))
+    assert counted == [("comet.store_errors", {"error": "PredictionFailedError"})]
+
+
+def test_keep_puts_null_in_place_of_a_final_error(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `on_item_error="keep"` the task succeeds without the items that no retry can store. The log has their
+    errors, and only what was stored is reported to the outlets."""
+    from airflow.sdk import Asset
+
+    good, failed = summary(create()), summary(create(status="failed"))
+    task = store(
+        [7, good, failed, None], f"file://{tmp_path}", on_item_error="keep", outlets=[Asset("s3://bucket/pictures")]
+    )
+    outcome = runner.run(task)
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert [item and item["prediction_id"] for item in outcome.result] == [None, good["id"], None, None]
+    assert "stored" not in outcome.xcoms
+    log = capsys.readouterr().out
+    assert f"Prediction {failed['id']}: it failed" in log
+    assert "prediction[0] must be what PredictionSensor has returned" in log
+    (event,) = events(outcome)
+    assert event["extra"]["prediction_ids"] == [good["id"]]
+
+
+def test_keep_leaves_what_a_retry_may_store_to_a_retry(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """An error that a retry may cure fails the attempt, also beside a final one; the last attempt returns the rest."""
+    good, failed, blocked = summary(create()), summary(create(status="failed")), summary(create())
+    obstacle = tmp_path / f"{blocked['id']}-0.webp"
+    obstacle.mkdir()
+    task = store([good, failed, blocked], tmp_path, on_item_error="keep")
+    outcome = runner.run(task)
+    assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionListError")
+    assert [item and item["prediction_id"] for item in outcome.xcoms["stored"]] == [good["id"], None, None]
+    obstacle.rmdir()
+    outcome = runner.run(task)
+    assert outcome.state == "success"
+    assert [item and item["prediction_id"] for item in outcome.result] == [good["id"], None, blocked["id"]]
+
+
+def test_keep_fails_if_nothing_was_stored(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """A list without a single result is an error, for good; so is a single prediction without one."""
+    failed = [summary(create(status="failed")) for _ in range(2)]
+    outcome = runner.run(store(failed, tmp_path, on_item_error="keep"))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert "2 of 2" in outcome.message
+    assert outcome.xcoms["stored"] == [None, None]
+    outcome = runner.run(store(failed[0], tmp_path, on_item_error="keep"))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+
+
+@pytest.mark.parametrize("value", ["skip", None, True], ids=repr)
+def test_a_wrong_on_item_error(value: Any, tmp_path: Path) -> None:
+    """It is refused when the DAG is parsed, with the values that are allowed."""
+    with pytest.raises(ValueError, match=r"on_item_error must be 'fail' or 'keep', not"):
+        store("abc", tmp_path, on_item_error=value)

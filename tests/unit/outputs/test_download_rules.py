@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.outputs.download_rules import Head, check_address, check_link, read_head, resume_headers
+from airflow_provider_comet.outputs.download_rules import (
+    FileInfo,
+    check_address,
+    check_link,
+    read_file_info,
+    resume_headers,
+)
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = {
@@ -163,14 +169,14 @@ def test_a_message_never_shows_what_signs_a_link() -> None:
 def test_expired(status: int) -> None:
     """Object stores answer all three for links that are too old."""
     with pytest.raises(OutputExpiredError):
-        read_head(status, {}, asked_from=0)
+        read_file_info(status, {}, range_start=0)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 520, 599])
 def test_passing_trouble(status: int) -> None:
     """It may be asked for again, when the server wants it."""
     with pytest.raises(DeliveryError) as caught:
-        read_head(status, {"Retry-After": "7"}, asked_from=0)
+        read_file_info(status, {"Retry-After": "7"}, range_start=0)
     assert (caught.value.retryable, caught.value.retry_after) == (True, 7.0)
 
 
@@ -178,23 +184,23 @@ def test_passing_trouble(status: int) -> None:
 def test_no_file_ever(status: int) -> None:
     """Nothing that a retry would change."""
     with pytest.raises(OutputRefusedError):
-        read_head(status, {}, asked_from=0)
+        read_file_info(status, {}, range_start=0)
 
 
 def test_whole_file() -> None:
     """Size, type and the name of its version, where the server says them."""
     headers = {"Content-Length": "12", "Content-Type": "image/webp", "ETag": '"abc"'}
-    assert read_head(200, headers, asked_from=0) == Head(0, 12, "image/webp", '"abc"')
+    assert read_file_info(200, headers, range_start=0) == FileInfo(0, 12, "image/webp", '"abc"')
     chunked = {"Transfer-Encoding": "chunked"}
-    assert read_head(200, {**chunked, "ETag": 'W/"abc"'}, asked_from=0) == Head(0, None, None, None)
-    assert read_head(200, {**chunked, "Content-Length": "many"}, asked_from=5) == Head(0, None, None, None)
+    assert read_file_info(200, {**chunked, "ETag": 'W/"abc"'}, range_start=0) == FileInfo(0, None, None, None)
+    assert read_file_info(200, {**chunked, "Content-Length": "many"}, range_start=5) == FileInfo(0, None, None, None)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "many"}, {"Transfer-Encoding": "gzip"}], ids=str)
 def test_a_file_without_an_end(headers: dict[str, str]) -> None:
     """If only the end of the connection ends the file, a connection that is lost looks like one."""
     with pytest.raises(DeliveryError, match="does not say how long"):
-        read_head(200, headers, asked_from=0)
+        read_file_info(200, headers, range_start=0)
 
 
 def test_rest_of_a_file() -> None:
@@ -202,23 +208,23 @@ def test_rest_of_a_file() -> None:
     assert resume_headers(5, '"abc"') == {"Range": "bytes=5-", "If-Range": '"abc"'}
     assert resume_headers(5, None) == resume_headers(0, '"abc"') == {}
     headers = {"Content-Range": "bytes 5-11/12", "Content-Length": "7", "ETag": '"abc"'}
-    assert read_head(206, headers, asked_from=5) == Head(5, 12, None, '"abc"')
+    assert read_file_info(206, headers, range_start=5) == FileInfo(5, 12, None, '"abc"')
 
 
 @pytest.mark.parametrize("given_range", ["", "bytes 0-11/12", "bytes 5-10/12", "bytes 5-11/*", "items 5-11/12"])
 def test_another_part_than_was_asked_for(given_range: str) -> None:
     """It is not put together with what is there."""
     with pytest.raises(DeliveryError, match="another part"):
-        read_head(206, {"Content-Range": given_range}, asked_from=5)
+        read_file_info(206, {"Content-Range": given_range}, range_start=5)
 
 
 def test_nothing_after_what_came() -> None:
     """The end of the file has come already, and only its mark was lost: a retry asks for all of it."""
     with pytest.raises(DeliveryError, match="no bytes after"):
-        read_head(416, {"Content-Range": "bytes */12"}, asked_from=12)
+        read_file_info(416, {"Content-Range": "bytes */12"}, range_start=12)
 
 
 def test_packed_although_asked_not_to() -> None:
     """Length and ranges would be those of something else."""
     with pytest.raises(OutputRefusedError, match="packs"):
-        read_head(200, {"Content-Encoding": "gzip"}, asked_from=0)
+        read_file_info(200, {"Content-Encoding": "gzip"}, range_start=0)

@@ -1,4 +1,4 @@
-"""``api/outputs.py`` and ``api/manifest.py``: which files a prediction has made, their names, what is kept of them."""
+"""``outputs/output.py``: which files an output consists of, how they are named, and what is removed from them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedE
 from airflow_provider_comet.api.prediction import Prediction, is_marked
 from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.manifest import StoredFile
-from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, for_keeping, outputs_of
+from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, list_outputs, without_secrets
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
 URL = "https://replicate.delivery/x/out-0.webp"
 
 
 def outputs(output: Any) -> list[Output]:
-    return outputs_of(Prediction("abc", "succeeded", output=output))
+    return list_outputs(Prediction("abc", "succeeded", output=output))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def made(**options: Any) -> dict[str, Any]:
     files = [StoredFile("s3://bucket/abc-0.webp", "0" * 64, 12, "image/webp", URL)]
     by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
     options = {"write_input": True, "provider_version": "1", "stored_by": by, **options}
-    text = manifest.make(prediction, files, stored_at="2026-03-12T11:28:00+00:00", **options)
+    text = manifest.render(prediction, files, stored_at="2026-03-12T11:28:00+00:00", **options)
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -151,7 +151,7 @@ def test_manifest_of_half_characters() -> None:
     """A prompt may hold what is no character; the manifest of a paid result is written all the same."""
     halves = Prediction("abc", "succeeded", input={"prompt": "\ud83d", "image": PNG + "\ud83d"})
     by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
-    text = manifest.make(halves, [], stored_at="x", stored_by=by, provider_version="1", write_input=True)
+    text = manifest.render(halves, [], stored_at="x", stored_by=by, provider_version="1", write_input=True)
     assert json.loads(text)["input"]["prompt"] == "\ufffd"
 
 
@@ -159,7 +159,7 @@ def test_manifest_keeps_no_secret() -> None:
     """Data URIs are digests, URLs lose user name and query; the input can be left out."""
     kept = made()["input"]
     assert (kept["prompt"], kept["seeds"], kept["url"]) == ("x", [1], "https://a.example/i.png")
-    assert kept["image"] == for_keeping(PNG) != PNG
+    assert kept["image"] == without_secrets(PNG) != PNG
     assert "input" not in made(write_input=False)
 
 
@@ -182,11 +182,11 @@ def test_manifest_keeps_no_secret() -> None:
 def test_secrets_amid_a_text(text: str, kept: str | None) -> None:
     """Prompts hold links and data URIs, too; a link that can't be read does no harm."""
     if kept is None:
-        assert PNG.partition(",")[2] not in for_keeping([text])[0]
-        assert "sha256" in for_keeping({"a": text})["a"]
-        assert "sha256" in next(iter(for_keeping({text: 1})))
+        assert PNG.partition(",")[2] not in without_secrets([text])[0]
+        assert "sha256" in without_secrets({"a": text})["a"]
+        assert "sha256" in next(iter(without_secrets({text: 1})))
     else:
-        assert for_keeping(text) == kept
+        assert without_secrets(text) == kept
 
 
 def test_a_link_that_is_none() -> None:
@@ -197,17 +197,17 @@ def test_a_link_that_is_none() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"manifest_version": 1}', "\xff"], ids=repr)
 def test_what_is_no_manifest(text: str) -> None:
     """It counts as none: all is stored anew, over it."""
-    assert manifest.read(text.encode("latin-1"), "abc") is None
+    assert manifest.parse(text.encode("latin-1"), "abc") is None
 
 
 def test_manifest_is_read_back() -> None:
     """Of this prediction, whatever a later release has added; another prediction's is none."""
     text = json.dumps({**made(), "colour": "red"}).encode()
-    (file,) = manifest.read(text, "abc") or []
+    (file,) = manifest.parse(text, "abc") or []
     assert (file.uri, file.size, file.source) == ("s3://bucket/abc-0.webp", 12, URL)
-    assert manifest.read(text, "def") is None
-    assert manifest.read(json.dumps({**made(), "manifest_version": 2}).encode(), "abc") is None
-    small = manifest.small_form("abc", "s3://bucket/abc.manifest.json", [file])
+    assert manifest.parse(text, "def") is None
+    assert manifest.parse(json.dumps({**made(), "manifest_version": 2}).encode(), "abc") is None
+    small = manifest.xcom_value("abc", "s3://bucket/abc.manifest.json", [file])
     assert small["files"] == [
         {"uri": "s3://bucket/abc-0.webp", "sha256": "0" * 64, "size": 12, "content_type": "image/webp"}
     ]

@@ -1,4 +1,4 @@
-"""``storage.whole_file``: a file appears whole, or not at all."""
+"""``storage.open_atomic``: a file appears whole, or not at all."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def path_to(target: Path) -> ObjectStoragePath:
 
 
 def write(target: Path, *chunks: bytes, error: BaseException | None = None) -> None:
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(target)) as file:
+    with open_atomic(path_to(target)) as file:
         for chunk in chunks:
             file.write(chunk)
         if error is not None:
@@ -86,9 +86,9 @@ def test_nothing_stays_of_a_failure(tmp_path: Path, error: BaseException) -> Non
 
 def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
     """While it is written only a hidden name exists, in the same folder: a rename is a step of one disk."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+    with open_atomic(path_to(tmp_path / "picture.webp")) as file:
         file.write(b"half")
         (name,) = names(tmp_path)
         assert name.startswith(".picture.webp.")
@@ -98,11 +98,11 @@ def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left(tmp_path: Path) -> None:
     """It goes when the file is written again, however young; what another process is writing, and other files, stay."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     for name in (".picture.webp.0a.part", ".other.webp.0a.part"):
         (tmp_path / name).write_bytes(b"half")
-    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+    with open_atomic(path_to(tmp_path / "picture.webp")) as file:
         (alive,) = {*names(tmp_path)} - {".other.webp.0a.part"}
         assert alive != ".picture.webp.0a.part"
         write(tmp_path / "picture.webp", b"of another attempt")
@@ -193,8 +193,8 @@ def test_a_killed_process_leaves_no_visible_half(tmp_path: Path) -> None:
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_comet.outputs.storage import whole_file
-with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
+from airflow_provider_comet.outputs.storage import open_atomic
+with open_atomic(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
     file.write(b"x" * 3_000_000)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -281,16 +281,16 @@ def object_at(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Upload]) -> Ob
 def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """All is sent, then it is committed; after an exception nothing more is sent, not even by closing, and what was
     sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
-    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, whole_file
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
 
     uploads = [Upload(), Upload()]
     left = iter(uploads)
     path = object_at(monkeypatch, lambda: next(left))
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         file.write(b"x")
 
     def fail() -> None:
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             file.write(bytes(GATHERED_BYTES))
             raise ValueError("amid")
 
@@ -303,20 +303,20 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who hands bytes over goes on before they are written, also over https, where they come in small pieces; nothing
     is committed before they are, nor discarded."""
-    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, whole_file
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
 
     uploads = [SlowUpload(), SlowUpload()]
     left = iter(uploads)
     path = object_at(monkeypatch, lambda: next(left))
     pieces = [bytes(16 * 1024)] * (GATHERED_BYTES // (16 * 1024))
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         for piece in pieces:
             file.write(piece)
         assert uploads[0].done == ["open"]
         uploads[0].may_write.set()
 
     def fail() -> None:
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             for piece in pieces:
                 file.write(piece)
             threading.Timer(0.1, uploads[1].may_write.set).start()
@@ -334,7 +334,7 @@ def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) ->
 def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Upload], size: int) -> None:
     """Whatever they raise is an error of the storage, and what was begun is discarded."""
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     uploads: list[Upload] = []
 
@@ -343,6 +343,6 @@ def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind
         return uploads[-1]
 
     path = object_at(monkeypatch, make)
-    with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), whole_file(path) as file:
+    with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), open_atomic(path) as file:
         file.write(bytes(size))
     assert [one.done[-1] for one in uploads] == ["discard"] * (step != "open")

@@ -1,4 +1,4 @@
-"""`Archive` over real sockets: many files at once, what is there stays, and an API that is down costs no link."""
+"""`OutputWriter` over real sockets: many files at once, what is there stays, and an API that is down costs no link."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import threading
-import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from tests.support.file_server import Answer, FileServer
 from tests.support.task_runner import Clock
 
@@ -34,31 +33,27 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time passes only while somebody waits for the API or for another attempt."""
-    from airflow_provider_comet.outputs import writer as archive
-
-    clock = Clock().install(monkeypatch)
-    monkeypatch.setattr(archive, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+    return Clock().install(monkeypatch)
 
 
-def keep(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at_once: int = 1) -> list[dict[str, Any]]:
+def store(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at_once: int = 1) -> list[dict[str, Any]]:
     """What a task does with these predictions."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.outputs.download import Delivery
-    from airflow_provider_comet.outputs.writer import Archive
+    from airflow_provider_comet.outputs.download import Downloader
+    from airflow_provider_comet.outputs.writer import OutputWriter
 
     hook = CometReplicateHook()
     assert hook.client is not None  # as the operator does
     path = ObjectStoragePath(f"file://{folder}")
     options: dict[str, Any] = {"max_bytes": 1 << 30, "write_input": write_input, "stored_by": STORED_BY}
     with (
-        Delivery(hook.config, sleep=clock.sleep, clock=clock.monotonic) as delivery,
-        Archive(path, hook, delivery, **options) as archive,
+        Downloader(hook.config, sleep=clock.sleep, clock=clock.monotonic) as downloader,
+        OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
         ThreadPoolExecutor(at_once) as pool,
     ):
-        return [*pool.map(archive.keep, given)]
+        return [*pool.map(writer.store, given)]
 
 
 def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> dict[str, Any]:
@@ -70,13 +65,13 @@ def test_four_files_at_once(comet: Emulator, clock: Clock, server: FileServer, t
     """None of them is answered before four have been asked for; more than four are never on their way."""
     gate = threading.Barrier(4, timeout=20)
     server.otherwise = Answer(gate=gate)
-    (stored,) = keep(tmp_path, clock, summary(server, files=8))
+    (stored,) = store(tmp_path, clock, summary(server, files=8))
     assert [file["size"] for file in stored["files"]] == [len(PICTURE)] * 8
     assert (len(server.asked), gate.broken, gate.n_waiting) == (8, False, 0)
     # A fifth one would have been let in with the others, and three would have waited in vain.
     server.otherwise = Answer(gate=threading.Barrier(5, timeout=1))
     with pytest.raises(DeliveryError):
-        keep(tmp_path, clock, summary(server, "def", files=5))
+        store(tmp_path, clock, summary(server, "def", files=5))
 
 
 def test_a_long_file_says_how_far_it_is(
@@ -90,18 +85,17 @@ def test_a_long_file_says_how_far_it_is(
         clock.now += 10
         return clock.now
 
-    from airflow_provider_comet.outputs import writer as archive
-
-    archive.time.monotonic = tick  # type: ignore[attr-defined]
-    keep(tmp_path, clock, summary(server))
+    monotonic = clock.monotonic
+    clock.monotonic = tick  # type: ignore[method-assign]
+    store(tmp_path, clock, summary(server))
     lines = re.findall(r"abc-0\.webp: (\d+) of 5 MB, \d+\.\d MB/s", caplog.text)
     assert lines
     assert [int(one) for one in lines] == sorted(int(one) for one in lines)
     server.otherwise = Answer(chunked=True)
-    keep(tmp_path, clock, summary(server, "def"))
+    store(tmp_path, clock, summary(server, "def"))
     assert re.search(r"def-0\.webp: \d+ MB, \d+\.\d MB/s", caplog.text)
-    archive.time.monotonic = clock.monotonic
-    keep(tmp_path, clock, summary(server, "ghi"))
+    clock.monotonic = monotonic  # type: ignore[method-assign]
+    store(tmp_path, clock, summary(server, "ghi"))
     assert "ghi-0.webp: " not in caplog.text
 
 
@@ -109,19 +103,19 @@ def test_a_page_is_no_picture(comet: Emulator, clock: Clock, server: FileServer,
     """Also where the connection before it was lost without a byte: nothing is stored under the picture's name."""
     server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     with pytest.raises(DeliveryError, match="the link promises image/webp, and the server sends text/html"):
-        keep(tmp_path, clock, summary(server))
+        store(tmp_path, clock, summary(server))
     assert [*tmp_path.iterdir()] == []
-    keep(tmp_path, clock, summary(server))
+    store(tmp_path, clock, summary(server))
     assert (tmp_path / "abc-0.webp").read_bytes() == PICTURE
 
 
 def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
     """Of several files those that are there as the manifest says stay as they are."""
-    first = keep(tmp_path, clock, summary(server, files=4))
+    first = store(tmp_path, clock, summary(server, files=4))
     (tmp_path / "abc-1.webp").unlink()
     (tmp_path / "abc-2.webp").write_bytes(b"half")
     server.asked.clear()
-    assert keep(tmp_path, clock, summary(server, files=4)) == first
+    assert store(tmp_path, clock, summary(server, files=4)) == first
     assert sorted(headers["path"] for headers in server.asked) == ["/abc/1.webp", "/abc/2.webp"]
     assert {path.read_bytes() for path in tmp_path.glob("*.webp")} == {PICTURE}
 
@@ -131,7 +125,7 @@ def test_a_manifest_by_somebody_else(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, uri: str
 ) -> None:
     """Whoever can write into the bucket makes no other file pass for one of the prediction's."""
-    (stored,) = keep(tmp_path, clock, summary(server))
+    (stored,) = store(tmp_path, clock, summary(server))
     mark = tmp_path / "abc.manifest.json"
     planted = json.loads(mark.read_text())
     for name in ("other.webp", "def-0.webp", "abc-1.webp"):
@@ -139,7 +133,7 @@ def test_a_manifest_by_somebody_else(
     size = tmp_path.parent.stat().st_size if uri.endswith("..") else len(b"planted")
     planted["files"][0] |= {"uri": uri, "size": size}
     mark.write_text(json.dumps(planted))
-    assert keep(tmp_path, clock, summary(server)) == [stored]
+    assert store(tmp_path, clock, summary(server)) == [stored]
     assert len(server.asked) == 2
 
 
@@ -152,10 +146,10 @@ def test_links_do_not_wait_for_an_api_that_is_down(
     waited: list[tuple[float, int]] = []
     clock.on_sleep = lambda seconds: waited.append((seconds, len(server.asked)))
     given = [summary(server, f"p{number}", files=2) for number in range(30)]
-    stored = keep(tmp_path, clock, *given, write_input=True)
+    stored = store(tmp_path, clock, *given, write_input=True)
     assert [len(one["files"]) for one in stored] == [2] * 30
     assert waited[0][1] == 2
-    assert sum(seconds for seconds, _ in waited) <= 2 * polling.PATIENCE
+    assert sum(seconds for seconds, _ in waited) <= 2 * RETRY_BUDGET_SECONDS
     inputs = [json.loads((tmp_path / f"p{number}.manifest.json").read_text())["input"] for number in range(30)]
     assert inputs == [None] * 30
 
@@ -166,11 +160,11 @@ def test_an_api_that_is_up_again_is_asked_again(
     """Two minutes after it was waited for in vain; what was asked for is told which prediction it is about."""
     from airflow_provider_comet.api.errors import ServerError
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.outputs.writer import _Reader
+    from airflow_provider_comet.outputs.prediction_reader import PredictionReader
 
     comet.fault(method="GET", path="/predictions/", status=503, count=None)
     hook = CometReplicateHook()
-    reader = _Reader(hook)
+    reader = PredictionReader(hook.get_prediction, clock.monotonic)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
             reader.read(prediction_id)
@@ -178,6 +172,6 @@ def test_an_api_that_is_up_again_is_asked_again(
     assert not [one for one in comet.ledger()["requests"] if one["path"].endswith("/def")]
     comet.reset()
     created = hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
-    clock.sleep(polling.PATIENCE)
+    clock.sleep(RETRY_BUDGET_SECONDS)
     assert reader.read(created).id == created
     assert reader.read(created).id == created
