@@ -1,1 +1,1 @@
-"""What comes back as files: which there are, how they are fetched and stored."""
+"""Files that predictions make: how they are downloaded, named, written and described."""

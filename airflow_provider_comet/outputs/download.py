@@ -229,9 +229,8 @@ class Download:
             if arrived >= rules.MIN_PROGRESS_BYTES:
                 arrived, waited = 0, 0.0
             elif waited > RETRY_BUDGET_SECONDS:
-                raise DeliveryError(
-                    f"fewer than {rules.MIN_PROGRESS_BYTES} bytes came within {RETRY_BUDGET_SECONDS:.0f} s"
-                )
+                limit = f"{rules.MIN_PROGRESS_BYTES} bytes came within {RETRY_BUDGET_SECONDS:.0f} s"
+                raise DeliveryError(f"fewer than {limit}")
             yield bytes(chunk)
 
     def _pause(self, error: DeliveryError) -> None:

@@ -1,6 +1,6 @@
 """The manifest: a JSON file that describes the stored files of a prediction.
 
-It is written last, so its existence tells that the prediction is stored completely. docs/outputs.md describes its
+It is written last, so its existence means that all files of the prediction are stored. docs/outputs.md describes its
 fields to people who read buckets.
 """
 

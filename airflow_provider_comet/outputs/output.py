@@ -36,7 +36,7 @@ class Output:
     """One file of a prediction's output, before it is stored.
 
     :param index: its number among the prediction's outputs, from 0; part of its name.
-    :param media_type: the media type, as far as the output tells.
+    :param media_type: the media type, as far as the output shows it.
     :param url: the link to download it from; ``None``: ``content`` is the whole file.
     :param content: the bytes of an output that came with the prediction (text, JSON, a data URI).
     """
@@ -86,7 +86,7 @@ def check_media_type(expected: str, announced: str | None) -> str:
     Another type of the same kind is accepted: a PNG is as good as a WebP. A web page or an error document comes from
     something between us and the file, so a retry may get the file. A video in place of an image is final.
 
-    :param expected: by the link's suffix; ``ANY`` if that tells nothing.
+    :param expected: by the link's suffix; ``ANY`` if the suffix is unknown.
     :param announced: the ``Content-Type`` header.
     :raises DeliveryError: a document was sent instead.
     :raises OutputRefusedError: a file of another kind was sent.

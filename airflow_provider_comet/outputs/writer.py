@@ -115,16 +115,16 @@ class OutputWriter:
 
     def _store_missing(
         self,
-        given: str | Mapping[str, Any],
+        summary_or_id: str | Mapping[str, Any],
         prediction_id: str,
         manifest_path: ObjectStoragePath,
         known: Sequence[StoredFile | None],
     ) -> list[StoredFile]:
-        prediction = from_summary = _from_summary(given)
+        prediction = from_summary = _from_summary(summary_or_id)
         if prediction is None:
             prediction = self._reader.read(prediction_id)
             # A summary has passed a wait, which may accept a success without output. An id has not.
-            judge(prediction, allow_empty=isinstance(given, Mapping))
+            judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
         links = FreshLinks(self._reader, prediction_id)
 
         def store(output: Output) -> StoredFile:
@@ -169,7 +169,7 @@ class OutputWriter:
             return self._download(output, output.url, prediction_id)
         except OutputExpiredError:
             log.info(
-                "Prediction %s: the link of output %s has expired; asking for a new one", prediction_id, output.index
+                "Prediction %s: the link of output %s has expired; requesting a new one", prediction_id, output.index
             )
             return self._download(output, links.get(output.index), prediction_id)
 
@@ -201,17 +201,17 @@ class OutputWriter:
                 log.info("%s: %.0f%s MB, %.1f MB/s", name, received / 1e6, share, speed)
 
 
-def _from_summary(given: str | Mapping[str, Any]) -> Prediction | None:
-    """Return the prediction that a summary describes; ``None``: the API has to be asked for what it lacks.
+def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
+    """Return the prediction that a summary describes; ``None``: parts of it are missing.
 
     :raises CometError: it describes a prediction without a result.
     """
-    if not isinstance(given, Mapping) or not given.keys() >= set(SUMMARY_KEYS):
+    if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
         return None
-    judge(given, allow_empty=True)
-    if is_marked(given["output"]):  # long text and data URIs are left out of summaries
+    judge(value, allow_empty=True)
+    if is_marked(value["output"]):  # long text and data URIs are left out of summaries
         return None
-    return Prediction(**{key: given[key] for key in SUMMARY_KEYS if key != "files"})
+    return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})
 
 
 def _report(file: StoredFile) -> StoredFile:

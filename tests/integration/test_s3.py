@@ -74,7 +74,7 @@ def test_nothing_stays_of_a_failure(s3: S3, size: int, error: BaseException) -> 
 
 
 def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object in the input is sent along; one that does not exist is said before anything is sent."""
+    """An object in the input is sent along; a missing object is an error before anything is sent."""
     from airflow_provider_comet.api.errors import InvalidInputError
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
@@ -93,7 +93,7 @@ def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.Monkey
 
 
 def test_no_such_bucket(s3: S3) -> None:
-    """It is an error of the storage, which a retry may repeat."""
+    """A missing bucket is an error of the storage, which a retry may cure."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
@@ -105,7 +105,7 @@ def test_no_such_bucket(s3: S3) -> None:
 
 
 def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What botocore raises is no ``OSError``; it is an error of the storage all the same."""
+    """Errors of botocore are errors of the storage, although they are no ``OSError``."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
@@ -124,7 +124,7 @@ def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
-    """SIGKILL amid an upload: the object does not exist, and the next process writes it whole."""
+    """SIGKILL during an upload: the object does not exist, and the next process writes it whole."""
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -143,12 +143,12 @@ with open_atomic(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
 
 
 def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
-    """A film that is cut on its way arrives whole, with its manifest; a repeat fetches nothing."""
+    """A film whose connection breaks is stored whole, with its manifest; a repeat fetches nothing."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
     from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
     with FileServer(FILM) as host:
-        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, cut=BLOCK_BYTES + 5)]
+        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, break_after=BLOCK_BYTES + 5)]
         comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film")
         hook = CometReplicateHook()
         prediction = hook.wait_for_prediction(
@@ -160,7 +160,7 @@ def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
             )
         result: dict[str, Any] = runner.run(task).result
         assert runner.run(task).result == result
-        assert len(host.asked) == 2
+        assert len(host.requests) == 2
     (file,) = result["files"]
     assert file["uri"] == f"s3://store@bucket/films/{prediction.id}-0.mp4"
     assert s3.content(f"films/{prediction.id}-0.mp4") == FILM

@@ -1,4 +1,4 @@
-"""Sockets that misbehave below HTTP."""
+"""Servers and ports that misbehave below HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to delivery hosts that take for ever, and how a task that ends gets rid of them."""
+"""``outputs/connections.py`` over real sockets: servers that take forever, and how a task that ends aborts them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that sends a byte of a header now and then is given up: the read timeout would start anew each time."""
+def test_headers_that_never_end(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a byte of a header now and then times out, although each byte restarts the read timeout."""
     is_over = threading.Event()
 
     def trickle(line: socket.socket) -> None:
@@ -68,15 +68,15 @@ def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest
         session.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], ids=["head", "body"])
-def test_an_end_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that waits for a server is let go at once, whatever it waits for: Airflow kills after five seconds."""
-    is_asked, is_over = threading.Event(), threading.Event()
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], ids=["headers", "body"])
+def test_an_abort_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for a server returns at once, whatever it waits for: Airflow kills after five seconds."""
+    is_requested, is_over = threading.Event(), threading.Event()
     errors: list[BaseException] = []
 
     def stall(line: socket.socket) -> None:
         line.sendall(sent)
-        is_asked.set()
+        is_requested.set()
         is_over.wait(60)
 
     with (
@@ -92,7 +92,7 @@ def test_an_end_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypa
 
         thread = threading.Thread(target=fetch)
         thread.start()
-        assert is_asked.wait(SOON)
+        assert is_requested.wait(SOON)
         downloader.abort()
         thread.join(SOON)
         assert not thread.is_alive()
@@ -115,7 +115,7 @@ def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Priv
 
 
 def test_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
-    """TLS within TLS is a connection of another kind: a file comes through it, and the end does no harm."""
+    """TLS within TLS has a connection class of its own: a file is received through it, and an abort does no harm."""
     with (
         FileServer(b"picture", tls=behind_tls.server) as server,
         Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader,
@@ -125,26 +125,26 @@ def test_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
         downloader.abort()
 
 
-def test_an_end_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
-    """Nor does a thread wait that reads through one."""
-    is_asked, is_over = threading.Event(), threading.Event()
+def test_an_abort_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
+    """A thread that reads through such a proxy returns at once, too."""
+    is_requested, is_over = threading.Event(), threading.Event()
 
     def stall(connection: socket.socket) -> None:
         with behind_tls.server.wrap_socket(connection, server_side=True) as line:
             line.recv(10_000)
             line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
-            is_asked.set()
+            is_requested.set()
             is_over.wait(60)
 
     with raw_server(stall) as (port, _), Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader:
-        threading.Thread(target=lambda: is_asked.wait(SOON) and downloader.abort()).start()
+        threading.Thread(target=lambda: is_requested.wait(SOON) and downloader.abort()).start()
         with pytest.raises(DeliveryError, match="the task was ended"):
             list(downloader.open(f"https://127.0.0.1:{port}/a.webp", 10_000))
         is_over.set()
 
 
-def test_an_end_ends_pauses() -> None:
-    """Nor does it wait for the next attempt."""
+def test_an_abort_ends_pauses() -> None:
+    """A thread that waits for the next attempt returns at once."""
     with FileServer(b"x") as server, Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader:
         server.otherwise = Answer(503, {"Retry-After": "60"})
         threading.Timer(0.2, downloader.abort).start()

@@ -1,4 +1,4 @@
-"""`Downloader` over real sockets: every byte once or an error, and never a word to whom it must not speak."""
+"""``outputs/download.py`` over real sockets: every byte once or an error, and no request to a forbidden address."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def is_whole(got: tuple[bytes, str]) -> bool:
 
 
 def test_a_file(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """It comes with one request, its type and size are known before it is read."""
+    """A single request gets it, and its type and size are known before it is read."""
     download = downloader.open(server.url, MOST)
     assert (download.info.media_type, download.info.size) == ("image/webp", len(CONTENT))
     assert b"".join(download) == CONTENT
-    assert (len(server.asked), clock.slept) == (1, [])
+    assert (len(server.requests), clock.slept) == (1, [])
 
 
-def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_delivery_host_receives(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, no cookie, no user from netrc: also not from the host whose key the connection holds."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password secret\n")
@@ -91,8 +91,8 @@ def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, m
     server.answers = [Answer(302, {"Location": "/elsewhere", "Set-Cookie": "a=b"}), Answer()]
     with Downloader(Config(KEY, f"http://127.0.0.1:{server.port}")) as downloader:
         assert is_whole(fetch(downloader, server.url))
-    assert [headers["path"].partition("?")[0] for headers in server.asked] == ["/x/out-0.webp", "/elsewhere"]
-    for headers in server.asked:
+    assert [headers["path"].partition("?")[0] for headers in server.requests] == ["/x/out-0.webp", "/elsewhere"]
+    for headers in server.requests:
         assert headers["accept-encoding"] == "identity"
         assert not {"authorization", "cookie", "referer"} & headers.keys()
         assert KEY not in str(headers)
@@ -100,41 +100,43 @@ def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, m
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-def test_a_cut_connection(downloader: Downloader, clock: Clock, quarter: int, ranges: bool) -> None:
-    """The rest is asked for, or all of it again where the server can't do that; every byte is handed on once."""
+def test_a_broken_connection(downloader: Downloader, clock: Clock, quarter: int, ranges: bool) -> None:
+    """The rest is requested, or the whole file where the server can't resume; every byte is yielded once."""
     with FileServer(CONTENT, ranges=ranges) as server:
         cut = len(CONTENT) * quarter // 4
-        server.answers = [Answer(cut=cut), Answer(503), Answer(cut=max(cut, 1))]
+        server.answers = [Answer(break_after=cut), Answer(503), Answer(break_after=max(cut, 1))]
         assert is_whole(fetch(downloader, server.url))
         rest = f"bytes={max(cut, 1)}-" if ranges else None
-        assert server.ranges_asked == [None, rest if cut else None, rest if cut else None, rest]
+        assert server.requested_ranges == [None, rest if cut else None, rest if cut else None, rest]
     assert len(clock.slept) == 3
 
 
 @pytest.mark.parametrize("cut", [0, 1, 65_536, 999_999, 1_000_000])
-def test_a_cut_amid_chunks(downloader: Downloader, server: FileServer, clock: Clock, cut: int) -> None:
+def test_a_connection_that_breaks_between_chunks(
+    downloader: Downloader, server: FileServer, clock: Clock, cut: int
+) -> None:
     """Without a length the last chunk is the sign of the end. If that alone is lost, there is nothing after what came
-    (416): all of it is asked for again, and compared."""
-    server.answers = [Answer(chunked=True, cut=cut)]
+    (416): the whole file is requested again, and compared."""
+    server.answers = [Answer(chunked=True, break_after=cut)]
     server.otherwise = Answer(chunked=True)
     assert is_whole(fetch(downloader, server.url))
     rest = [f"bytes={cut}-"] if cut else [None]
-    assert server.ranges_asked == [None, *rest, *([None] if cut == len(CONTENT) else [])]
+    assert server.requested_ranges == [None, *rest, *([None] if cut == len(CONTENT) else [])]
 
 
 def test_a_page_after_a_lost_connection(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """The type is that of the answer which the bytes come from, not of one that broke off before the first byte."""
-    server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    """The type is that of the response which the bytes come from, not of an earlier response without a byte."""
+    server.answers = [Answer(break_after=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     download = downloader.open(server.url, MOST)
     assert (download.info.media_type, download.info.size, b"".join(download)) == ("text/html", 10, b"<p>Sign in")
-    server.answers = [Answer(cut=1), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    server.answers = [Answer(break_after=1), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     with pytest.raises(DeliveryError, match="has changed"):
         fetch(downloader, server.url)
 
 
 def test_a_file_without_an_end(downloader: Downloader, server: FileServer) -> None:
     """If only the end of the connection ends it, a part of it would look whole."""
-    server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, cut=500_000)
+    server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, break_after=500_000)
     with pytest.raises(DeliveryError, match="does not say how long"):
         downloader.open(server.url, MOST)
 
@@ -143,8 +145,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nContent-Length: 12\r\n\r
 
 
 @pytest.mark.parametrize("cut", range(0, len(HEAD) + 12, 3))
-def test_a_cut_amid_the_head(downloader: Downloader, clock: Clock, cut: int) -> None:
-    """Wherever it is, it is no file, and no shorter one: http.client takes headers that break off for all there are."""
+def test_a_connection_that_breaks_within_the_headers(downloader: Downloader, clock: Clock, cut: int) -> None:
+    """Wherever it breaks, the file is requested again: http.client takes headers that break off for complete."""
     tries: list[int] = []
 
     def answer(connection: socket.socket) -> None:
@@ -158,10 +160,10 @@ def test_a_cut_amid_the_head(downloader: Downloader, clock: Clock, cut: int) -> 
     assert len(tries) == 2
 
 
-def test_a_server_that_always_cuts(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """After two minutes without a further byte it is given up, in a way that a retry may repeat."""
+def test_a_server_that_always_breaks_off(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """After two minutes without a further byte the download fails, with an error that a retry may cure."""
     server.ranges = False
-    server.otherwise = Answer(cut=500_000)
+    server.otherwise = Answer(break_after=500_000)
     with pytest.raises(DeliveryError, match=r"IncompleteRead|500000 of 1000000") as caught:
         fetch(downloader, server.url)
     assert caught.value.retryable
@@ -169,8 +171,8 @@ def test_a_server_that_always_cuts(downloader: Downloader, server: FileServer, c
 
 
 def test_a_file_that_grows_a_little_each_time(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """As long as it goes on, connections may break as often as they like."""
-    server.answers = [Answer(cut=cut) for cut in range(70_000, 1_000_000, 70_000)]
+    """As long as the file grows, connections may break any number of times."""
+    server.answers = [Answer(break_after=cut) for cut in range(70_000, 1_000_000, 70_000)]
     assert is_whole(fetch(downloader, server.url))
     assert len(clock.slept) == len(range(70_000, 1_000_000, 70_000))
     assert max(clock.slept) <= 1
@@ -180,10 +182,10 @@ def test_a_file_that_grows_a_little_each_time(downloader: Downloader, server: Fi
 def test_a_file_that_changes(downloader: Downloader, clock: Clock, ranges: bool) -> None:
     """Two versions are never put together."""
     with FileServer(CONTENT, ranges=ranges) as server:
-        server.answers = [Answer(cut=400_000), Answer(body=CONTENT[::-1])]
+        server.answers = [Answer(break_after=400_000), Answer(body=CONTENT[::-1])]
         with pytest.raises(DeliveryError, match="has changed"):
             fetch(downloader, server.url)
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 OTHER = CONTENT[:-5] + b"other"
@@ -201,45 +203,45 @@ OTHER = CONTENT[:-5] + b"other"
 def test_a_part_of_another_version(
     downloader: Downloader, server: FileServer, headers: dict[str, str | None], is_changed: bool
 ) -> None:
-    """A host that sends it although another version was asked for is asked for all of the file: what came before is
-    compared, so that no file is put together of two."""
-    server.answers = [Answer(cut=400_000), Answer(headers=headers)]
+    """If a host sends a part of another version, the whole file is requested: the bytes received before are compared,
+    so that no file is put together of two."""
+    server.answers = [Answer(break_after=400_000), Answer(headers=headers)]
     assert is_whole(fetch(downloader, server.url))
-    assert server.ranges_asked == [None, "bytes=400000-", *([None] if is_changed else [])]
-    server.asked.clear()
-    server.answers = [Answer(cut=400_000), Answer(headers=headers), Answer(body=OTHER[::-1])]
+    assert server.requested_ranges == [None, "bytes=400000-", *([None] if is_changed else [])]
+    server.requests.clear()
+    server.answers = [Answer(break_after=400_000), Answer(headers=headers), Answer(body=OTHER[::-1])]
     if is_changed:
         with pytest.raises(DeliveryError, match="has changed"):
             fetch(downloader, server.url)
 
 
-@pytest.mark.parametrize("way", ["amid the head", "amid the body"])
-def test_a_resume_that_is_cut(downloader: Downloader, way: str) -> None:
+@pytest.mark.parametrize("way", ["within the headers", "within the body"])
+def test_a_resume_that_breaks_off(downloader: Downloader, way: str) -> None:
     """Where only the second answer says how long the file is, less than that is no file."""
     tag = b'ETag: "v1"\r\n'
     first = (
         b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nTransfer-Encoding: chunked\r\n" + tag + b"\r\n4\r\nRIFF\r\n"
     )
     second = b"HTTP/1.1 206 Partial Content\r\nContent-Type: image/webp\r\n" + tag + b"Content-Range: bytes 4-11/12\r\n"
-    cut = second if way == "amid the head" else second + b"Connection: close\r\n\r\n...."
+    cut = second if way == "within the headers" else second + b"Connection: close\r\n\r\n...."
     rest = b"HTTP/1.1 206 Partial Content\r\n" + tag + b"Content-Range: bytes %d-11/12\r\n\r\n%b"
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def answer(connection: socket.socket) -> None:
-        asked.append(connection.recv(10_000))
-        received = 4 if way == "amid the head" else 8
+        requests.append(connection.recv(10_000))
+        received = 4 if way == "within the headers" else 8
         answers = [first, cut, rest % (received, b"RIFF....WEBP"[received:])]
-        connection.sendall(answers[min(len(asked), 3) - 1])
+        connection.sendall(answers[min(len(requests), 3) - 1])
         connection.shutdown(socket.SHUT_WR)
 
     with raw_server(answer) as (port, _):
         assert fetch(downloader, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_empty_file(downloader: Downloader, server: FileServer, clock: Clock, chunked: bool) -> None:
-    """It is asked for again: stored, it would count as whole, and what was paid for would be gone with its link."""
+    """It is requested again: stored, it would count as complete, and the paid result would be lost with its link."""
     server.answers = [Answer(body=b"", chunked=chunked)]
     assert is_whole(fetch(downloader, server.url))
     server.otherwise = Answer(body=b"", chunked=chunked)
@@ -252,14 +254,14 @@ def test_an_empty_file(downloader: Downloader, server: FileServer, clock: Clock,
 def test_fewer_bytes_than_promised(downloader: Downloader, server: FileServer) -> None:
     """A body that ends too early is not taken for a short file."""
     server.otherwise = Answer(
-        headers={"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, cut=len(CONTENT)
+        headers={"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, break_after=len(CONTENT)
     )
     with pytest.raises(DeliveryError):
         fetch(downloader, server.url)
 
 
 def test_a_drop_at_a_time(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """A server that sends too slowly to come to an end is given up, however regularly it sends."""
+    """A download that is too slow to finish fails, however regularly the server sends."""
     server.otherwise = Answer(piece=1)
     clock.step = 5.0
     with pytest.raises(DeliveryError, match="fewer than 65536 bytes came within 120 s"):
@@ -277,18 +279,18 @@ def test_a_slow_reader_is_no_slow_server(downloader: Downloader, server: FileSer
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_an_expired_link(downloader: Downloader, server: FileServer, clock: Clock, status: int) -> None:
-    """It is said at once, also amid a file."""
+    """It is an error at once, also in the middle of a file."""
     server.answers = [Answer(status)]
     with pytest.raises(OutputExpiredError):
         downloader.open(server.url, MOST)
-    server.answers = [Answer(cut=400_000), Answer(status)]
+    server.answers = [Answer(break_after=400_000), Answer(status)]
     with pytest.raises(OutputExpiredError):
         fetch(downloader, server.url)
     assert len(clock.slept) == 1
 
 
 def test_trouble_that_passes(downloader: Downloader, server: FileServer, clock: Clock) -> None:
-    """It is waited out, for as long as the server asks."""
+    """The download waits for as long as the server demands."""
     server.answers = [Answer(503, {"Retry-After": "9"}), Answer(429), Answer(500)]
     assert is_whole(fetch(downloader, server.url))
     assert clock.slept[0] >= 9
@@ -322,11 +324,11 @@ def test_a_redirect_to_where_only_a_worker_gets(downloader: Downloader, server: 
     server.answers = [Answer(302, {"Location": location})]
     with pytest.raises(OutputRefusedError):
         downloader.open(server.url, MOST)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_redirects(downloader: Downloader, server: FileServer) -> None:
-    """Five are followed, relative ones too; then it is enough."""
+    """Five are followed, also relative redirects; the sixth is refused."""
     server.answers = [Answer(302, {"Location": "elsewhere"})] * 5
     assert is_whole(fetch(downloader, server.url))
     server.otherwise = Answer(307, {"Location": "/again"})
@@ -335,7 +337,7 @@ def test_redirects(downloader: Downloader, server: FileServer) -> None:
 
 
 def test_a_redirect_to_another_host(server: FileServer) -> None:
-    """It is followed, if both are allowed, and the other host gets as little to know as the first one."""
+    """It is followed if both hosts are allowed, and the other host receives no credentials either."""
     with (
         FileServer(CONTENT) as other,
         Downloader(
@@ -344,10 +346,10 @@ def test_a_redirect_to_another_host(server: FileServer) -> None:
     ):
         server.answers = [Answer(302, {"Location": f"http://localhost:{other.port}/b.webp"})]
         assert is_whole(fetch(downloader, server.url))
-        (headers,) = other.asked
+        (headers,) = other.requests
     assert headers["host"] == f"localhost:{other.port}"
     assert not {"authorization", "cookie", "referer"} & headers.keys()
-    assert KEY not in str([server.asked, headers])
+    assert KEY not in str([server.requests, headers])
 
 
 IN_A_NETWORK_OF_ITS_OWN = """
@@ -382,7 +384,7 @@ with (
 
 
 def test_a_redirect_to_a_name_of_the_metadata_service() -> None:
-    """The address that a redirect has come to is checked, too, before a byte is sent there. The machine under that
+    """The address that a redirect leads to is checked, too, before a byte is sent there. The machine under that
     address is this one, in a network of its own."""
     unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec"]
     try:
@@ -414,8 +416,8 @@ def test_a_redirect_to_what_is_no_url(downloader: Downloader, server: FileServer
 
 
 @pytest.mark.parametrize("url", ["https://evil.example\\@replicate.delivery/x", "https://[x/y", "https://"])
-def test_the_host_that_counts_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Readers of URLs differ about some; a list of hosts must not believe another one than the HTTP library."""
+def test_the_host_that_counts_is_the_requested_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Parsers disagree about some URLs; the list of hosts must see the same host as the HTTP library."""
     monkeypatch.setattr(socket, "getaddrinfo", pytest.fail)
     config = Config(KEY, output_hosts=("replicate.delivery",))
     with Downloader(config, sleep=pytest.fail) as downloader, pytest.raises(OutputRefusedError):
@@ -430,7 +432,7 @@ def test_a_list_of_hosts_holds_for_redirects(server: FileServer) -> None:
         pytest.raises(OutputRefusedError, match="'localhost' is not among"),
     ):
         downloader.open(server.url, MOST)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -443,7 +445,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address counts that the connection has come to, whatever a look-up said before: not a byte is sent there."""
+    """The address that the connection has reached is checked, whatever the name resolved to before: no byte is sent."""
     resolve_to(monkeypatch, "127.0.0.1")
     received: list[bytes] = []
     heard = threading.Event()

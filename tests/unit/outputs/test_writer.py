@@ -1,4 +1,5 @@
-"""`OutputWriter` over real sockets: many files at once, what is there stays, and an API that is down costs no link."""
+"""``outputs/writer.py`` over real sockets: several files at once, stored files stay, and an unreachable API costs no
+link."""
 
 from __future__ import annotations
 
@@ -32,12 +33,14 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time passes only while somebody waits for the API or for another attempt."""
+    """Time that passes only during a pause."""
     return Clock().install(monkeypatch)
 
 
-def store(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at_once: int = 1) -> list[dict[str, Any]]:
-    """What a task does with these predictions."""
+def store(
+    folder: Path, clock: Clock, *summaries: Any, write_input: bool = False, at_once: int = 1
+) -> list[dict[str, Any]]:
+    """Store these predictions as a task does."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
@@ -53,7 +56,7 @@ def store(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at
         OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
         ThreadPoolExecutor(at_once) as pool,
     ):
-        return [*pool.map(writer.store, given)]
+        return [*pool.map(writer.store, summaries)]
 
 
 def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> dict[str, Any]:
@@ -62,22 +65,22 @@ def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> d
 
 
 def test_four_files_at_once(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """None of them is answered before four have been asked for; more than four are never on their way."""
+    """No file is sent before four are requested, and never more than four are downloaded at once."""
     gate = threading.Barrier(4, timeout=20)
     server.otherwise = Answer(gate=gate)
     (stored,) = store(tmp_path, clock, summary(server, files=8))
     assert [file["size"] for file in stored["files"]] == [len(PICTURE)] * 8
-    assert (len(server.asked), gate.broken, gate.n_waiting) == (8, False, 0)
-    # A fifth one would have been let in with the others, and three would have waited in vain.
+    assert (len(server.requests), gate.broken, gate.n_waiting) == (8, False, 0)
+    # With five at once the barrier would open. With four at once it times out.
     server.otherwise = Answer(gate=threading.Barrier(5, timeout=1))
     with pytest.raises(DeliveryError):
         store(tmp_path, clock, summary(server, "def", files=5))
 
 
-def test_a_long_file_says_how_far_it_is(
+def test_a_long_file_logs_its_progress(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every half minute, with its size if that is known; a short one says nothing."""
+    """Every half minute, with its size if that is known; a short file logs nothing."""
     caplog.set_level(logging.INFO)
     server.content = b"x" * 5_000_000
 
@@ -90,7 +93,7 @@ def test_a_long_file_says_how_far_it_is(
     store(tmp_path, clock, summary(server))
     lines = re.findall(r"abc-0\.webp: (\d+) of 5 MB, \d+\.\d MB/s", caplog.text)
     assert lines
-    assert [int(one) for one in lines] == sorted(int(one) for one in lines)
+    assert [int(line) for line in lines] == sorted(int(line) for line in lines)
     server.otherwise = Answer(chunked=True)
     store(tmp_path, clock, summary(server, "def"))
     assert re.search(r"def-0\.webp: \d+ MB, \d+\.\d MB/s", caplog.text)
@@ -100,8 +103,8 @@ def test_a_long_file_says_how_far_it_is(
 
 
 def test_a_page_is_no_picture(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """Also where the connection before it was lost without a byte: nothing is stored under the picture's name."""
-    server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    """Nothing is stored under the picture's name, also after a connection that was lost without a byte."""
+    server.answers = [Answer(break_after=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     with pytest.raises(DeliveryError, match="the link promises image/webp, and the server sends text/html"):
         store(tmp_path, clock, summary(server))
     assert [*tmp_path.iterdir()] == []
@@ -110,13 +113,13 @@ def test_a_page_is_no_picture(comet: Emulator, clock: Clock, server: FileServer,
 
 
 def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """Of several files those that are there as the manifest says stay as they are."""
+    """Files that exist as their manifest says are not fetched again."""
     first = store(tmp_path, clock, summary(server, files=4))
     (tmp_path / "abc-1.webp").unlink()
     (tmp_path / "abc-2.webp").write_bytes(b"half")
-    server.asked.clear()
+    server.requests.clear()
     assert store(tmp_path, clock, summary(server, files=4)) == first
-    assert sorted(headers["path"] for headers in server.asked) == ["/abc/1.webp", "/abc/2.webp"]
+    assert sorted(headers["path"] for headers in server.requests) == ["/abc/1.webp", "/abc/2.webp"]
     assert {path.read_bytes() for path in tmp_path.glob("*.webp")} == {PICTURE}
 
 
@@ -124,7 +127,7 @@ def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: 
 def test_a_manifest_by_somebody_else(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, uri: str
 ) -> None:
-    """Whoever can write into the bucket makes no other file pass for one of the prediction's."""
+    """A planted manifest does not make another file pass for a file of the prediction."""
     (stored,) = store(tmp_path, clock, summary(server))
     mark = tmp_path / "abc.manifest.json"
     planted = json.loads(mark.read_text())
@@ -134,30 +137,28 @@ def test_a_manifest_by_somebody_else(
     planted["files"][0] |= {"uri": uri, "size": size}
     mark.write_text(json.dumps(planted))
     assert store(tmp_path, clock, summary(server)) == [stored]
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_links_do_not_wait_for_an_api_that_is_down(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path
 ) -> None:
-    """All files of a prediction are fetched before it is asked for its input; that is waited for once for all, not for
-    each prediction anew."""
+    """All files of a prediction are fetched before its input is read. The API is waited for once, not for each
+    prediction anew."""
     comet.fault(method="GET", path="/predictions/", status=503, count=None)
     waited: list[tuple[float, int]] = []
-    clock.on_sleep = lambda seconds: waited.append((seconds, len(server.asked)))
-    given = [summary(server, f"p{number}", files=2) for number in range(30)]
-    stored = store(tmp_path, clock, *given, write_input=True)
-    assert [len(one["files"]) for one in stored] == [2] * 30
+    clock.on_sleep = lambda seconds: waited.append((seconds, len(server.requests)))
+    summaries = [summary(server, f"p{number}", files=2) for number in range(30)]
+    stored = store(tmp_path, clock, *summaries, write_input=True)
+    assert [len(item["files"]) for item in stored] == [2] * 30
     assert waited[0][1] == 2
     assert sum(seconds for seconds, _ in waited) <= 2 * RETRY_BUDGET_SECONDS
     inputs = [json.loads((tmp_path / f"p{number}.manifest.json").read_text())["input"] for number in range(30)]
     assert inputs == [None] * 30
 
 
-def test_an_api_that_is_up_again_is_asked_again(
-    comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path
-) -> None:
-    """Two minutes after it was waited for in vain; what was asked for is told which prediction it is about."""
+def test_an_api_that_is_up_again(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """Two minutes after the wait failed, the API is requested again. Each error names its own prediction."""
     from airflow_provider_comet.api.errors import ServerError
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
     from airflow_provider_comet.outputs.prediction_reader import PredictionReader
@@ -169,7 +170,7 @@ def test_an_api_that_is_up_again_is_asked_again(
         with pytest.raises(ServerError) as caught:
             reader.read(prediction_id)
         assert caught.value.prediction_id == prediction_id
-    assert not [one for one in comet.ledger()["requests"] if one["path"].endswith("/def")]
+    assert not [request for request in comet.ledger()["requests"] if request["path"].endswith("/def")]
     comet.reset()
     created = hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
     clock.sleep(RETRY_BUDGET_SECONDS)
