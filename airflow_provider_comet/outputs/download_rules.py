@@ -47,7 +47,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 def check_link(url: str, hosts: Sequence[str], *, is_local: bool) -> None:
     """Refuse a link or a redirect that leads where a worker must not connect, before anything is sent.
 
-    :param url: as the HTTP library will send it. Parsers disagree about ``https://a\\@b/``; the library's view decides.
+    :param url: as the HTTP library will send it. Parsers disagree about some URLs, such as those with a backslash
+        before an ``@``; what the library connects to decides.
     :param hosts: allowed host names, ``*.example.com`` for all names below; empty: every public host.
     :param is_local: the API runs on this machine (the emulator), so its files may be served from here, over http.
     :raises OutputRefusedError: the link is not allowed.

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -54,8 +55,8 @@ def test_a_file_and_its_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("can_flush", [True, False])
 def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_flush: bool) -> None:
-    """They are written in order, and the disk is told to start on each part of a long file once, where the system has
-    such a call (macOS has none)."""
+    """Small blocks do not overtake large blocks, which a thread writes. The disk is told to start on each part of a
+    long file once, where the system has such a call (macOS has none)."""
     from airflow_provider_comet.outputs import storage
 
     flushed: list[tuple[int, int]] = []
@@ -63,7 +64,7 @@ def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: flushed.append((start, length)))
     else:
         monkeypatch.delattr(os, "posix_fadvise")
-    sizes = [3, 250_000, 5, 4_000_000, 1, 70_000] * 10
+    sizes = [3, storage.GATHERED_BYTES, 5, 4_000_000, 1, 70_000] * 10
     blocks = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     write(tmp_path / "film.mp4", *blocks)
     assert (tmp_path / "film.mp4").read_bytes() == b"".join(blocks)
@@ -239,6 +240,18 @@ class Upload:
         self._step("discard")
 
 
+class SlowUpload(Upload):
+    """An upload that writes only when a test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+
+    def write(self, data: bytes) -> int:
+        assert self.may_write.wait(60)
+        return super().write(data)
+
+
 class ReadOnlyUpload(Upload):
     """One whose ``closed`` can't be set."""
 
@@ -269,7 +282,7 @@ def object_at(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Upload]) -> Ob
 def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is sent and then committed; after an exception nothing more is sent, not even by closing, and what was
     sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
-    from airflow_provider_comet.outputs.storage import open_atomic
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
 
     uploads = [Upload(), Upload()]
     left = iter(uploads)
@@ -279,13 +292,41 @@ def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fail() -> None:
         with open_atomic(path) as file:
-            file.write(bytes(1000))
+            file.write(bytes(GATHERED_BYTES))
             raise ValueError("within")
 
     with pytest.raises(ValueError, match="within"):
         fail()
     uploads[1].close()  # as the garbage collector would
     assert [upload.done for upload in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
+
+
+def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller continues before its bytes are written, also over https, where they arrive in small pieces. Nothing is
+    committed or discarded before they are written."""
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
+
+    uploads = [SlowUpload(), SlowUpload()]
+    left = iter(uploads)
+    path = object_at(monkeypatch, lambda: next(left))
+    pieces = [bytes(16 * 1024)] * (GATHERED_BYTES // (16 * 1024))
+    with open_atomic(path) as file:
+        for piece in pieces:
+            file.write(piece)
+        assert uploads[0].done == ["open"]
+        uploads[0].may_write.set()
+
+    def fail() -> None:
+        with open_atomic(path) as file:
+            for piece in pieces:
+                file.write(piece)
+            threading.Timer(0.1, uploads[1].may_write.set).start()
+            raise ValueError("within")
+
+    with pytest.raises(ValueError, match="within"):
+        fail()
+    written = ["write"] * len(pieces)
+    assert [upload.done for upload in uploads] == [["open", *written, "close", "commit"], ["open", *written, "discard"]]
 
 
 @pytest.mark.parametrize("kind", [Upload, ReadOnlyUpload])

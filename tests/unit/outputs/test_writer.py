@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def store(
-    folder: Path, clock: Clock, *summaries: Any, write_input: bool = False, at_once: int = 1
+    folder: Path,
+    clock: Clock,
+    *summaries: Any,
+    write_input: bool = False,
+    at_once: int = 1,
+    now: Callable[[], float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Store these predictions as a task does."""
+    """Store these predictions as a task does; ``now`` replaces the time of ``clock``."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
@@ -52,7 +57,7 @@ def store(
     path = ObjectStoragePath(f"file://{folder}")
     options: dict[str, Any] = {"max_bytes": 1 << 30, "write_input": write_input, "stored_by": STORED_BY}
     with (
-        Downloader(hook.config, sleep=clock.sleep, clock=clock.monotonic) as downloader,
+        Downloader(hook.config, sleep=clock.sleep, clock=now or clock.monotonic) as downloader,
         OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
         ThreadPoolExecutor(at_once) as pool,
     ):
@@ -88,16 +93,13 @@ def test_a_long_file_logs_its_progress(
         clock.now += 10
         return clock.now
 
-    monotonic = clock.monotonic
-    clock.monotonic = tick  # type: ignore[method-assign]
-    store(tmp_path, clock, summary(server))
+    store(tmp_path, clock, summary(server), now=tick)
     lines = re.findall(r"abc-0\.webp: (\d+) of 5 MB, \d+\.\d MB/s", caplog.text)
     assert lines
     assert [int(line) for line in lines] == sorted(int(line) for line in lines)
     server.otherwise = Answer(chunked=True)
-    store(tmp_path, clock, summary(server, "def"))
+    store(tmp_path, clock, summary(server, "def"), now=tick)
     assert re.search(r"def-0\.webp: \d+ MB, \d+\.\d MB/s", caplog.text)
-    clock.monotonic = monotonic  # type: ignore[method-assign]
     store(tmp_path, clock, summary(server, "ghi"))
     assert "ghi-0.webp: " not in caplog.text
 
