@@ -23,7 +23,7 @@ MEMORY_BYTES = 2_000_000_000
 S3_FILES = {"s3": (500_000_000, 1), "s3_four": (200_000_000, 4), "s3_small": (1_000_000, 1)}
 ROUNDS = 3
 FILES_AT_ONCE = 4
-AIM_MB = 8 * 2  # of a file on its way
+AIM_MB = 8 * 2  # of a file that is being stored
 NOTES = [
     f"A server in another process sends a file of {SPEED_BYTES / 1e9:g} GB over loopback, by `sendfile`, or over "
     "https, where it is the slowest part. `curl -o` and a fresh task process store it in the same folder, in turn; "
@@ -38,7 +38,7 @@ NOTES = [
 
 
 def store(url: str, folder: str, count: int = 1, **env: str) -> dict[str, float]:
-    """Store a file so many times in a fresh process."""
+    """Store ``count`` files in a fresh process, and return its figures."""
     command = [sys.executable, "-m", "benchmarks.store_files", url, folder, str(count)]
     done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -48,7 +48,7 @@ def store(url: str, folder: str, count: int = 1, **env: str) -> dict[str, float]
 
 
 def curl(url: str, folder: Path, *, sync: bool, ca: str | None) -> float:
-    """Seconds that curl needs."""
+    """Return the seconds that curl needs."""
     path = folder / "curl.mp4"
     began = time.perf_counter()
     trust = ["--cacert", ca] if ca else []
@@ -61,7 +61,7 @@ def curl(url: str, folder: Path, *, sync: bool, ca: str | None) -> float:
 
 
 def made(path: Path, size: int) -> Path:
-    """A file of this size that no file system can store as a hole."""
+    """Make a file of this size that no file system can store as a hole."""
     block = os.urandom(1_000_000)
     with path.open("wb") as file:
         for _ in range(size // len(block)):
@@ -70,22 +70,22 @@ def made(path: Path, size: int) -> Path:
 
 
 def speeds(film: Path, folder: Path, rounds: int, *tls: str) -> dict[str, float]:
-    """Seconds for a file, by way: medians of the rounds.
+    """Return the seconds for a file by each way, as medians of the rounds.
 
     :param tls: a folder for the certificate, for https.
     """
-    seen: dict[str, list[float]] = {"curl": [], "curl_sync": [], "ours": []}
+    times: dict[str, list[float]] = {"curl": [], "curl_sync": [], "ours": []}
     with Process("file_host", str(film), *tls) as host:
         url, ca = host.hello["url"], host.hello["ca"]
         trust = {"STORE_CA": ca} if ca else {}
         curl(url, folder, sync=True, ca=ca)  # the file is in the server's cache from here on
         for _ in range(rounds):
-            seen["curl"].append(curl(url, folder, sync=False, ca=ca))
-            seen["curl_sync"].append(curl(url, folder, sync=True, ca=ca))
-            seen["ours"].append(store(url, f"file://{folder}", **trust)["seconds"])
+            times["curl"].append(curl(url, folder, sync=False, ca=ca))
+            times["curl_sync"].append(curl(url, folder, sync=True, ca=ca))
+            times["ours"].append(store(url, f"file://{folder}", **trust)["seconds"])
             shutil.rmtree(folder)
             folder.mkdir()
-    return {way: median(times) for way, times in seen.items()}
+    return {way: median(seconds) for way, seconds in times.items()}
 
 
 def run(rounds: int = ROUNDS) -> Part:
@@ -107,8 +107,8 @@ def run(rounds: int = ROUNDS) -> Part:
                 url = host.hello["url"]
                 peaks[name] = store(url, "s3://store@bucket/films", count, STORE_CONNECTION=s3.connection)
     figures = {f"{scheme}_{way}_seconds": took for scheme, ways in seconds.items() for way, took in ways.items()}
-    figures |= {f"{name}_above_mb": one["peak_mb"] - one["before_mb"] for name, one in peaks.items()}
-    figures |= {f"{name}_before_mb": one["before_mb"] for name, one in peaks.items()}
+    figures |= {f"{name}_above_mb": peak["peak_mb"] - peak["before_mb"] for name, peak in peaks.items()}
+    figures |= {f"{name}_before_mb": peak["before_mb"] for name, peak in peaks.items()}
     ratios = {
         f"{scheme}_speed_against_{way}": ways[way] / ways["ours"]
         for scheme, ways in seconds.items()

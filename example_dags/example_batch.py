@@ -13,6 +13,8 @@ FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_batch():
+    """Submit many prompts in one task, wait for all of them, store their files."""
+
     @task
     def inputs():
         return [{"prompt": f"{animal} in the rain"} for animal in ("a fox", "a hare", "an owl")]

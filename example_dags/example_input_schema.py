@@ -15,6 +15,7 @@ MODEL = "black-forest-labs/flux-schnell"
 # Templates make text of everything; with native objects "{{ params.number }}" stays the number that the schema wants.
 @dag(schedule=None, params={"number": 2}, render_template_as_native_obj=True, tags=["example", "cometapi"])
 def example_input_schema():
+    """Check an input by the model's schema before it is paid for."""
     create = CreatePredictionOperator(
         task_id="create",
         model=MODEL,

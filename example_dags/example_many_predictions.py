@@ -12,6 +12,7 @@ PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep 
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_many_predictions():
+    """Create many predictions in mapped tasks, and wait for all of them in one."""
     create = CreatePredictionOperator.partial(
         task_id="create",
         model="black-forest-labs/flux-schnell",
@@ -21,12 +22,12 @@ def example_many_predictions():
     ).expand(input=[{"prompt": prompt} for prompt in PROMPTS])
 
     # One task and one trigger for all of them. trigger_rule: it also waits for the others if a create has failed.
-    # wait_rule: what failed is returned with its status and error, in its place.
+    # on_item_error: a prediction that failed is returned with its status and error, in its place.
     wait = PredictionSensor(
         task_id="wait",
         prediction_id=create.output,
         trigger_rule="all_done",
-        wait_rule="all_done",
+        on_item_error="keep",
         retries=2,
         retry_delay=10,
     )

@@ -20,6 +20,8 @@ PICTURES = Asset("comet-pictures", uri=FOLDER)
 # group each picture is stored as soon as it is there.
 @dag(schedule=None, tags=["example", "cometapi"], default_args={"weight_rule": "upstream"})
 def example_prediction_to_storage():
+    """Store the files of each prediction before its links expire, and announce them as an asset."""
+
     @task_group
     def picture(prompt: str):
         # So many creates at a time as the pool has slots: airflow pools set cometapi 4 "CometAPI creates"
@@ -33,22 +35,22 @@ def example_prediction_to_storage():
         )
         return store.output
 
-    # One event for all, also if some have failed. (As an outlet of `store` there would be one for each picture, and of
-    # two that come within moments Airflow may keep the second one back until there is another.)
+    # One event for all pictures, also if some have failed. (With the asset as an outlet of `store` each picture would
+    # send an event, and of two events within moments Airflow may hold the second back until there is another.)
     @task(outlets=[PICTURES], trigger_rule="all_done")
     def announce(stored, outlet_events=None):
         stored = stored[:]
-        files = [file["uri"] for one in stored for file in one["files"]]
+        files = [file["uri"] for prediction in stored for file in prediction["files"]]
         if not files:
             raise AirflowSkipException("no picture was stored")
         outlet_events[PICTURES].extra = {
-            "prediction_ids": [one["prediction_id"] for one in stored],
-            "manifests": [one["manifest"] for one in stored],
+            "prediction_ids": [prediction["prediction_id"] for prediction in stored],
+            "manifests": [prediction["manifest"] for prediction in stored],
             "files": files[:50],  # events stay small
             "file_count": len(files),
         }
 
-    # A run is as good as its last tasks, and `announce` succeeds although pictures have failed: this one does not.
+    # A run succeeds if its last tasks do. `announce` also runs after failures, so this task makes the run fail then.
     @task
     def all_stored(stored):
         print(f"{len(stored)} predictions are stored")
@@ -60,6 +62,8 @@ def example_prediction_to_storage():
 
 @dag(schedule=[PICTURES], tags=["example", "cometapi"])
 def example_new_pictures():
+    """Use the files whenever new ones were announced."""
+
     @task
     def show(triggering_asset_events=None):
         events = [event for found in triggering_asset_events.values() for event in found]

@@ -1,4 +1,4 @@
-"""What can go wrong with the files of an input or output; the tree stands in ``errors.py``."""
+"""Errors about the files of an input or an output. ``errors.py`` shows the whole tree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from airflow_provider_comet.api.errors import CometError, PredictionError
 
 
 class InputFileError(CometError):
-    """A file that belongs to the input can't be read now. Nothing was sent, nothing was paid."""
+    """A file of the input can't be read now. Nothing was sent, nothing was paid. A retry may read it."""
 
     retryable = True
     summary = "Not sent, nothing was paid: a file of the input can't be read"
@@ -14,7 +14,7 @@ class InputFileError(CometError):
 
 
 class DeliveryError(CometError):
-    """A file of an output can't be fetched now: network, an error of the server, too slow. A retry starts it again."""
+    """A file of an output can't be fetched now: network, server error, too slow. A retry fetches it again."""
 
     retryable = True
     summary = "A file of the output can't be fetched"
@@ -22,7 +22,7 @@ class DeliveryError(CometError):
 
 
 class StorageError(CometError):
-    """A file of an output can't be written where it should be: no space, no permission, no such bucket."""
+    """A file of an output can't be written: no space, no permission, no such bucket. A retry writes it again."""
 
     retryable = True
     summary = "A file of the output can't be written"
@@ -30,7 +30,7 @@ class StorageError(CometError):
 
 
 class OutputExpiredError(PredictionError):
-    """The links to its files have expired, and asking for the prediction again gave no better ones."""
+    """The links to a prediction's files have expired, and the API has no newer ones. A retry does not help."""
 
     summary = "the links to its files have expired (they last about an hour)"
     next_step = (
@@ -40,7 +40,7 @@ class OutputExpiredError(PredictionError):
 
 
 class OutputRefusedError(PredictionError):
-    """A file of its output may not be fetched from where it is, is too large, or is not what it should be."""
+    """A file is too large, of an unexpected kind, or at a forbidden address. A retry does not help."""
 
     summary = "a file of its output was refused"
     next_step = "If it is right as it is, output_hosts of the connection and max_bytes of the task say what is allowed."

@@ -1,12 +1,12 @@
-"""Which media type belongs to which suffix of a name."""
+"""Which media type belongs to which suffix of a file name."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-# The names under which browsers and players know what models make. The first suffix of a type is the one we give, the
-# last type of a suffix the one that we say.
+# The types of the files that models make, as browsers and players name them. A stored file gets the first suffix of its
+# type. Of two types with the same suffix, the later one is the type of that suffix.
 _SUFFIXES = {
     "image/webp": (".webp",),
     "image/png": (".png",),
@@ -34,28 +34,28 @@ _SUFFIXES = {
 }
 _TYPES = {suffix: media_type for media_type, suffixes in _SUFFIXES.items() for suffix in suffixes}
 ANY = "application/octet-stream"
-"""What stands for a type that is not known."""
+"""The media type that stands for an unknown type."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 
 
 def media_type_of(suffix: str) -> str:
-    """Return the media type of files with this suffix (``.png``), ``ANY`` if it is not known.
+    """Return the media type of files with this suffix (``.png``); ``ANY`` if it is unknown.
 
-    Not of ``mimetypes``, which knows other types on each machine.
+    The standard library's ``mimetypes`` is not used, because it knows other types on each machine.
     """
     return _TYPES.get(suffix.lower(), ANY)
 
 
 def suffix_of(media_type: str) -> str | None:
-    """Return the suffix that we give to files of this type."""
+    """Return the suffix for files of this type; ``None`` if the type is unknown."""
     known = _SUFFIXES.get(media_type)
     return known[0] if known else None
 
 
 def url_suffix(url: str | None) -> str:
-    """Return the suffix of the path of a URL, or an empty text."""
+    """Return the suffix of a URL's path in lower case; an empty text if it has none."""
     try:
         found = _SUFFIX.search(urlsplit(url or "").path)
-    except ValueError:  # whoever follows the link will refuse it
+    except ValueError:  # the link is refused when it is followed
         return ""
     return found[0].lower() if found else ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.definitions.asset import AssetRef
 
-from airflow_provider_comet import airflow_errors as outcome
+from airflow_provider_comet.airflow_errors import raised_as, wait_exception
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
+from airflow_provider_comet.api.options import check_choice
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.outputs.manifest import plain_uri
@@ -21,38 +22,42 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_comet.outputs.writer import Archive
+    from airflow_provider_comet.outputs.writer import OutputWriter
 
 STORED_XCOM_KEY = "stored"
 DEFAULT_MAX_BYTES = 4 * 1024**3
 URIS_IN_EVENT = 50
+PREDICTIONS_AT_ONCE = 8
 
 
 class DownloadPredictionOutputOperator(BaseOperator):
     """Store the files of predictions, verified and never half-written, and return where they are.
 
     Each file becomes ``<output_path>/<prediction id>-<index>.<extension>``; text, JSON and data URIs become files, too.
-    ``<prediction id>.manifest.json`` is written last: it names every file with SHA-256 and size, and what it was made
-    from. What a manifest says is there is not fetched again, so the task can be repeated at any time. docs/outputs.md.
+    ``<prediction id>.manifest.json`` is written last: it names every file with SHA-256 and size, and the input of the
+    prediction. Files that a manifest names are not fetched again, so the task can be repeated at any time. See
+    docs/outputs.md.
 
-    Returns, for a prediction, ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type"}]}``;
-    for a list, a list of these in the same order, with null for null. If some of a list can't be stored, the others
-    are: XCom ``stored`` has them, and the task fails with the reasons.
+    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type"}]}``;
+    for a list a list of these in the same order, with null for null.
 
-    Its outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
+    The outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
     ``extra`` holds ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
     ``ObjectStoragePath`` takes, with the connection id if ``output_path`` has one; assets and manifests have none.
 
-    Raises ``AirflowFailException`` for what no retry changes (a prediction that failed, links that have expired, a file
-    that is refused), and a plain ``CometError`` where ``retries`` can help (network, storage).
+    Raises ``AirflowFailException`` for what no retry changes (a failed prediction, expired links, a refused file), and
+    a plain ``CometError`` where ``retries`` can help (network, storage). If the task fails because of some items of a
+    list, the others are stored all the same, and XCom ``stored`` has their results.
 
-    :param prediction: what ``PredictionSensor`` has returned, for one prediction or for a list; an id does as well.
-        (templated)
+    :param prediction: what ``PredictionSensor`` returned, for one prediction or for a list; or an id. (templated)
     :param output_path: the folder, as any URL that ``ObjectStoragePath`` takes: ``s3://aws_default@bucket/pictures``,
         ``gs://...``, ``abfs://...``, ``file:///srv/pictures``. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
-    :param max_bytes: a file that is larger is refused. Default: 4 GiB.
+    :param max_bytes: a larger file is refused. Default: 4 GiB.
     :param write_input: whether the manifest holds the prediction's input. Default: yes, data URIs as digests.
+    :param on_item_error: what to do about an item of a list that no retry can store. ``fail`` (default): the task
+        fails, after all other items were stored. ``keep``: null stands in its place, and the task succeeds if any
+        other item was stored. What a retry may store fails the task in both cases.
     """
 
     template_fields: Sequence[str] = ("prediction", "output_path", "conn_id")
@@ -66,17 +71,20 @@ class DownloadPredictionOutputOperator(BaseOperator):
         conn_id: str = DEFAULT_CONN_ID,
         max_bytes: int = DEFAULT_MAX_BYTES,
         write_input: bool = True,
+        on_item_error: Literal["fail", "keep"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not max_bytes >= 1:
             raise ValueError(f"max_bytes must be a positive number of bytes, not {max_bytes!r}")
+        check_choice("on_item_error", on_item_error, "fail", "keep")
         self.prediction = prediction
         self.output_path = output_path
         self.conn_id = conn_id
         self.max_bytes = max_bytes
         self.write_input = write_input
-        self._archive: Archive | None = None
+        self.on_item_error = on_item_error
+        self._writer: OutputWriter | None = None
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -84,99 +92,108 @@ class DownloadPredictionOutputOperator(BaseOperator):
         return CometReplicateHook(self.conn_id)
 
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any] | None]:
-        """Store all of it, then say so to whoever waits for the outlets."""
-        from airflow_provider_comet.outputs.download import Delivery  # loads requests: not while DAGs are parsed
-        from airflow_provider_comet.outputs.writer import Archive
+        """Store all predictions, then report them to Airflow's lineage and to the outlets."""
+        from airflow_provider_comet.outputs.download import Downloader  # loads requests: not while DAGs are parsed
+        from airflow_provider_comet.outputs.writer import OutputWriter
 
-        with outcome.raised_as(outcome.wait_exception):
-            given = self._given(context)
+        with raised_as(wait_exception):
+            items = self._resolve(context)
             folder = self._folder()
             with (
-                Delivery(self.hook.config) as delivery,
-                Archive(
+                Downloader(self.hook.config) as downloader,
+                OutputWriter(
                     folder,
-                    self.hook,
-                    delivery,
+                    self.hook.get_prediction,
+                    downloader,
                     max_bytes=self.max_bytes,
                     write_input=self.write_input,
-                    stored_by=_identity(context),
-                ) as archive,
+                    stored_by=_task_identity(context),
+                ) as writer,
             ):
-                self._archive = archive
-                if not isinstance(given, list):
-                    stored = archive.keep(given)
-                    _report_lineage(folder, [stored])
-                    self._announce(context, folder, [stored])
-                    return stored
-                kept, errors = self._keep_all(archive, given)
-            _report_lineage(folder, [*kept.values()])
-            results = [kept.get(_id(one)) if _is_prediction(one) else None for one in given]
+                self._writer = writer
+                if not isinstance(items, list):
+                    result = writer.store(items)
+                    _report_lineage(folder, [result])
+                    self._send_asset_events(context, folder, [result])
+                    return result
+                stored, errors = self._store_all(writer, items)
+            _report_lineage(folder, [*stored.values()])
+            results = [stored.get(_id(item)) if _is_prediction(item) else None for item in items]
             if errors:
-                context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
-                raise PredictionListError.of(errors, len(kept) + len(errors))
-            self._announce(context, folder, [*kept.values()])
+                error = PredictionListError.of(errors, len(stored) + len(errors))
+                if self.on_item_error == "fail" or not stored or not _are_final(errors):
+                    context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
+                    raise error
+            self._send_asset_events(context, folder, [*stored.values()])
             return results
 
     def on_kill(self) -> None:
-        """Give up what is on its way, so that nothing half-written stays."""
-        if self._archive is not None:
-            self._archive.end()
+        """Abort all downloads, so that no partial file stays."""
+        if self._writer is not None:
+            self._writer.abort()
 
-    def _given(self, context: Context) -> Any:
-        given = read_items(self.prediction, context) if is_list(self.prediction) else self.prediction
-        items = given if isinstance(given, list) else [given]
-        if not any(one is not None for one in items):
+    def _resolve(self, context: Context) -> Any:
+        """Return a prediction, or a list of them, as another task returned it."""
+        resolved = read_items(self.prediction, context) if is_list(self.prediction) else self.prediction
+        items = resolved if isinstance(resolved, list) else [resolved]
+        if not any(item is not None for item in items):
             raise InvalidInputError(
                 "prediction holds nothing to store; if that is right, let a branch or a short circuit skip this task"
             )
-        if not isinstance(given, list) and not _is_prediction(given):
-            raise _no_prediction(given, "prediction", ", or a list of these")
-        return given
+        if not isinstance(resolved, list) and not _is_prediction(resolved):
+            raise _not_a_prediction(resolved, "prediction", ", or a list of these")
+        return resolved
 
     def _folder(self) -> ObjectStoragePath:
         from airflow.sdk import ObjectStoragePath
 
         folder = ObjectStoragePath(self.output_path)
-        # A template that renders to nothing is the text "None", and a folder of that name on some worker is lost.
+        # A template that renders to nothing becomes the text "None": a relative folder would be lost with its worker.
         if not folder.protocol and not folder.path.startswith("/"):
             raise InvalidInputError(
                 f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
             )
-        assert folder.fs is not None  # reads Airflow's connection: threads can't
+        assert folder.fs is not None  # reads Airflow's connection here, because threads can't
         return folder
 
-    def _keep_all(self, archive: Archive, given: list[Any]) -> tuple[dict[str, dict[str, Any]], list[CometError]]:
-        distinct = {_id(one): one for one in given if _is_prediction(one)}
-        assert self.hook.client is not None  # as above
+    def _store_all(self, writer: OutputWriter, items: list[Any]) -> tuple[dict[str, dict[str, Any]], list[CometError]]:
+        """Store each distinct prediction; return the results by id, and the errors of the others."""
+        predictions = {_id(item): item for item in items if _is_prediction(item)}
+        assert self.hook.client is not None  # made here, because threads can't read Airflow's connection
 
-        def keep(one: Any) -> dict[str, Any] | CometError:
+        def store(prediction: Any) -> dict[str, Any] | CometError:
             try:
-                return archive.keep(one)
+                return writer.store(prediction)
             except CometError as error:
                 return error
-            except Exception as error:  # one that fails must not stop the others
-                self.log.exception("Prediction %s could not be stored", _id(one))
-                return CometError(f"{type(error).__name__}: {error}", prediction_id=_id(one))
+            except Exception as error:  # one item must not stop the others
+                self.log.exception("Prediction %s could not be stored", _id(prediction))
+                return CometError(f"{type(error).__name__}: {error}", prediction_id=_id(prediction))
 
-        with ThreadPoolExecutor(8, "comet-prediction") as pool:
+        with ThreadPoolExecutor(PREDICTIONS_AT_ONCE, "comet-prediction") as pool:
             try:
-                ended = dict(zip(distinct, pool.map(keep, distinct.values()), strict=True))
+                outcomes = dict(zip(predictions, pool.map(store, predictions.values()), strict=True))
             except BaseException:
-                archive.end()  # the pool waits for its threads
+                writer.abort()  # the pool waits for its threads
                 raise
-        errors = [one for one in ended.values() if isinstance(one, CometError)]
-        wrong = [(index, one) for index, one in enumerate(given) if one is not None and not _is_prediction(one)]
-        errors += [_no_prediction(one, f"prediction[{index}]") for index, one in wrong]
+        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, CometError)]
+        errors += [
+            _not_a_prediction(item, f"prediction[{index}]")
+            for index, item in enumerate(items)
+            if item is not None and not _is_prediction(item)
+        ]
         for error in errors:
             self.log.warning("%s", error)
-        return {one: end for one, end in ended.items() if not isinstance(end, CometError)}, errors
+        stored = {key: outcome for key, outcome in outcomes.items() if not isinstance(outcome, CometError)}
+        return stored, errors
 
-    def _announce(self, context: Context, folder: ObjectStoragePath, stored: Sequence[Mapping[str, Any]]) -> None:
-        """One event for each outlet."""
-        uris = [file["uri"] for one in stored for file in one["files"]]
+    def _send_asset_events(
+        self, context: Context, folder: ObjectStoragePath, results: Sequence[Mapping[str, Any]]
+    ) -> None:
+        uris = [file["uri"] for result in results for file in result["files"]]
         extra: dict[str, Any] = {
-            "prediction_ids": [one["prediction_id"] for one in stored],
-            "manifests": [one["manifest"] for one in stored],
+            "prediction_ids": [result["prediction_id"] for result in results],
+            "manifests": [result["manifest"] for result in results],
             "files": uris[:URIS_IN_EVENT],
             "file_count": len(uris),
         }
@@ -187,29 +204,38 @@ class DownloadPredictionOutputOperator(BaseOperator):
                 context["outlet_events"][outlet].extra.update(extra)
 
 
-def _report_lineage(folder: ObjectStoragePath, stored: Sequence[Mapping[str, Any]]) -> None:
-    """Tell Airflow's lineage what there is now. Manifests come first: it takes a hundred, and they name the files."""
+def _are_final(errors: Sequence[CometError]) -> bool:
+    """Whether no retry can help any of these."""
+    return all(wait_exception(error) is not error for error in errors)
+
+
+def _report_lineage(folder: ObjectStoragePath, results: Sequence[Mapping[str, Any]]) -> None:
+    """Report the stored files to Airflow's lineage.
+
+    It takes a hundred URIs. Manifests go first, because they name the files.
+    """
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
     collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-    for uri in [*(one["manifest"] for one in stored), *(file["uri"] for one in stored for file in one["files"])]:
+    manifests = [result["manifest"] for result in results]
+    for uri in [*manifests, *(file["uri"] for result in results for file in result["files"])]:
         collector.add_output_asset(context=folder, uri=plain_uri(uri))
 
 
-def _is_prediction(given: Any) -> bool:
-    return isinstance(given, (str, Mapping))
+def _is_prediction(item: Any) -> bool:
+    return isinstance(item, (str, Mapping))
 
 
-def _no_prediction(given: Any, name: str, more: str = "") -> InvalidInputError:
+def _not_a_prediction(item: Any, name: str, more: str = "") -> InvalidInputError:
     return InvalidInputError(
-        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(given).__name__}"
+        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(item).__name__}"
     )
 
 
-def _id(given: Any) -> str:
-    return str(given.get("id") if isinstance(given, Mapping) else given)
+def _id(prediction: Any) -> str:
+    return str(prediction.get("id") if isinstance(prediction, Mapping) else prediction)
 
 
-def _identity(context: Context) -> dict[str, Any]:
+def _task_identity(context: Context) -> dict[str, Any]:
     ti = context["ti"]
     return {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}

@@ -1,1 +1,1 @@
-"""What predictions make, as files: which there are, how they are fetched and stored."""
+"""Files that predictions make: how they are downloaded, named, written and described."""

@@ -1,4 +1,4 @@
-"""Connections to delivery hosts: nothing of ours goes along, their real address is checked, and they can be cut."""
+"""Guarded connections to delivery hosts: they send no credentials, reach public addresses only, and can be aborted."""
 
 from __future__ import annotations
 
@@ -20,139 +20,144 @@ from urllib3.util.ssltransport import SSLTransport
 
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.client.common import HEADERS
-from airflow_provider_comet.outputs import download_rules as delivery
+from airflow_provider_comet.outputs.download_rules import check_address
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
-# "identity": a packed body would make its length and its ranges say nothing about the file.
+# "identity": the length and the ranges of a compressed body would say nothing about the file.
 _FILE_HEADERS: Final = {**HEADERS, "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-class Lines:
-    """The connections of one task, which may be cut from outside: a thread that waits for bytes can't be told to end.
+class Connections:
+    """The open connections of one task, which another thread or a signal handler can abort.
 
-    :param head_seconds: how long an answer may take to begin, headers included. The read timeout does not bound that:
-        it starts anew with each byte of a header.
+    A thread that waits for bytes can't be interrupted, so its socket is shut down instead.
+
+    :param header_timeout: seconds until the headers of a response are complete. The read timeout does not bound that:
+        each byte of a header restarts it.
     """
 
-    def __init__(self, head_seconds: float = RETRY_BUDGET_SECONDS) -> None:
-        self._head_seconds = head_seconds
-        self._is_cut = threading.Event()
+    def __init__(self, header_timeout: float = RETRY_BUDGET_SECONDS) -> None:
+        self._header_timeout = header_timeout
+        self._is_aborted = threading.Event()
         self._adding = threading.Lock()
         self._sockets: list[ref[socket.socket | SSLTransport]] = []
 
-    def add(self, line: socket.socket | SSLTransport) -> None:
-        """Take in a connection that has been made."""
+    def add(self, connection: socket.socket | SSLTransport) -> None:
+        """Register a new connection, so that ``abort`` reaches it."""
         with self._adding:
-            self._sockets = [*(one for one in self._sockets if one() is not None), ref(line)]
-        if self._is_cut.is_set():  # meanwhile
-            _cut(line)
+            self._sockets = [*(known for known in self._sockets if known() is not None), ref(connection)]
+        if self._is_aborted.is_set():  # while it was made
+            _shut_down(connection)
 
-    def cut(self) -> None:
-        """End all of them, and those to come."""
-        self._is_cut.set()
-        # Without the lock: a signal handler may have interrupted whoever holds it. What is added now sees the event.
-        for one in self._sockets:
-            _cut(one())
+    def abort(self) -> None:
+        """Shut down all connections, and every later one as soon as it is made."""
+        self._is_aborted.set()
+        # Without the lock: a signal handler may have interrupted the thread that holds it. A connection that is being
+        # added sees the event.
+        for connection in self._sockets:
+            _shut_down(connection())
 
-    def check(self) -> None:
-        """Refuse to go on after a cut.
+    def raise_if_aborted(self) -> None:
+        """Raise an error if ``abort`` was called.
 
-        :raises DeliveryError: there was one.
+        :raises DeliveryError: it was.
         """
-        if self._is_cut.is_set():
+        if self._is_aborted.is_set():
             raise DeliveryError("the task was ended")
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but not beyond a cut.
+        """Sleep, but no longer than until ``abort``.
 
-        :raises DeliveryError: there was one.
+        :raises DeliveryError: ``abort`` was called.
         """
-        self._is_cut.wait(seconds)
-        self.check()
+        self._is_aborted.wait(seconds)
+        self.raise_if_aborted()
 
     @contextlib.contextmanager
-    def head_of(self, line: socket.socket | SSLTransport | None) -> Iterator[None]:
-        """Cut a connection whose answer takes too long to begin.
+    def limit_headers(self, connection: socket.socket | SSLTransport | None) -> Iterator[None]:
+        """Shut down a connection if the headers, which the block reads, are not complete in time.
 
-        :raises TimeoutError: it was.
+        :raises TimeoutError: they were not.
         """
-        is_overdue = threading.Event()
+        is_late = threading.Event()
 
         def give_up() -> None:
-            is_overdue.set()
-            _cut(line)
+            is_late.set()
+            _shut_down(connection)
 
-        timer = threading.Timer(self._head_seconds, give_up)
+        timer = threading.Timer(self._header_timeout, give_up)
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
-        if is_overdue.is_set():  # http.client takes headers that break off for all there are
-            raise TimeoutError(f"no answer within {self._head_seconds:.0f} s")
+        if is_late.is_set():  # http.client takes headers that broke off for complete
+            raise TimeoutError(f"no answer within {self._header_timeout:.0f} s")
 
 
-def _cut(line: socket.socket | SSLTransport | None) -> None:
-    while isinstance(line, SSLTransport):  # TLS within that of an https proxy: it can't be cut, what is below it can
-        line = line.socket
-    if line is not None:
-        with contextlib.suppress(OSError):  # it has ended by itself
-            line.shutdown(socket.SHUT_RDWR)
+def _shut_down(connection: socket.socket | SSLTransport | None) -> None:
+    while isinstance(connection, SSLTransport):  # TLS within the TLS of an https proxy: only the socket below can be
+        connection = connection.socket
+    if connection is not None:
+        with contextlib.suppress(OSError):  # it has been closed already
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class Session(requests.Session):
-    """Sends no key, no cookie and nothing from netrc, and follows no redirect.
+    """A session that sends no key, no cookie and nothing from netrc, and follows no redirect.
 
+    :param connections: where its connections are registered.
     :param is_local: this machine's own addresses are allowed.
     """
 
-    def __init__(self, lines: Lines, *, is_local: bool) -> None:
+    def __init__(self, connections: Connections, *, is_local: bool) -> None:
         super().__init__()
         self.headers.clear()
         self.headers.update(_FILE_HEADERS)
         self.auth = _no_auth
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(lines, is_local)
+        adapter = _GuardedAdapter(connections, is_local)
         for scheme in ("https://", "http://"):
             self.mount(scheme, adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Know of none: requests would read all of a redirect's body, however long, to tell where it leads."""
+        """Return no target: to find it, requests would read the whole body of a redirect, however long."""
         return None
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Attach nothing. Being there at all, it keeps netrc out."""
+    """Add no credentials. Without any ``auth``, requests would look into netrc."""
     return request
 
 
-class _Adapter(HTTPAdapter):
-    """Checks the address that each connection has really come to: a name may lead to another one each time it is looked
-    up. Behind a proxy that is the proxy's, and the list of hosts decides alone.
+class _GuardedAdapter(HTTPAdapter):
+    """Checks the address that each connection has reached, since a host name may resolve to another one each time.
+
+    Behind a proxy that address is the proxy's, so only the list of hosts protects there.
     """
 
-    def __init__(self, lines: Lines, is_local: bool) -> None:
-        self._lines = lines
+    def __init__(self, connections: Connections, is_local: bool) -> None:
+        self._connections = connections
         super().__init__()
-        check = functools.partial(delivery.check_address, is_local=is_local)
-        self.poolmanager.pool_classes_by_scheme = _pools(lines, check)
+        check = functools.partial(check_address, is_local=is_local)
+        self.poolmanager.pool_classes_by_scheme = _guarded_pools(connections, check)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Return the pools of a proxy, whose connections can be cut as well."""
+        """Return the pools of a proxy, whose connections can be aborted as well."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        if not proxy.lower().startswith("socks"):  # those have a class of their own
-            manager.pool_classes_by_scheme = _pools(self._lines, lambda address: None)
+        if not proxy.lower().startswith("socks"):  # SOCKS pools have a connection class of their own
+            manager.pool_classes_by_scheme = _guarded_pools(self._connections, lambda address: None)
         return manager
 
 
-class _Line(HTTPConnection):
-    lines: ClassVar[Lines]
+class _GuardedConnection(HTTPConnection):
+    connections: ClassVar[Connections]
     check: ClassVar[Any]
     """Called with the address of the other end."""
 
     def _new_conn(self) -> socket.socket:
-        """Connect, and check the other end before anything is sent, TLS's first words included."""
+        """Connect, and check the other end before anything is sent, the TLS handshake included."""
         connection = super()._new_conn()
         try:
             self.check(connection.getpeername()[0])
@@ -163,24 +168,25 @@ class _Line(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.lines.add(self.sock)
+        self.connections.add(self.sock)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
-        with self.lines.head_of(self.sock):
+        with self.connections.limit_headers(self.sock):
             return super().getresponse()
 
 
-class _TLSLine(_Line, HTTPSConnection):
+class _GuardedTLSConnection(_GuardedConnection, HTTPSConnection):
     pass
 
 
-def _pools(lines: Lines, check: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
-    watched = {"lines": lines, "check": staticmethod(check)}
+def _guarded_pools(connections: Connections, check: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
+    """Return pool classes whose connections are registered and checked: urllib3 takes classes, not factories."""
+    guards = {"connections": connections, "check": staticmethod(check)}
 
     class Pool(HTTPConnectionPool):
-        ConnectionCls = type("Line", (_Line,), watched)
+        ConnectionCls = type("GuardedConnection", (_GuardedConnection,), guards)
 
     class TLSPool(HTTPSConnectionPool):
-        ConnectionCls = type("TLSLine", (_TLSLine,), watched)
+        ConnectionCls = type("GuardedTLSConnection", (_GuardedTLSConnection,), guards)
 
     return {"http": Pool, "https": TLSPool}

@@ -1,4 +1,4 @@
-"""Files from delivery hosts: without the key, from public addresses only, whole or not at all."""
+"""Download files from delivery hosts: without the API key, from public addresses only, and complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from urllib3.exceptions import HTTPError
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.client.common import innermost
-from airflow_provider_comet.outputs import download_rules as delivery
-from airflow_provider_comet.outputs.connections import Lines, Session
+from airflow_provider_comet.outputs import download_rules as rules
+from airflow_provider_comet.outputs.connections import Connections, Session
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 
 CHUNK_BYTES: Final = 1024 * 1024
 
 
-class Delivery:
-    """Fetches files; a context manager, which closes its connections.
+class Downloader:
+    """Opens downloads over shared connections; a context manager that closes them.
 
-    :param config: where the API is, and which hosts may deliver. Its key is not used.
-    :param sleep: how to wait between two attempts; tests inject their own, with ``clock``.
+    :param config: which hosts may deliver, and the timeouts. The API key in it is not used.
+    :param sleep: pauses between two attempts; by default a pause that ``abort`` ends. Tests inject their own.
+    :param clock: seconds, monotonic. Tests inject their own.
     """
 
     def __init__(
@@ -40,235 +41,210 @@ class Delivery:
     ) -> None:
         self._config = config
         self.clock = clock
-        self._lines = Lines()
-        self._session = Session(self._lines, is_local=config.is_local)
-        self.sleep = sleep or self._lines.pause
+        self._connections = Connections()
+        self._session = Session(self._connections, is_local=config.is_local)
+        self.sleep = sleep or self._connections.pause
 
-    def __enter__(self) -> Delivery:
+    def __enter__(self) -> Downloader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def end(self) -> None:
-        """Break off everything on its way, at once. Callable from a signal handler and from any thread."""
-        self._lines.cut()
+    def abort(self) -> None:
+        """Abort every download at once. It may be called from a signal handler and from any thread."""
+        self._connections.abort()
 
-    def check(self) -> None:
-        """Refuse to go on after ``end``.
+    def raise_if_aborted(self) -> None:
+        """Raise an error if ``abort`` was called.
 
-        :raises DeliveryError: it was called.
+        :raises DeliveryError: it was.
         """
-        self._lines.check()
+        self._connections.raise_if_aborted()
 
     def open(self, url: str, max_bytes: int) -> Download:
-        """Ask for a file; only the first of its bytes have come when this returns.
+        """Request a file, and return when its first bytes were received.
 
-        :param max_bytes: a larger file is refused, at the latest when it has sent so much.
-        :raises OutputExpiredError: the link is no longer good.
-        :raises OutputRefusedError: it leads where it must not, or to something that can't be stored.
+        :param url: the link.
+        :param max_bytes: a larger file is refused: by the size that the server announces, or while it is received.
+        :raises OutputExpiredError: the link has expired.
+        :raises OutputRefusedError: the link leads where it must not, or to something that can't be stored.
         :raises DeliveryError: no file within two minutes.
         """
         return Download(self, url, max_bytes)
 
     def get(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """Send one request, and follow redirects: each of them is checked like the link itself."""
+        """Send one request and follow its redirects, each of which is checked like the link itself.
+
+        :raises OutputRefusedError: the link, or a redirect, leads where it must not.
+        :raises DeliveryError: no response.
+        """
         outside = sys.exc_info()[1]
-        for _ in range(delivery.MOST_HOPS + 1):
+        for _ in range(rules.MAX_REDIRECTS + 1):
             try:
                 request = self._session.prepare_request(requests.Request("GET", url, headers))
                 settings = self._session.merge_environment_settings(url, {}, True, None, None)
             except (requests.RequestException, ValueError):
                 raise OutputRefusedError("a link is no URL") from None
             url = request.url or ""
-            delivery.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
-            self.check()
+            rules.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
+            self.raise_if_aborted()
             timeout = (self._config.connect_timeout, self._config.read_timeout)
             try:
-                answer = self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
+                response = self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
             except (requests.RequestException, OSError) as error:
-                self.check()
-                raise failure(url, error, outside) from None
-            if not answer.is_redirect:
-                return answer
-            answer.close()
+                self.raise_if_aborted()
+                raise _connection_error(url, error, outside) from None
+            if not response.is_redirect:
+                return response
+            response.close()
             try:
-                url = urljoin(url, answer.headers["Location"])
+                url = urljoin(url, response.headers["Location"])
             except ValueError:
                 raise OutputRefusedError("a redirect leads to what is no URL") from None
-        raise OutputRefusedError(f"more than {delivery.MOST_HOPS} redirects")
+        raise OutputRefusedError(f"more than {rules.MAX_REDIRECTS} redirects")
 
 
 class Download:
-    """One file on its way. Iterate over it, once: every byte in order, or an error.
+    """One file that is being downloaded. Iterate over it once: it yields every byte in order, or raises an error.
 
-    A connection that is lost is made again, and goes on where the other one ended. Where the server can't do that, what
-    it sends again is compared with what was there, and left out.
+    A lost connection is replaced, and the download resumes where it broke off. Where the server can't resume, it sends
+    the file from its start: the bytes that were received before are compared and not yielded again.
+
+    :ivar info: what the server announced: media type and size.
+    :ivar received: how many bytes were received.
     """
 
-    def __init__(self, delivery_: Delivery, url: str, max_bytes: int) -> None:
-        self._delivery = delivery_
+    def __init__(self, downloader: Downloader, url: str, max_bytes: int) -> None:
+        self._downloader = downloader
         self._url = url
         self._max_bytes = max_bytes
-        self._retries = _Retries()
+        self._backoff = Backoff(RETRY_BUDGET_SECONDS)
+        self._progress_at = 0
+        self._has_changed = False
         self._digest = hashlib.sha256()
-        self._head: delivery.Head | None = None
+        self.info = rules.FileInfo(0, None, None, None)
         self.received = 0
-        self._answer = self._connect()
-        self._blocks = self._whole()
-        # An answer that breaks off before the file has begun gives way to another one, which may be of another type.
-        self._begun = next(self._blocks, b"")
-
-    @property
-    def media_type(self) -> str | None:
-        """What the server says it is."""
-        return self._first.media_type
-
-    @property
-    def size(self) -> int | None:
-        """Bytes, if the server said so before it sent them."""
-        return self._first.size
+        self._response = self._connect()
+        self._chunks = self._read_with_retries()
+        # An earlier response that broke off without a byte may have announced another type: `info` is right from here.
+        self._first_chunk = next(self._chunks, b"")
 
     @property
     def sha256(self) -> str:
-        """Of what was received, in hexadecimal digits."""
+        """The SHA-256 of the bytes received so far, in hexadecimal digits."""
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._answer.close()
+        """Release the connection."""
+        self._response.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._begun
-        self._begun = b""
-        yield from self._blocks
+        yield self._first_chunk
+        self._first_chunk = b""
+        yield from self._chunks
 
-    def _whole(self) -> Iterator[bytes]:
+    def _connect(self) -> requests.Response:
         while True:
             try:
-                yield from self._rest()
+                return self._request()
+            except DeliveryError as error:
+                self._pause(error)
+
+    def _request(self) -> requests.Response:
+        headers = rules.resume_headers(self.received, self.info.etag)
+        response = self._downloader.get(self._url, headers)
+        try:
+            range_start = self.received if headers else 0
+            first = self.info if self.received else None
+            info = rules.read_file_info(response.status_code, response.headers, range_start=range_start, first=first)
+            if self._max_bytes < (info.size or 0):
+                raise OutputRefusedError(f"the file has {info.size} bytes; max_bytes is {self._max_bytes}")
+        except BaseException as error:
+            response.close()
+            if headers and isinstance(error, DeliveryError) and error.status in rules.NO_RESUME_STATUSES:
+                self.info = dataclasses.replace(self.info, etag=None)  # the next request is for the whole file
+            raise
+        if not self.received:
+            self.info = info
+        elif self.info.size is None:
+            self.info = dataclasses.replace(self.info, size=info.size)
+        self._repeated = self.received - info.start
+        return response
+
+    def _read_with_retries(self) -> Iterator[bytes]:
+        while True:
+            try:
+                yield from self._read_new_bytes()
             except DeliveryError as error:
                 self.close()
                 self._pause(error)
-                self._answer = self._connect()
+                self._response = self._connect()
             except BaseException:
                 self.close()
                 raise
             else:
                 return
 
-    @property
-    def _first(self) -> delivery.Head:
-        assert self._head is not None
-        return self._head
-
-    def _connect(self) -> requests.Response:
-        while True:
-            try:
-                return self._ask()
-            except DeliveryError as error:
-                self._pause(error)
-
-    def _ask(self) -> requests.Response:
-        headers = delivery.resume_headers(self.received, self._head.tag if self._head else None)
-        answer = self._delivery.get(self._url, headers)
-        try:
-            asked_from = self.received if headers else 0
-            head = delivery.read_head(answer.status_code, answer.headers, asked_from=asked_from, first=self._head)
-            if self._max_bytes < (head.size or 0):
-                raise OutputRefusedError(f"the file has {head.size} bytes; max_bytes is {self._max_bytes}")
-        except BaseException as error:
-            answer.close()
-            if headers and isinstance(error, DeliveryError) and error.status in delivery.NO_RESUME:
-                self._head = dataclasses.replace(self._first, tag=None)  # from now on all of it is asked for
-            raise
-        if self._head is None or not self.received:  # the one before may have broken off amid its length
-            self._head = head
-        elif self._head.size is None:
-            self._head = dataclasses.replace(self._head, size=head.size)
-        self._skip = self.received - head.start
-        return answer
-
-    def _rest(self) -> Iterator[bytes]:
-        again = hashlib.sha256()
-        for chunk in self._chunks():
-            seen, new = chunk[: self._skip], chunk[self._skip :]
-            if seen:
-                again.update(seen)
-                self._skip -= len(seen)
-                if not self._skip and again.digest() != self._digest.digest():
-                    self._retries.are_over = True
+    def _read_new_bytes(self) -> Iterator[bytes]:
+        """Yield what the response adds to the bytes received before; compare what it repeats of them."""
+        repeated_digest = hashlib.sha256()
+        for chunk in self._read_response():
+            repeated, new = chunk[: self._repeated], chunk[self._repeated :]
+            if repeated:
+                repeated_digest.update(repeated)
+                self._repeated -= len(repeated)
+                if not self._repeated and repeated_digest.digest() != self._digest.digest():
+                    self._has_changed = True
                     raise DeliveryError("the file has changed while it was fetched")
             if new:
                 self.received += len(new)
                 if self.received > self._max_bytes:
                     raise OutputRefusedError(f"the file has more bytes than max_bytes, {self._max_bytes}")
                 self._digest.update(new)
-                self._retries.note(self.received)
+                if self.received - self._progress_at >= rules.MIN_PROGRESS_BYTES:
+                    self._progress_at = self.received
+                    self._backoff.reset()
                 yield new
-        if self._skip or self.received != (self.size or self.received):
-            raise DeliveryError(f"the connection ended after {self.received} of {self.size} bytes")
-        if not self.received:  # a picture that is not there yet, or was lost; it would count as stored
+        if self._repeated or self.received != (self.info.size or self.received):
+            raise DeliveryError(f"the connection ended after {self.received} of {self.info.size} bytes")
+        if not self.received:  # stored, it would count as complete, and the paid result would be lost with its link
             raise DeliveryError("the delivery host sends an empty file")
 
-    def _chunks(self) -> Iterator[bytes]:
-        """What comes, while it comes fast enough. The time that the caller needs for a chunk does not count."""
+    def _read_response(self) -> Iterator[bytes]:
+        """Yield the body as it arrives, while it arrives fast enough. The caller's own time does not count."""
         outside = sys.exc_info()[1]
-        clock = self._delivery.clock
+        clock = self._downloader.clock
         arrived, waited = 0, 0.0
         while True:
-            began = clock()
+            started = clock()
             try:
-                chunk = self._answer.raw.read1(CHUNK_BYTES)
-            except (HTTPError, OSError, ValueError) as error:  # ValueError: it was cut while it was read
-                self._delivery.check()
-                raise failure(self._url, error, outside) from None
+                chunk = self._response.raw.read1(CHUNK_BYTES)
+            except (HTTPError, OSError, ValueError) as error:  # ValueError: aborted during the read
+                self._downloader.raise_if_aborted()
+                raise _connection_error(self._url, error, outside) from None
             if not chunk:
                 return
-            arrived, waited = arrived + len(chunk), waited + clock() - began
-            if arrived >= delivery.STRIDE:
+            arrived, waited = arrived + len(chunk), waited + clock() - started
+            if arrived >= rules.MIN_PROGRESS_BYTES:
                 arrived, waited = 0, 0.0
             elif waited > RETRY_BUDGET_SECONDS:
-                raise DeliveryError(f"fewer than {delivery.STRIDE} bytes came within {RETRY_BUDGET_SECONDS:.0f} s")
+                limit = f"{rules.MIN_PROGRESS_BYTES} bytes came within {RETRY_BUDGET_SECONDS:.0f} s"
+                raise DeliveryError(f"fewer than {limit}")
             yield bytes(chunk)
 
     def _pause(self, error: DeliveryError) -> None:
-        self._delivery.sleep(self._retries.delay(error, self._delivery.clock()))
+        """Wait before the next attempt.
 
-
-class _Retries:
-    """How often a file is asked for again: for ``RETRY_BUDGET_SECONDS`` seconds from the first failure, anew whenever it
-    has grown.
-    """
-
-    def __init__(self) -> None:
-        self.are_over = False
-        self._attempt = 0
-        self._failed_at = 0.0
-        self._grown_to = 0
-
-    def note(self, received: int) -> None:
-        """Take note of bytes that were new."""
-        if received - self._grown_to >= delivery.STRIDE:
-            self._attempt, self._grown_to = 0, received
-
-    def delay(self, error: DeliveryError, now: float) -> float:
-        """Seconds until the next attempt. What the attempts take counts too: each of them may run into a timeout.
-
-        :raises DeliveryError: there is none; this was it.
+        :raises DeliveryError: ``error``, because there is no next attempt.
         """
-        self._attempt += 1
-        if self._attempt == 1:
-            self._failed_at = now
-        elapsed = now - self._failed_at
-        backoff = Backoff(RETRY_BUDGET_SECONDS, started_at=now - elapsed)
-        backoff._failures = self._attempt - 1
-        delay = backoff.next_pause(now, chance=random.random(), retry_after=error.retry_after)
-        if delay is None or self.are_over:
+        now, chance = self._downloader.clock(), random.random()
+        pause = self._backoff.next_pause(now, chance=chance, retry_after=error.retry_after)
+        if pause is None or self._has_changed:
             raise error
-        return delay
+        self._downloader.sleep(pause)
 
 
-def failure(url: str, error: BaseException, outside: BaseException | None) -> DeliveryError:
-    """The error for a connection that failed. It names the host: the rest of a link may be a signature."""
+def _connection_error(url: str, error: BaseException, outside: BaseException | None) -> DeliveryError:
+    """Return the error for a failed connection. It names the host only: the rest of a link may hold a signature."""
     return DeliveryError(f"{urlsplit(url).hostname}: {innermost(error, outside)}")

@@ -1,6 +1,7 @@
-"""The manifest: what is on record beside the files of a prediction, and the mark that all of them are there.
+"""The manifest: a JSON file that describes the stored files of a prediction.
 
-It is written last. docs/outputs.md describes it to readers of buckets.
+It is written last, so its existence means that all files of the prediction are stored. docs/outputs.md describes its
+fields to people who read buckets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.outputs.output import for_keeping, utf8
+from airflow_provider_comet.outputs.output import utf8, without_secrets
 
 VERSION = 1
 SUFFIX = ".manifest.json"
@@ -68,12 +69,13 @@ _VALIDATOR = Draft202012Validator(SCHEMA)
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file that is where it is to stay.
+    """One file of a prediction, as it was stored.
 
-    :param uri: where; a path below ``output_path``.
-    :param sha256: of its content, in hexadecimal digits.
-    :param size: bytes.
-    :param source: the link it came from, without what signed it; ``None``: it came with the prediction.
+    :param uri: a path below ``output_path``.
+    :param sha256: of the content, in hexadecimal digits.
+    :param size: in bytes.
+    :param content_type: the media type.
+    :param source: the link it was downloaded from, without its signature; ``None``: it came with the prediction.
     """
 
     uri: str
@@ -83,7 +85,7 @@ class StoredFile:
     source: str | None = None
 
 
-def make(
+def render(
     prediction: Prediction,
     files: Sequence[StoredFile],
     *,
@@ -92,11 +94,14 @@ def make(
     provider_version: str,
     write_input: bool,
 ) -> bytes:
-    """The manifest's text, with plain URIs: it is read outside of Airflow, too.
+    """Return the manifest's content. Its URIs have no connection id: it is read outside of Airflow, too.
 
+    :param prediction: as the API describes it; its input may be missing.
+    :param files: what was stored, in the order of the outputs.
     :param stored_at: ISO 8601.
     :param stored_by: the task instance.
-    :param write_input: whether what the prediction was made from is in it.
+    :param provider_version: the release of this package.
+    :param write_input: whether the manifest holds the prediction's input.
     """
     content = {
         "manifest_version": VERSION,
@@ -104,8 +109,8 @@ def make(
         "model": prediction.model,
         "version": prediction.version,
         "files": [{**asdict(file), "uri": plain_uri(file.uri)} for file in files],
-        **({"input": for_keeping(prediction.input)} if write_input else {}),
-        "metrics": for_keeping(prediction.metrics),
+        **({"input": without_secrets(prediction.input)} if write_input else {}),
+        "metrics": without_secrets(prediction.metrics),
         "created_at": prediction.created_at,
         "started_at": prediction.started_at,
         "completed_at": prediction.completed_at,
@@ -117,31 +122,31 @@ def make(
 
 
 def plain_uri(uri: str) -> str:
-    """A URI without Airflow's connection id: ``s3://bucket/x`` of ``s3://aws_default@bucket/x``."""
+    """Return a URI without Airflow's connection id: ``s3://bucket/x`` for ``s3://aws_default@bucket/x``."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
-def read(content: bytes, prediction_id: str) -> list[StoredFile] | None:
-    """The files of a manifest; ``None`` if it is none, or another prediction's: then all of it is made anew."""
+def parse(content: bytes, prediction_id: str) -> list[StoredFile] | None:
+    """Return the files that a manifest names; ``None`` if it is invalid, or another prediction's.
+
+    Whoever gets ``None`` stores everything anew.
+    """
     try:
-        found = json.loads(content)
+        manifest = json.loads(content)
     except ValueError:
         return None
-    if not _VALIDATOR.is_valid(found) or found["prediction_id"] != prediction_id:
+    if not _VALIDATOR.is_valid(manifest) or manifest["prediction_id"] != prediction_id:
         return None
-    return [StoredFile(**{name: file.get(name) for name in StoredFile.__annotations__}) for file in found["files"]]
+    return [StoredFile(**{name: file.get(name) for name in StoredFile.__annotations__}) for file in manifest["files"]]
 
 
-def small_form(prediction_id: str, uri: str, files: Sequence[StoredFile]) -> dict[str, Any]:
-    """What goes into XCom.
-
-    :param uri: of the manifest.
-    """
-    kept = ("uri", "sha256", "size", "content_type")
+def xcom_value(prediction_id: str, manifest_uri: str, files: Sequence[StoredFile]) -> dict[str, Any]:
+    """Return what a task hands over about a stored prediction."""
+    names = ("uri", "sha256", "size", "content_type")
     return {
         "prediction_id": prediction_id,
-        "manifest": uri,
-        "files": [{name: getattr(file, name) for name in kept} for file in files],
+        "manifest": manifest_uri,
+        "files": [{name: getattr(file, name) for name in names} for file in files],
     }

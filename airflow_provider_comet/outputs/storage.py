@@ -1,4 +1,4 @@
-"""Writing one file to where it is to stay: whole, or not at all."""
+"""Write a file completely or not at all: locally by a rename, in an object store by a commit."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 BLOCK_BYTES = 5 * 1024 * 1024
-"""Of a part of an upload: s3fs, and what is below it, hold up to four in memory. S3 takes none that is smaller, and
-10,000 of them: files up to 52 GB."""
+"""Size of a part of an upload: s3fs and the HTTP library below it hold up to four parts in memory. S3 takes no smaller
+part, and 10,000 of them: files up to 52 GB."""
 LOCAL_WRITE_BYTES = 16 * 1024
-"""Of one write to a local file, as curl has it. Of a larger one Linux makes one large piece of memory (ext4's large
-folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, in these 0.6 s (Linux 6.18)."""
-STRIDE_BYTES = 16 * 1024 * 1024
-"""Of a local file, until the disk is asked to begin with them. Left to itself it begins when ``fsync`` waits for all of
-it: 0.4 s more for 1 GB."""
+"""Size of one write to a local file, as in curl. For a larger write Linux allocates large pieces of memory (ext4's
+large folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, in writes of 16 KiB 0.6 s (Linux
+6.18)."""
+FLUSH_BYTES = 16 * 1024 * 1024
+"""How much of a local file is written before the disk is told to start on it. By default it starts when ``fsync``
+waits for the whole file: 0.4 s more for 1 GB on an idle machine."""
 GATHERED_BYTES = 256 * 1024
-"""Are handed to the thread at once: over https a file comes in pieces of 16 KiB, and handing one over takes longer than
-writing it."""
+"""How much is handed to the writing thread at once. Over https a file arrives in pieces of 16 KiB: handing over each of
+them took a fifth more CPU."""
 
-_NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-"""What file systems answer that can't sync a folder: shared folders of VirtualBox, Samba, some of FUSE."""
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+"""Errors of file systems that can't sync a folder: shared folders of VirtualBox, Samba, some kinds of FUSE."""
 
 
-class Writer:
-    """Writes one file: a thread does, while the caller fetches what comes next.
+class FileWriter:
+    """Writes one file in a thread, while the caller fetches the next bytes.
 
-    :param path: what its errors name.
+    Fetching and hashing take as much CPU as writing: in a single thread 1 GB over http took 1.6 times as long.
+
+    :param path: named by errors.
+    :param file: where the bytes go.
     :param thread: has no other work.
     """
 
@@ -49,150 +53,150 @@ class Writer:
         self._thread = thread
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        self._under_way: Future[None] | None = None
+        self._pending: Future[None] | None = None
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes. They are written soon.
+        """Accept the next bytes, which are written soon.
 
-        :raises StorageError: what came before could not be.
+        :raises StorageError: earlier bytes could not be written.
         """
         self._gathered.append(data)
         self._gathered_bytes += len(data)
         if self._gathered_bytes >= GATHERED_BYTES:
-            self._settle()
-            gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
-            self._under_way = self._thread.submit(self._put, gathered)
+            self._wait()
+            self._pending = self._thread.submit(self._write_all, self._gathered)
+            self._gathered, self._gathered_bytes = [], 0
 
     def finish(self) -> None:
-        """Write what is left.
+        """Write everything that is left.
 
-        :raises StorageError: it can't be, or what came before.
+        :raises StorageError: the file could not be written.
         """
-        self._settle()
+        self._wait()
         with storage_errors(self._path):
-            self._put(self._gathered)
+            self._write_all(self._gathered)
 
-    def _settle(self) -> None:
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
             with storage_errors(self._path):
-                under_way.result()
+                pending.result()
 
-    def _put(self, gathered: list[bytes]) -> None:
-        for data in gathered:
-            whole = memoryview(data)
-            for start in range(0, len(data), self._piece_bytes):
-                self._file.write(whole[start : start + self._piece_bytes])
+    def _write_all(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            view = memoryview(chunk)  # slices of it copy nothing
+            for start in range(0, len(chunk), self._piece_bytes):
+                self._file.write(view[start : start + self._piece_bytes])
 
 
-class _LocalWriter(Writer):
+class _LocalFileWriter(FileWriter):
     _piece_bytes = LOCAL_WRITE_BYTES
-    _written = _begun = 0
+    _written = _flushed = 0
 
-    def _put(self, gathered: list[bytes]) -> None:
-        super()._put(gathered)
-        self._written += sum(map(len, gathered))
-        if self._written - self._begun >= STRIDE_BYTES:
-            # On Linux this begins to write what is in memory, and drops only what is on the disk already. If that goes
-            # wrong, fsync says so. macOS has no such call.
+    def _write_all(self, chunks: list[bytes]) -> None:
+        super()._write_all(chunks)
+        self._written += sum(map(len, chunks))
+        if (length := self._written - self._flushed) >= FLUSH_BYTES:
+            # On Linux this starts to write what is in memory, and drops only what is on the disk already. If that
+            # fails, fsync reports it. macOS has no such call.
             with contextlib.suppress(AttributeError, OSError):
-                descriptor, length = self._file.fileno(), self._written - self._begun
-                os.posix_fadvise(descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
-            self._begun = self._written
+                os.posix_fadvise(self._file.fileno(), self._flushed, length, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._written
 
 
 @contextlib.contextmanager
-def whole_file(path: ObjectStoragePath) -> Iterator[Writer]:
-    """Open a file for writing that appears, under its name, only when the block has ended without an exception.
+def open_atomic(path: ObjectStoragePath) -> Iterator[FileWriter]:
+    """Open a file for writing that appears under its name only when the block ends without an exception.
 
-    What was there before stays until then. Of a process that is killed a hidden ``.<name>.<random>.part`` stays beside
-    the file until it is written again, or an unfinished upload in an object store.
+    Until then the file that was there before stays. A process that is killed leaves a hidden ``.<name>.<random>.part``
+    beside the file until the file is written again, or an unfinished upload in an object store.
 
-    :raises StorageError: it can't be written. What the block raises passes as it is.
+    :raises StorageError: the file can't be written. What the block raises passes unchanged.
     """
-    opened = _local_file(path) if _is_local(path) else _object(path)
-    passing: list[BaseException] = []
-    # The thread ends first, so that nothing is removed or discarded while it is written.
-    with storage_errors(path, passing), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
-        writer = (_LocalWriter if _is_local(path) else Writer)(path, file, thread)
+    is_local = path.protocol in {"", "file", "local"}
+    opened = _local_file(path) if is_local else _object(path)
+    block_errors: list[BaseException] = []
+    # The thread ends first, so that no file is removed or discarded while it is written.
+    with storage_errors(path, block_errors), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
+        writer = (_LocalFileWriter if is_local else FileWriter)(path, file, thread)
         try:
             yield writer
         except BaseException as error:
-            passing.append(error)
+            block_errors.append(error)
             raise
         writer.finish()
 
 
 @contextlib.contextmanager
 def storage_errors(path: ObjectStoragePath, passing: Sequence[BaseException] = ()) -> Iterator[None]:
-    """Say which path could not be used. Not all raise ``OSError``: s3fs passes errors of botocore on, adlfs those of
-    Azure, or ``RuntimeError``.
+    """Raise ``StorageError``, with the path, for every exception of the block.
 
-    :param passing: errors that have nothing to do with the path.
-    :raises StorageError: it could not.
+    Not all storages raise ``OSError``: s3fs passes errors of botocore on, adlfs those of Azure, or ``RuntimeError``.
+
+    :param passing: exceptions that have nothing to do with the path; they pass unchanged.
+    :raises StorageError: the path can't be used.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, StorageError) or any(error is one for one in passing):
+        if isinstance(error, StorageError) or any(error is known for known in passing):
             raise
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _is_local(path: ObjectStoragePath) -> bool:
-    return path.protocol in {"", "file", "local"}
-
-
 @contextlib.contextmanager
 def _local_file(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
-    """Fsspec would make the temporary file in another folder, and copy it if that is on another disk."""
+    """Open a hidden file in the target's folder, and rename it at the end.
+
+    fsspec would make the temporary file in another folder, and copy it if that is on another disk.
+    """
     target = Path(path.path)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
-    unfinished, file = _unfinished(target)
+    unfinished, file = _create_unfinished(target)
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            unfinished.replace(target)  # still locked: nobody takes it for abandoned
+            unfinished.replace(target)  # still locked, so that no other process takes it for abandoned
         _sync_folder(target.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
 
 
-def _unfinished(target: Path) -> tuple[Path, IO[bytes]]:
-    """A new file beside it, locked for as long as this process lives."""
+def _create_unfinished(target: Path) -> tuple[Path, IO[bytes]]:
+    """Create a hidden file beside the target, locked for as long as this process lives."""
     while True:
         path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         file = path.open("xb")
         with contextlib.suppress(OSError):  # not every file system has locks
             fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists():  # else somebody took it for abandoned before it was locked
+        if path.exists():  # otherwise another process took it for abandoned before it was locked
             return path, file
         file.close()
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove what killed processes have left: a lock ends with the process that holds it."""
-    for found in target.parent.glob(f".{target.name}.*.part"):
-        # A lock that is held is an OSError, too. NFS locks only what is open for writing.
-        with contextlib.suppress(OSError), found.open("r+b") as file:
+    """Remove the hidden files of killed processes: a lock ends with the process that holds it."""
+    for path in target.parent.glob(f".{target.name}.*.part"):
+        # A lock that another process holds is an OSError, too. NFS locks only files that are open for writing.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found.unlink()
+            path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last: else a machine that loses power may know a manifest, and not the file it names."""
+    """Make the new name durable: after a loss of power a manifest must not exist without the files it names."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one that may be written and not read
+    except PermissionError:  # a folder may be writable and not readable
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NO_SUCH_SYNC:
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
     finally:
         os.close(descriptor)
@@ -200,20 +204,23 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
-    """A plain ``with open(...)`` commits what is there when an exception passes: a truncated object."""
+    """Open an upload that is committed at the end, and discarded after an exception.
+
+    A plain ``with open(...)`` would commit a truncated object when an exception passes.
+    """
     file: Any = path.fs.open(path.path, "wb", block_size=BLOCK_BYTES, autocommit=False)
     try:
         yield file
         file.close()
         file.commit()
     except BaseException:
-        # What went wrong before is what has to be said.
+        # Errors of the cleanup are suppressed: the exception that led here is the one to report.
         with contextlib.suppress(Exception):
-            # First of all: closing it, also when it is collected as garbage, would send what it holds.
+            # First of all, because closing the file, also by the garbage collector, would send what it holds.
             file.closed = True
         with contextlib.suppress(Exception):
             file.discard()
         raise
     finally:
-        with contextlib.suppress(AttributeError, ValueError):  # fsspec keeps it there for a transaction of its own
+        with contextlib.suppress(AttributeError, ValueError):  # fsspec keeps it for a transaction
             path.fs.transaction.files.remove(file)

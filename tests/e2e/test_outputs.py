@@ -42,7 +42,7 @@ def airflow_for(home: Path, dags: Path, emulator: Emulator, **env: str) -> Itera
 
 
 def finish(airflow: Standalone, dag_id: str, run_id: str, timeout: float = 240.0, pause: float = 0.5) -> str:
-    until(f"{dag_id} has ended", lambda: airflow.rest.run_state(dag_id, run_id) in FINISHED, timeout, pause)
+    until(f"{dag_id} has finished", lambda: airflow.rest.run_state(dag_id, run_id) in FINISHED, timeout, pause)
     return airflow.rest.run_state(dag_id, run_id)
 
 
@@ -63,25 +63,25 @@ def test_new_pictures_start_another_dag(tmp_path: Path) -> None:
         stored = [
             rest.xcom("example_prediction_to_storage", run, "picture.store", map_index=index) for index in range(3)
         ]
-        files = {one["files"][0]["uri"] for one in stored}
+        files = {item["files"][0]["uri"] for item in stored}
 
-        def seen() -> set[str]:
+        def shown() -> set[str]:
             runs = rest.runs("example_new_pictures")
-            ended = [one for one in runs if one["state"] == "success"]
-            assert all(one["run_type"] == "asset_triggered" for one in runs)
-            return {uri for one in ended for uri in rest.xcom("example_new_pictures", one["dag_run_id"], "show") or []}
+            succeeded = [run["dag_run_id"] for run in runs if run["state"] == "success"]
+            assert all(run["run_type"] == "asset_triggered" for run in runs)
+            return {uri for run_id in succeeded for uri in rest.xcom("example_new_pictures", run_id, "show") or []}
 
-        until("the second DAG has seen all pictures", lambda: seen() == files, 180)
-        served = {one["id"]: one["sha256"] for one in emulator.ledger()["served"]}
-        for one in stored:
-            digest = hashlib.sha256(content(one["files"][0]["uri"])).hexdigest()
-            assert digest == one["files"][0]["sha256"] == served[one["prediction_id"]]
+        until("the second DAG has seen all pictures", lambda: shown() == files, 180)
+        served = {file["id"]: file["sha256"] for file in emulator.ledger()["served"]}
+        for item in stored:
+            digest = hashlib.sha256(content(item["files"][0]["uri"])).hexdigest()
+            assert digest == item["files"][0]["sha256"] == served[item["prediction_id"]]
 
 
 def test_a_list_in_one_task(tmp_path: Path) -> None:
     """One sensor waits for all, one task stores all. If some have failed, the others are stored and named in XCom
-    `stored`, the reasons are listed, and nobody else is told; if none has, the DAGs that its asset and its alias
-    schedule run, and read from the event what there is."""
+    `stored`, the reasons are listed, and no other DAG runs; if none has, the DAGs that its asset and its alias
+    schedule run, and read from the event what was stored."""
     following = ("by_asset", "by_alias")
     with (
         Emulator(duration=0.5) as emulator,
@@ -96,34 +96,34 @@ def test_a_list_in_one_task(tmp_path: Path) -> None:
         assert finish(airflow, "listed", run) == "failed"
         ids = [rest.xcom("listed", run, "create", map_index=index) for index in range(6)]
         stored = rest.xcom("listed", run, "store", key="stored")
-        assert [one and one["prediction_id"] for one in stored] == [None, *ids[1:3], None, *ids[4:]]
-        told = rest.log("listed", run, "store")
-        assert "Some predictions have no result: 2 of 6." in told
+        assert [item and item["prediction_id"] for item in stored] == [None, *ids[1:3], None, *ids[4:]]
+        log = rest.log("listed", run, "store")
+        assert "Some predictions have no result: 2 of 6." in log
         for number in (0, 3):
-            assert f"Prediction {ids[number]}: the model refused the input: NSFW" in told
+            assert f"Prediction {ids[number]}: the model refused the input: NSFW" in log
         assert [rest.runs(dag_id) for dag_id in following] == [[], []]
 
         run = rest.trigger("listed", {"prompts": prompts[1:3]})
         assert finish(airflow, "listed", run) == "success"
         result = rest.xcom("listed", run, "store")
         extra = {
-            "prediction_ids": [one["prediction_id"] for one in result],
-            "manifests": [one["manifest"] for one in result],
-            "files": [one["files"][0]["uri"] for one in result],
+            "prediction_ids": [item["prediction_id"] for item in result],
+            "manifests": [item["manifest"] for item in result],
+            "files": [item["files"][0]["uri"] for item in result],
             "file_count": 2,
         }
         for dag_id in following:
-            until(f"{dag_id} has run", lambda dag_id=dag_id: [one["state"] for one in rest.runs(dag_id)] == ["success"])
+            until(f"{dag_id} has run", lambda dag_id=dag_id: [run["state"] for run in rest.runs(dag_id)] == ["success"])
             (ran,) = rest.runs(dag_id)
             assert ran["run_type"] == "asset_triggered"
             assert rest.xcom(dag_id, ran["dag_run_id"], "read") == [extra]
-        served = {one["id"]: one["sha256"] for one in emulator.ledger()["served"]}
+        served = {file["id"]: file["sha256"] for file in emulator.ledger()["served"]}
         assert check_stored(tmp_path / "pictures") == served
         assert len(served) == 6
 
 
 def test_a_killed_worker_leaves_no_visible_half(tmp_path: Path) -> None:
-    """The process of the task is killed amid a film; nobody ever sees a part of it, and the next try stores it."""
+    """The process of the task is killed during a film; no part of it is ever visible, and the next try stores it."""
     with (
         s3_server() as s3,
         Emulator(duration=0, file_bytes=FILM_BYTES) as emulator,
@@ -135,30 +135,30 @@ def test_a_killed_worker_leaves_no_visible_half(tmp_path: Path) -> None:
         airflow.rest.wait_for_dag("killed")
         run = airflow.rest.trigger("killed", {"id": prediction})
         watch = Watch(tmp_path / "local", s3, name)
-        for task_id, is_amid in watch.amid.items():
-            until(f"{task_id} is amid the film", is_amid)
-            watch.look()
+        for task_id, is_underway in watch.is_underway.items():
+            until(f"{task_id} is storing the film", is_underway)
+            watch.check()
             os.kill(int((tmp_path / "notes" / f"{task_id}.1.pid").read_text()), signal.SIGKILL)
-        until("the run has ended", lambda: watch.look() or airflow.rest.run_state("killed", run) in FINISHED)
-        tries = {one["task_id"]: one["try_number"] for one in airflow.rest.task_instances("killed", run)}
+        until("the run has finished", lambda: watch.check() or airflow.rest.run_state("killed", run) in FINISHED)
+        tries = {ti["task_id"]: ti["try_number"] for ti in airflow.rest.task_instances("killed", run)}
         assert (airflow.rest.run_state("killed", run), tries) == ("success", {"local": 2, "s3": 2})
-        served = {one["sha256"] for one in emulator.ledger()["served"]}
+        served = {file["sha256"] for file in emulator.ledger()["served"]}
         assert served == {hashlib.sha256((tmp_path / "local" / name).read_bytes()).hexdigest()}
         assert served == {hashlib.sha256(s3.content(f"films/{name}")).hexdigest()}
         assert watch.sizes == {FILM_BYTES}
-        print(f"looked {watch.looks} times at folder and bucket: only whole files of {FILM_BYTES} bytes were seen")
+        print(f"checked folder and bucket {watch.checks} times: only whole files of {FILM_BYTES} bytes were visible")
 
 
 class Watch:
-    """Looks at what everybody could see, again and again.
+    """Checks what is visible in folder and bucket.
 
     :param folder: of the local files.
     """
 
     def __init__(self, folder: Path, s3: S3, name: str) -> None:
-        self.looks = 0
+        self.checks = 0
         self.sizes: set[int] = set()
-        self.amid: dict[str, Callable[[], bool]] = {
+        self.is_underway: dict[str, Callable[[], bool]] = {
             "local": lambda: any(path.stat().st_size > 4_000_000 for path in folder.glob(f".{name}.*.part")),
             "s3": lambda: bool(s3.unfinished()),
         }
@@ -166,9 +166,9 @@ class Watch:
         self._s3 = s3
         self._name = name
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Note the sizes under the film's name."""
-        self.looks += 1
+        self.checks += 1
         path = self._folder / self._name
         if path.exists():
             self.sizes.add(path.stat().st_size)
@@ -192,11 +192,11 @@ REJECTION = {"error": {"message": "this prompt is refused", "type": "comet_api_e
 def failed(airflow: Standalone, run: str, task_id: str) -> list[int]:
     """The map indexes that failed."""
     path = f"/api/v2/dags/batch/dagRuns/{run}/taskInstances?task_id=picture.{task_id}&state=failed&limit=100"
-    return [one["map_index"] for one in airflow.rest.send("GET", path)["task_instances"]]
+    return [ti["map_index"] for ti in airflow.rest.send("GET", path)["task_instances"]]
 
 
 def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
-    """Of many prompts 5 are rejected and 5 refused by the model: all other pictures are stored, 10 reasons are told,
+    """Of many prompts 5 are rejected and 5 refused by the model: all other pictures are stored, 10 reasons are logged,
     and all creates but 5 were accepted, once. Creates are limited, to one a second some come too soon; the first links
     expire before the last prompt is created."""
     # The last ones are refused by the model: the first creates are those that are rejected.
@@ -213,29 +213,29 @@ def test_a_batch_that_outlives_its_links(tmp_path: Path) -> None:
         assert finish(airflow, "batch", run, timeout=3600, pause=10) == "failed"
         ledger = emulator.ledger()
         reasons = [
-            told(airflow, run, task_id, index)
+            logged_reason(airflow, run, task_id, index)
             for task_id in ("create", "wait", "store")
             for index in failed(airflow, run, task_id)
         ]
     print("", *reasons, sep="\n")
-    made = {one["id"]: one["at"] for one in ledger["creates"]}
+    made = {create["id"]: create["at"] for create in ledger["creates"]}
     lasted = max(made.values()) - min(made.values())
-    limited = sum(one["status"] == 429 for one in ledger["requests"])
+    limited = sum(request["status"] == 429 for request in ledger["requests"])
     print(f"{len(made)} creates in {lasted:.0f} s, {limited} times 429, {len(ledger['served'])} files")
     assert limited or CREATES_PER_SECOND > 1
     assert len(made) == PROMPTS - REJECTED
     assert lasted > RETENTION_SECONDS
     assert len(reasons) == REJECTED + REFUSED
-    assert sum("this prompt is refused" in one for one in reasons) == REJECTED
-    assert sum("the model refused the input" in one for one in reasons) == REFUSED
-    served = {one["id"]: one["sha256"] for one in ledger["served"]}
+    assert sum("this prompt is refused" in reason for reason in reasons) == REJECTED
+    assert sum("the model refused the input" in reason for reason in reasons) == REFUSED
+    served = {file["id"]: file["sha256"] for file in ledger["served"]}
     stored = check_stored(tmp_path / "pictures")
     assert stored == served
     assert len(stored) == PROMPTS - REJECTED - REFUSED
-    assert not any(one["authorization"] for one in ledger["requests"] if "/delivery/" in one["path"])
+    assert not any(request["authorization"] for request in ledger["requests"] if "/delivery/" in request["path"])
 
 
-def told(airflow: Standalone, run: str, task_id: str, index: int) -> str:
+def logged_reason(airflow: Standalone, run: str, task_id: str, index: int) -> str:
     """The reason in the log of a failed instance's last try."""
     path = f"/api/v2/dags/batch/dagRuns/{run}/taskInstances/picture.{task_id}/{index}"
     try_number = airflow.rest.send("GET", path)["try_number"]
@@ -249,11 +249,11 @@ def check_stored(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     names = {path.name for path in folder.iterdir()}
     for path in folder.glob("*.manifest.json"):
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        (file,) = kept["files"]
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        (file,) = manifest["files"]
         digest = hashlib.sha256(content(file["uri"])).hexdigest()
         assert digest == file["sha256"]
-        found[kept["prediction_id"]] = digest
+        found[manifest["prediction_id"]] = digest
         names -= {path.name, Path(file["uri"]).name}
     assert names == set()
     return found

@@ -1,4 +1,4 @@
-"""How much memory a long film needs: a block or two of each file on its way, however long it is."""
+"""The memory that storing a long film needs: a block or two for each file at a time, however long it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCKS_IN_S3FS = 4
 
 @pytest.fixture
 def film_host(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Delivers films of the size that is asked for, without having them; yields its URL."""
+    """Serve films of the parametrized size, which are made up while they are sent; yields the URL."""
     block = bytes(1_000_000)
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,7 +67,7 @@ def taken(url: str, folder: str, count: int, **env: str) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("film_host", "count"), [(2 * GIGABYTE, 1), (GIGABYTE // 2, 4)], indirect=["film_host"])
 def test_a_long_film_in_a_folder(film_host: str, count: int, tmp_path: Path) -> None:
-    """Two gigabytes, in one file or in four at once, pass through two blocks for each."""
+    """Two gigabytes, in a single file or in four at once, take at most two blocks of memory for each file."""
     folder = tmp_path / "films"
     above = taken(film_host, f"file://{folder}", count)
     assert sum(path.stat().st_size for path in folder.glob("*.mp4")) == 2 * GIGABYTE

@@ -40,9 +40,9 @@ def path_to(key: str) -> ObjectStoragePath:
 
 
 def write(key: str, content: bytes, error: BaseException | None = None) -> None:
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(key)) as file:
+    with open_atomic(path_to(key)) as file:
         for position in range(0, len(content), 1 << 20):
             file.write(content[position : position + (1 << 20)])
         if error is not None:
@@ -52,9 +52,9 @@ def write(key: str, content: bytes, error: BaseException | None = None) -> None:
 @pytest.mark.parametrize("size", [0, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, len(FILM)])
 def test_an_object_appears_at_the_end(s3: S3, size: int) -> None:
     """Whether it is sent at once or in parts: before the end nobody sees it, afterwards it is whole."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to("a/film.mp4")) as file:
+    with open_atomic(path_to("a/film.mp4")) as file:
         for position in range(0, size, 1 << 20):
             file.write(FILM[position : min(size, position + (1 << 20))])
         assert s3.objects() == {}
@@ -74,7 +74,7 @@ def test_nothing_stays_of_a_failure(s3: S3, size: int, error: BaseException) -> 
 
 
 def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object in the input is sent along; one that does not exist is said before anything is sent."""
+    """An object in the input is sent along; a missing object is an error before anything is sent."""
     from airflow_provider_comet.api.errors import InvalidInputError
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
@@ -93,23 +93,23 @@ def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.Monkey
 
 
 def test_no_such_bucket(s3: S3) -> None:
-    """It is an error of the storage, which a retry may repeat."""
+    """A missing bucket is an error of the storage, which a retry may cure."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     path = ObjectStoragePath("s3://store@no-such-bucket/film.mp4")
-    with pytest.raises(StorageError, match="no-such-bucket"), whole_file(path) as file:
+    with pytest.raises(StorageError, match="no-such-bucket"), open_atomic(path) as file:
         file.write(b"x")
 
 
 def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What botocore raises is no ``OSError``; it is an error of the storage all the same."""
+    """Errors of botocore are errors of the storage, although they are no ``OSError``."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     connection = json.loads(s3.connection)
     connection["extra"] |= {
@@ -118,19 +118,19 @@ def test_nobody_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setenv("AIRFLOW_CONN_NOBODY", json.dumps(connection))
     path = ObjectStoragePath("s3://nobody@bucket/film.mp4")
-    with pytest.raises(StorageError, match=r"film\.mp4: EndpointConnectionError") as caught, whole_file(path) as file:
+    with pytest.raises(StorageError, match=r"film\.mp4: EndpointConnectionError") as caught, open_atomic(path) as file:
         file.write(b"x")
     assert not isinstance(caught.value.__cause__, OSError)
 
 
 def test_a_killed_process_leaves_no_visible_half(s3: S3) -> None:
-    """SIGKILL amid an upload: the object does not exist, and the next process writes it whole."""
+    """SIGKILL during an upload: the object does not exist, and the next process writes it whole."""
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_comet.outputs.storage import whole_file
-with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
+from airflow_provider_comet.outputs.storage import open_atomic
+with open_atomic(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
     file.write(b"x" * {2 * BLOCK_BYTES})
     file.finish()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -143,12 +143,12 @@ with whole_file(ObjectStoragePath("s3://store@bucket/film.mp4")) as file:
 
 
 def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
-    """A film that is cut on its way arrives whole, with its manifest; a repeat fetches nothing."""
+    """A film whose connection breaks is stored whole, with its manifest; a repeat fetches nothing."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
     from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
     with FileServer(FILM) as host:
-        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, cut=BLOCK_BYTES + 5)]
+        host.answers = [Answer(200, {"Content-Type": "video/mp4"}, break_after=BLOCK_BYTES + 5)]
         comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film")
         hook = CometReplicateHook()
         prediction = hook.wait_for_prediction(
@@ -160,7 +160,7 @@ def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
             )
         result: dict[str, Any] = runner.run(task).result
         assert runner.run(task).result == result
-        assert len(host.asked) == 2
+        assert len(host.requests) == 2
     (file,) = result["files"]
     assert file["uri"] == f"s3://store@bucket/films/{prediction.id}-0.mp4"
     assert s3.content(f"films/{prediction.id}-0.mp4") == FILM

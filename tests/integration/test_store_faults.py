@@ -1,4 +1,4 @@
-"""Whatever goes wrong between a delivery host and a storage: nothing half-written is visible, and a repeat is whole."""
+"""Faults between a delivery host and a storage: no partial file is ever visible, and a repeat stores everything."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.outputs.download import Downloader
 from airflow_provider_comet.outputs.storage import BLOCK_BYTES
-from airflow_provider_comet.outputs.writer import Archive
+from airflow_provider_comet.outputs.writer import OutputWriter
 from tests.support.file_server import Answer, FileServer
 from tests.support.s3 import S3
 
@@ -34,16 +34,16 @@ FILM = random.Random(7).randbytes(SIZE)
 
 @dataclass
 class Store:
-    """Somewhere to keep files.
+    """A storage under test.
 
-    :param folder: where.
-    :param seen: what everybody sees there: content by name.
-    :param left: what is there without being seen.
+    :param folder: where files are stored.
+    :param visible: the files that everybody sees: content by name.
+    :param hidden: partial files and unfinished uploads.
     """
 
     folder: ObjectStoragePath
-    seen: Callable[[], dict[str, bytes]]
-    left: Callable[[], list[str]]
+    visible: Callable[[], dict[str, bytes]]
+    hidden: Callable[[], list[str]]
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -80,9 +80,9 @@ class Clock:
 
 LONGER: dict[str, str | None] = {"Content-Length": str(SIZE + 5), "Connection": "close"}
 FAULTS: dict[str, tuple[Answer, type[e.CometError]]] = {
-    **{f"cut after {quarter}/4": (Answer(cut=SIZE * quarter // 4), DeliveryError) for quarter in range(4)},
-    "cut in chunks": (Answer(cut=SIZE // 2, chunked=True), DeliveryError),
-    "shorter than promised": (Answer(headers=LONGER, cut=SIZE), DeliveryError),
+    **{f"broken off after {part}/4": (Answer(break_after=SIZE * part // 4), DeliveryError) for part in range(4)},
+    "broken off between chunks": (Answer(break_after=SIZE // 2, chunked=True), DeliveryError),
+    "shorter than promised": (Answer(headers=LONGER, break_after=SIZE), DeliveryError),
     "a drop at a time": (Answer(piece=1), DeliveryError),
     "500": (Answer(500), DeliveryError),
     "a page": (Answer(headers={"Content-Type": "text/html"}), DeliveryError),
@@ -96,8 +96,8 @@ FAULTS: dict[str, tuple[Answer, type[e.CometError]]] = {
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_goes_wrong(store: Store, name: str, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under each fault the error is the right one, nobody sees a file or a manifest, and nothing hidden is left. When
-    the fault is over, the same call stores file and manifest. The delivery host never gets the key."""
+    """Under each fault the error is of the expected type, no file or manifest is visible, and nothing hidden is left.
+    When the fault is over, the same call stores file and manifest. The delivery host never gets the key."""
     answer, error = FAULTS[name]
     clock = Clock()
     with Emulator(duration=0, api_key=KEY) as comet, FileServer(FILM, ranges=ranges) as host:
@@ -105,35 +105,37 @@ def test_what_goes_wrong(store: Store, name: str, ranges: bool, monkeypatch: pyt
         comet.next_outcome(status="succeeded", output=f"http://127.0.0.1:{host.port}/film.mp4")
         host.otherwise = Answer(**{**vars(answer), "headers": {"Content-Type": "video/mp4", **answer.headers}})
         clock.step = 30.0 if name == "a drop at a time" else 0.0
-        keep = keeper(store, clock)
+        store_film = film_writer(store, clock)
         with pytest.raises(error):
-            keep()
-        assert (store.seen(), store.left()) == ({}, [])
+            store_film()
+        assert (store.visible(), store.hidden()) == ({}, [])
         host.otherwise, clock.step = Answer(headers={"Content-Type": "video/mp4"}), 0.0
-        stored = keep()
-        (film, manifest) = sorted(store.seen().items())
+        stored = store_film()
+        (film, manifest) = sorted(store.visible().items())
         assert film == (f"{stored['prediction_id']}-0.mp4", FILM)
         assert manifest[0] == f"{stored['prediction_id']}.manifest.json"
         assert json.loads(manifest[1])["files"][0]["sha256"] == hashlib.sha256(FILM).hexdigest()
-        assert store.left() == []
-        assert KEY not in json.dumps(host.asked)
+        assert store.hidden() == []
+        assert KEY not in json.dumps(host.requests)
 
 
-def keeper(store: Store, clock: Clock) -> Callable[[], dict[str, Any]]:
-    """Creates a prediction; what it gives stores it, as a task's attempt does."""
+def film_writer(store: Store, clock: Clock) -> Callable[[], dict[str, Any]]:
+    """Create a prediction, and return a function that stores it, as an attempt of a task does."""
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 
     hook = CometReplicateHook()
     made = hook.wait_for_prediction(hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id)
 
-    def keep() -> dict[str, Any]:
+    def store_film() -> dict[str, Any]:
         with (
-            Delivery(hook.config, sleep=clock.sleep, clock=clock) as delivery,
-            Archive(store.folder, hook, delivery, max_bytes=SIZE + 10, write_input=True, stored_by={}) as archive,
+            Downloader(hook.config, sleep=clock.sleep, clock=clock) as downloader,
+            OutputWriter(
+                store.folder, hook.get_prediction, downloader, max_bytes=SIZE + 10, write_input=True, stored_by={}
+            ) as writer,
         ):
-            return archive.keep(made.summary())
+            return writer.store(made.summary())
 
-    return keep
+    return store_film
 
 
 FULL = """
@@ -142,10 +144,10 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from airflow.sdk import ObjectStoragePath
 from airflow_provider_comet.api.file_errors import StorageError
-from airflow_provider_comet.outputs.storage import whole_file
+from airflow_provider_comet.outputs.storage import open_atomic
 path = ObjectStoragePath("file://{folder}/film.mp4")
 def write(size):
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         for _ in range(size // 100_000):
             file.write(b"x" * 100_000)
 write(300_000)
@@ -175,7 +177,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, kept = done.stdout.splitlines()[-2:]
+    said, files = done.stdout.splitlines()[-2:]
     assert said.startswith("OSError 28 ")
     assert "No space left on device" in said
-    assert kept == "[('film.mp4', 300000)]"
+    assert files == "[('film.mp4', 300000)]"

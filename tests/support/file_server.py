@@ -1,4 +1,4 @@
-"""A delivery host on this machine that goes wrong as it is told, and remembers what it was asked."""
+"""A delivery host on this machine that fails as tests tell it to, and records its requests."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What becomes of one request; without anything, the file.
+    """How the server answers a request: by default with the whole file.
 
     :param status: answer this instead of the file.
-    :param headers: these as well, or instead; ``None``: leave this one out.
-    :param cut: close the connection after so many bytes of the file.
+    :param headers: added, or in place of the usual ones; ``None`` leaves a header out.
+    :param break_after: close the connection after so many bytes of the file.
     :param body: instead of the file's bytes.
     :param piece: send so many bytes at a time.
     :param chunked: send it in chunks, without its length.
-    :param gate: wait there before anything is sent.
+    :param gate: where the server waits before it sends anything.
     """
 
     status: int = 200
     headers: dict[str, str | None] = field(default_factory=dict)
-    cut: int | None = None
+    break_after: int | None = None
     body: bytes | None = None
     piece: int = 1 << 20
     chunked: bool = False
@@ -35,11 +35,11 @@ class Answer:
 
 
 class FileServer:
-    """Serves one file under every path; ``url`` is one of them.
+    """Serves the same file under every path, such as ``url``.
 
     :param content: the file.
     :param ranges: whether it serves parts, and names the version (``ETag``).
-    :param tls: speak https with it.
+    :param tls: serve https with this context.
     """
 
     def __init__(self, content: bytes, *, ranges: bool = True, tls: ssl.SSLContext | None = None) -> None:
@@ -47,7 +47,7 @@ class FileServer:
         self.ranges = ranges
         self.answers: list[Answer] = []
         self.otherwise = Answer()
-        self.asked: list[dict[str, str]] = []
+        self.requests: list[dict[str, str]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ class FileServer:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that went away is no news."""
+                """Ignore clients that closed their connection."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -72,18 +72,18 @@ class FileServer:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/x/out-0.webp?X-Amz-Signature=abc"
 
     @property
-    def ranges_asked(self) -> list[str | None]:
+    def requested_ranges(self) -> list[str | None]:
         """The ``Range`` header of each request."""
-        return [headers.get("range") for headers in self.asked]
+        return [headers.get("range") for headers in self.requests]
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked.append({name.lower(): value for name, value in request.headers.items()} | {"path": request.path})
-        told = self.answers.pop(0) if self.answers else self.otherwise
-        if told.gate is not None:
-            told.gate.wait()
-        content = self.content if told.body is None else told.body
+        self.requests.append({name.lower(): value for name, value in request.headers.items()} | {"path": request.path})
+        answer = self.answers.pop(0) if self.answers else self.otherwise
+        if answer.gate is not None:
+            answer.gate.wait()
+        content = self.content if answer.body is None else answer.body
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
-        start, status = 0, told.status
+        start, status = 0, answer.status
         found = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
         if self.ranges and status == 200 and found and request.headers.get("If-Range") == tag:
             start, status = int(found[1]), 206
@@ -94,20 +94,20 @@ class FileServer:
             headers |= {"ETag": tag, "Accept-Ranges": "bytes"}
         if status == 206:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if told.chunked:
+        if answer.chunked:
             headers |= {"Content-Length": None, "Transfer-Encoding": "chunked"}
         request.send_response(status)
-        for name, value in (headers | told.headers).items():
+        for name, value in (headers | answer.headers).items():
             if value is not None:
                 request.send_header(name, value)
         request.end_headers()
-        end = len(content) if told.cut is None else told.cut
-        for position in range(start, end, told.piece):
-            piece = content[position : min(end, position + told.piece)]
-            request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if told.chunked else piece)
-        if told.chunked and told.cut is None:
+        end = len(content) if answer.break_after is None else answer.break_after
+        for position in range(start, end, answer.piece):
+            piece = content[position : min(end, position + answer.piece)]
+            request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if answer.chunked else piece)
+        if answer.chunked and answer.break_after is None:
             request.wfile.write(b"0\r\n\r\n")
-        if told.cut is not None:
+        if answer.break_after is not None:
             request.close_connection = True
 
     def __enter__(self) -> FileServer:

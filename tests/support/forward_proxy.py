@@ -1,4 +1,4 @@
-"""A real forward proxy on loopback: plain requests by absolute URL, tunnels by CONNECT, and what it was asked."""
+"""A real forward proxy on loopback: plain requests by absolute URL, tunnels by CONNECT. It records its requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ForwardProxy:
 
     @property
     def lines(self) -> list[str]:
-        """What was asked: method and target."""
+        """Method and target of each request."""
         return [line for line, _ in self.asked]
 
 
@@ -37,7 +37,7 @@ class ForwardProxy:
 def forward_proxy(*, refuse: int | None = None, tls: ssl.SSLContext | None = None) -> Iterator[ForwardProxy]:
     """Run a proxy on a free port for as long as the block lasts.
 
-    :param tls: it is spoken to over TLS.
+    :param tls: the proxy itself is reached over TLS with this context.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -105,11 +105,11 @@ def forward_proxy(*, refuse: int | None = None, tls: ssl.SSLContext | None = Non
         thread.join()
 
 
-def _relay(one: socket.socket, other: socket.socket) -> None:
+def _relay(client: socket.socket, server: socket.socket) -> None:
     """Carry bytes both ways until one side closes."""
-    peer = {one: other, other: one}
+    peer = {client: server, server: client}
     while True:
-        readable = select.select([one, other], [], [], 5)[0]
+        readable = select.select([client, server], [], [], 5)[0]
         if not readable:
             return
         for ready in readable:

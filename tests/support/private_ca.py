@@ -1,4 +1,4 @@
-"""A certificate authority that nobody trusts until told to."""
+"""A certificate authority that no client trusts by default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PrivateCA:
     """An authority and a server's certificate by it, for 127.0.0.1 and localhost.
 
     :param bundle: the file for ``REQUESTS_CA_BUNDLE``.
-    :param server: what a TLS server on this machine uses.
+    :param server: the context of a TLS server on this machine.
     """
 
     bundle: Path

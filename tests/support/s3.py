@@ -22,7 +22,7 @@ START_SECONDS = 30.0
 class S3:
     """A running server with one empty bucket.
 
-    :param client: boto3's, for looking at what is there.
+    :param client: a boto3 client that reads the bucket.
     :param connection: an Airflow connection of type ``aws`` that leads to it, as JSON.
     """
 
@@ -31,25 +31,25 @@ class S3:
     connection: str
 
     def objects(self) -> dict[str, int]:
-        """What everybody sees: sizes by key."""
+        """Return the size of each visible object by its key."""
         found = self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
-        return {one["Key"]: one["Size"] for one in found}
+        return {item["Key"]: item["Size"] for item in found}
 
     def unfinished(self) -> list[str]:
-        """Uploads that were neither completed nor aborted: invisible, and billed by a real S3."""
-        return [one["Key"] for one in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+        """Return the keys of uploads that were neither completed nor aborted: invisible, and billed by a real S3."""
+        return [upload["Key"] for upload in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
 
     def content(self, key: str) -> bytes:
-        """An object."""
+        """Return the content of an object."""
         content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return content
 
     def empty(self) -> None:
-        """Forget everything."""
+        """Remove all objects and unfinished uploads."""
         for key in self.objects():
             self.client.delete_object(Bucket=BUCKET, Key=key)
-        for one in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
-            self.client.abort_multipart_upload(Bucket=BUCKET, Key=one["Key"], UploadId=one["UploadId"])
+        for upload in self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
+            self.client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Sockets that misbehave below HTTP."""
+"""Servers and ports that misbehave below HTTP."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 
 
 def unused_port() -> int:
-    """A loopback port on which nothing listens."""
+    """Return a loopback port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
 def full_backlog() -> Iterator[int]:
-    """A port whose queue of connections is full: a further connection is neither accepted nor refused."""
+    """Yield a port whose queue of connections is full: a further connection is neither accepted nor refused."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -31,7 +31,7 @@ def full_backlog() -> Iterator[int]:
 
 @contextlib.contextmanager
 def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[tuple[int, list[int]]]:
-    """A TCP server that lets ``talk`` handle each connection; yields its port and the list of accepted connections."""
+    """Run a TCP server whose connections ``talk`` handles; yield its port and the list of accepted connections."""
     accepted: list[int] = []
     open_: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:

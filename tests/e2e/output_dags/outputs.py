@@ -49,7 +49,7 @@ def listed():
         return [{"prompt": prompt} for prompt in dag_run.conf["prompts"]]
 
     create = CreatePredictionOperator.partial(task_id="create", model=MODEL).expand(input=inputs())
-    wait = PredictionSensor(task_id="wait", prediction_id=create.output, wait_rule="all_done")
+    wait = PredictionSensor(task_id="wait", prediction_id=create.output, on_item_error="keep")
     DownloadPredictionOutputOperator(
         task_id="store",
         prediction=wait.output,

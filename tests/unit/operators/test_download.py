@@ -1,4 +1,4 @@
-"""`DownloadPredictionOutputOperator`: files stored whole, said what and why, and nothing fetched twice."""
+"""`DownloadPredictionOutputOperator`: complete files, clear errors, and nothing fetched twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summary(prediction_id: str) -> dict[str, Any]:
 
 
 def requests_for(comet: Emulator, path: str) -> int:
-    return sum(path in one["path"] for one in comet.ledger()["requests"])
+    return sum(path in request["path"] for request in comet.ledger()["requests"])
 
 
 def names(folder: Path) -> list[str]:
@@ -75,35 +75,35 @@ def test_a_prediction(comet: Emulator, runner: TaskRunner, create: Callable[...,
     assert outcome.result["prediction_id"] == prediction_id
     assert outcome.result["manifest"] == f"{tmp_path}/{prediction_id}.manifest.json"
     assert names(tmp_path) == [f"{prediction_id}-0.webp", f"{prediction_id}.manifest.json"]
-    kept = manifest_of(tmp_path, prediction_id)
-    assert {name: kept["files"][0][name] for name in file} == file
-    assert (kept["model"], kept["input"]) == ("black-forest-labs/flux-schnell", {"prompt": "a lighthouse"})
-    assert kept["stored_by"] == {
+    content = manifest_of(tmp_path, prediction_id)
+    assert {name: content["files"][0][name] for name in file} == file
+    assert (content["model"], content["input"]) == ("black-forest-labs/flux-schnell", {"prompt": "a lighthouse"})
+    assert content["stored_by"] == {
         "dag_id": "dag",
         "run_id": "run",
         "task_id": "store",
         "map_index": 3,
         "try_number": 2,
     }
-    assert kept["completed_at"]
+    assert content["completed_at"]
 
 
-def test_a_repeat_asks_for_nothing(
+def test_a_repeat_requests_nothing(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """What a manifest says is there is not fetched again; what is gone or of another size is."""
+    """A file that a manifest names is not fetched again, unless it is missing or of another size."""
     task = store(summary(create()), tmp_path)
     first = runner.run(task)
-    asked = len(comet.ledger()["requests"])
+    requests_before = len(comet.ledger()["requests"])
     assert runner.run(task).result == first.result
-    assert len(comet.ledger()["requests"]) == asked
+    assert len(comet.ledger()["requests"]) == requests_before
     Path(first.result["files"][0]["uri"]).write_bytes(b"half")
     assert runner.run(task).result == first.result
     assert Path(first.result["files"][0]["uri"]).stat().st_size == first.result["files"][0]["size"]
     assert requests_for(comet, "/delivery/") == 2
 
 
-def test_an_id_does_as_well(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
+def test_an_id(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
     """The prediction is read; without its input, if that is not wanted."""
     prediction_id = create()
     outcome = runner.run(store(prediction_id, f"file://{tmp_path}", write_input=False))
@@ -115,14 +115,14 @@ def test_an_id_does_as_well(comet: Emulator, runner: TaskRunner, create: Callabl
 def test_a_summary_alone_is_enough(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Without its input the API need not be asked; with it, an API that can't be read costs the input alone."""
-    given = summary(create())
+    """Without the input no request to the API is needed; with it, an unreachable API costs the input alone."""
+    prediction = summary(create())
     comet.fault(method="GET", path="/predictions/", status=401, count=None)
-    asked = requests_for(comet, "/predictions/")
-    assert runner.run(store(given, tmp_path / "a", write_input=False)).state == "success"
-    assert requests_for(comet, "/predictions/") == asked
-    assert runner.run(store(given, tmp_path / "b")).state == "success"
-    assert manifest_of(tmp_path / "b", given["id"])["input"] is None
+    requests_before = requests_for(comet, "/predictions/")
+    assert runner.run(store(prediction, tmp_path / "a", write_input=False)).state == "success"
+    assert requests_for(comet, "/predictions/") == requests_before
+    assert runner.run(store(prediction, tmp_path / "b")).state == "success"
+    assert manifest_of(tmp_path / "b", prediction["id"])["input"] is None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_outputs_that_are_no_links(
     name: str,
     content: bytes,
 ) -> None:
-    """They are files, too: also what is too large for a summary."""
+    """Text, objects and data URIs become files, too, also if they are too large for a summary."""
     prediction_id = create(status="succeeded", output=output)
     outcome = runner.run(store(summary(prediction_id), tmp_path))
     assert outcome.state == "success"
@@ -156,7 +156,8 @@ def test_outputs_that_are_no_links(
 def test_several_files(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, server: FileServer
 ) -> None:
-    """They keep their order, however many come at once; one that fails leaves no manifest, and a retry stores it."""
+    """They keep their order, although several are fetched at once. If any fails, there is no manifest until a retry
+    stores it."""
     prediction_id = create(status="succeeded", output=[f"http://127.0.0.1:{server.port}/{n}.webp" for n in range(9)])
     server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"})]
     task = store(summary(prediction_id), tmp_path)
@@ -173,18 +174,18 @@ def test_several_files(
 
 def test_a_list(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
     """Same order and length, null for null, and each prediction once."""
-    given = [summary(create()) for _ in range(3)]
-    outcome = runner.run(store([given[0], None, *given], tmp_path))
+    summaries = [summary(create()) for _ in range(3)]
+    outcome = runner.run(store([summaries[0], None, *summaries], tmp_path))
     assert outcome.state == "success"
-    assert [one and one["prediction_id"] for one in outcome.result] == [
-        given[0]["id"],
+    assert [item and item["prediction_id"] for item in outcome.result] == [
+        summaries[0]["id"],
         None,
-        *(one["id"] for one in given),
+        *(item["id"] for item in summaries),
     ]
     assert len(comet.ledger()["served"]) == 3
 
 
-def test_one_that_fails_does_not_stop_the_others(
+def test_an_item_that_fails_does_not_stop_the_others(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
     """What could be stored is in XCom `stored`, and the task fails for good with the reasons of the others."""
@@ -194,7 +195,7 @@ def test_one_that_fails_does_not_stop_the_others(
     outcome = runner.run(store([good[0], failed, None, gone, good[1]], tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     stored = outcome.xcoms["stored"]
-    assert [one and one["prediction_id"] for one in stored] == [good[0]["id"], None, None, None, good[1]["id"]]
+    assert [item and item["prediction_id"] for item in stored] == [good[0]["id"], None, None, None, good[1]["id"]]
     assert "2 of 4" in outcome.message
     assert f"Prediction {failed['id']}: the model refused the input" in outcome.message
     assert f"Prediction {gone['id']}: the links to its files have expired" in outcome.message
@@ -204,11 +205,11 @@ def test_one_that_fails_does_not_stop_the_others(
 def test_a_list_with_what_is_no_prediction(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """It is one reason among others; the paid predictions beside it are stored."""
+    """The item is an error like any other; the paid predictions beside it are stored."""
     good = create()
     outcome = runner.run(store([7, good, {"status": "succeeded"}, ["abc"]], tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
-    assert [one and one["prediction_id"] for one in outcome.xcoms["stored"]] == [None, good, None, None]
+    assert [item and item["prediction_id"] for item in outcome.xcoms["stored"]] == [None, good, None, None]
     assert "3 of 4" in outcome.message
     assert "prediction[0] must be what PredictionSensor has returned, or an id; got a value of type int" in (
         outcome.message
@@ -220,7 +221,7 @@ def test_a_list_with_what_is_no_prediction(
 def test_trouble_that_passes_is_retried(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """If one of a list may be stored later, the task is retried; what is there is not fetched again."""
+    """If any item may be stored later, the task is retried; what was stored is not fetched again."""
     good, other = summary(create()), summary(create())
     blocked = tmp_path / f"{other['id']}-0.webp"
     blocked.mkdir()
@@ -230,18 +231,18 @@ def test_trouble_that_passes_is_retried(
     assert "can't be written" in outcome.message
     blocked.rmdir()
     outcome = runner.run(task)
-    assert [one["prediction_id"] for one in outcome.result] == [good["id"], other["id"]]
+    assert [item["prediction_id"] for item in outcome.result] == [good["id"], other["id"]]
     assert requests_for(comet, f"/delivery/{good['id']}") == 1
 
 
-def test_expired_links_are_asked_for_once_more(
+def test_expired_links_are_requested_once_more(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
     """A summary that is too old is no loss while the API still has the prediction."""
     prediction_id = create()
-    given = summary(prediction_id)
-    given["output"] = [f"{comet.base_url}/delivery/old/0.webp"]
-    outcome = runner.run(store(given, tmp_path))
+    prediction = summary(prediction_id)
+    prediction["output"] = [f"{comet.base_url}/delivery/old/0.webp"]
+    outcome = runner.run(store(prediction, tmp_path))
     assert outcome.state == "success"
     assert len(outcome.result["files"]) == 1
     assert requests_for(comet, "/delivery/old/") == 1
@@ -250,10 +251,10 @@ def test_expired_links_are_asked_for_once_more(
 def test_what_is_gone_for_good(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
     """No retry brings it back; the message says what to do."""
     prediction_id = create()
-    given = summary(prediction_id)
+    prediction = summary(prediction_id)
     comet.set_prediction(prediction_id, output=None, data_removed=True)
     comet.fault(path="/delivery/", status=404, count=None)
-    outcome = runner.run(store(given, tmp_path))
+    outcome = runner.run(store(prediction, tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert "Store files right after the wait" in outcome.message
     assert not tmp_path.exists() or names(tmp_path) == []
@@ -266,9 +267,9 @@ def test_no_key_leaves_for_a_delivery_host(
     prediction_id = create(status="succeeded", output=server.url)
     outcome = runner.run(store(summary(prediction_id), tmp_path))
     assert outcome.state == "success"
-    (asked,) = server.asked
-    assert "authorization" not in asked
-    assert KEY not in str(server.asked)
+    (request,) = server.requests
+    assert "authorization" not in request
+    assert KEY not in str(server.requests)
     text = (tmp_path / f"{prediction_id}.manifest.json").read_text(encoding="utf-8")
     assert KEY not in text
     assert "X-Amz-Signature" not in text
@@ -284,12 +285,12 @@ def test_hosts_of_the_connection(
     server: FileServer,
 ) -> None:
     """`output_hosts` says where files may come from; the message names the host and the setting."""
-    given = summary(create(status="succeeded", output=server.url))
+    prediction = summary(create(status="succeeded", output=server.url))
     connection(host=comet.base_url, extra={"output_hosts": "replicate.delivery, *.replicate.delivery"})
-    outcome = runner.run(store(given, tmp_path))
+    outcome = runner.run(store(prediction, tmp_path))
     assert outcome.state == "failed"
     assert "the host '127.0.0.1' is not among the connection's output_hosts" in outcome.message
-    assert not server.asked
+    assert not server.requests
 
 
 def test_a_limit_on_the_size(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
@@ -316,7 +317,7 @@ def test_a_limit_on_the_size(comet: Emulator, runner: TaskRunner, create: Callab
 def test_what_is_no_prediction(
     comet: Emulator, runner: TaskRunner, tmp_path: Path, prediction: Any, words: str
 ) -> None:
-    """It is said which value was given, before anything is sent."""
+    """The error names the type of the value, before anything is sent."""
     outcome = runner.run(store(prediction, tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert words in outcome.message
@@ -333,17 +334,17 @@ def test_wrong_limits(max_bytes: int, tmp_path: Path) -> None:
 def test_the_output_of_a_mapped_sensor(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is read by one slice, and instances that left nothing are reported."""
+    """It is read by a single request, and instances without a result are reported."""
     from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
-    given = [summary(create()) for _ in range(2)]
+    summaries = [summary(create()) for _ in range(2)]
     with dag():
         wait = PredictionSensor.partial(task_id="wait").expand(prediction_id=["a", "b", "c"])
         task = DownloadPredictionOutputOperator(task_id="store", prediction=wait.output, output_path=str(tmp_path))
-    runner.mapped["wait"], runner.instances["wait"] = given, 3
+    runner.mapped["wait"], runner.instances["wait"] = summaries, 3
     outcome = runner.run(task)
-    assert [one["prediction_id"] for one in outcome.result] == [one["id"] for one in given]
+    assert [item["prediction_id"] for item in outcome.result] == [item["id"] for item in summaries]
     assert sum("/slice" in path for path in runner.asked) == 1
     assert not any("/item/" in path for path in runner.asked)
     assert "1 of 3 instances of task 'wait' have left nothing" in caplog.text
@@ -358,21 +359,21 @@ def events(outcome: Outcome) -> list[dict[str, Any]]:
 def test_assets(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, by_reference: bool
 ) -> None:
-    """An asset gets one event with the files, also one that is only named; an alias gets the folder as its asset: never
-    one asset for each file."""
+    """An asset gets one event with the files, also if it is given by name; an alias gets the folder as its asset. Files
+    are never assets of their own."""
     from airflow.sdk import Asset, AssetAlias
 
     pictures = Asset("pictures", "s3://bucket/pictures")
     outlets = [Asset.ref(name="pictures") if by_reference else pictures, AssetAlias("new-pictures")]
     runner.assets["pictures"] = {"name": "pictures", "uri": pictures.uri, "group": "asset", "extra": {}}
-    given = [summary(create()) for _ in range(2)]
-    outcome = runner.run(store(given, f"file://{tmp_path}", outlets=outlets))
+    summaries = [summary(create()) for _ in range(2)]
+    outcome = runner.run(store(summaries, f"file://{tmp_path}", outlets=outlets))
     asset, alias = events(outcome)
     assert asset["extra"] == alias["extra"]
-    assert asset["extra"]["prediction_ids"] == [one["id"] for one in given]
+    assert asset["extra"]["prediction_ids"] == [item["id"] for item in summaries]
     assert asset["extra"]["file_count"] == 2
-    assert asset["extra"]["files"] == [one["files"][0]["uri"] for one in outcome.result]
-    assert asset["extra"]["manifests"] == [one["manifest"] for one in outcome.result]
+    assert asset["extra"]["files"] == [item["files"][0]["uri"] for item in outcome.result]
+    assert asset["extra"]["manifests"] == [item["manifest"] for item in outcome.result]
     assert alias["source_alias_name"] == "new-pictures"
     assert alias["dest_asset_key"]["uri"] == f"file://{tmp_path}"
 
@@ -383,8 +384,8 @@ def test_an_event_stays_small(
     """At most fifty files are named in it; the count says how many there are."""
     from airflow.sdk import Asset
 
-    given = summary(create(status="succeeded", output=[server.url] * 60))
-    outcome = runner.run(store(given, tmp_path, outlets=[Asset("s3://bucket/pictures")]))
+    prediction = summary(create(status="succeeded", output=[server.url] * 60))
+    outcome = runner.run(store(prediction, tmp_path, outlets=[Asset("s3://bucket/pictures")]))
     (event,) = events(outcome)
     assert (len(event["extra"]["files"]), event["extra"]["file_count"]) == (50, 60)
 
@@ -396,7 +397,7 @@ def lineage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]
 
     monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: [lineage.HookLineageReader])
     lineage.get_hook_lineage_collector.cache_clear()
-    yield lambda: [one.asset.uri for one in lineage.get_hook_lineage_collector().collected_assets.outputs]
+    yield lambda: [asset.asset.uri for asset in lineage.get_hook_lineage_collector().collected_assets.outputs]
     lineage.get_hook_lineage_collector.cache_clear()
 
 
@@ -425,9 +426,9 @@ def test_lineage_of_many(
     lineage: Callable[[], list[str]],
 ) -> None:
     """Airflow keeps a hundred of a task: manifests come first, and they name the files."""
-    given = [summary(create(status="succeeded", output=[server.url] * 60)) for _ in range(2)]
-    outcome = runner.run(store(given, f"file://{tmp_path}"))
-    manifests = [one["manifest"] for one in outcome.result]
+    summaries = [summary(create(status="succeeded", output=[server.url] * 60)) for _ in range(2)]
+    outcome = runner.run(store(summaries, f"file://{tmp_path}"))
+    manifests = [item["manifest"] for item in outcome.result]
     assert len(lineage()) == 100
     assert lineage()[:2] == manifests
 
@@ -435,9 +436,9 @@ def test_lineage_of_many(
 def test_a_killed_task_leaves_nothing_half_written(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, server: FileServer
 ) -> None:
-    """Airflow calls `on_kill` and waits: what is on its way is given up then."""
-    given = summary(create(status="succeeded", output=server.url))
-    task = store(given, tmp_path)
+    """Airflow calls `on_kill` and waits: downloads are aborted then."""
+    prediction = summary(create(status="succeeded", output=server.url))
+    task = store(prediction, tmp_path)
     original = server._answer
 
     def kill(request: Any) -> None:
@@ -455,7 +456,7 @@ def test_a_killed_task_leaves_nothing_half_written(
 def test_a_folder_on_some_worker(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], output_path: str
 ) -> None:
-    """A path that is relative, as a template makes one that renders to nothing, is refused before anything is read."""
+    """A relative path, such as a template makes that renders to nothing, is refused before anything is read."""
     outcome = runner.run(store(create(), output_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {output_path!r}" in (
@@ -488,13 +489,13 @@ def test_errors_have_an_end(comet: Emulator, runner: TaskRunner, create: Callabl
     assert [type(error).__name__ for error in outcome.chain] == ["AirflowFailException", "PredictionFailedError"]
 
 
-@pytest.mark.parametrize("kept", [("id",), ("id", "status", "output")], ids=str)
+@pytest.mark.parametrize("fields", [("id",), ("id", "status", "output")], ids=str)
 def test_a_part_of_a_summary(
-    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, kept: tuple[str, ...]
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, fields: tuple[str, ...]
 ) -> None:
     """What it lacks is read from the API: the id is all that has to be there."""
-    given = summary(create())
-    outcome = runner.run(store({key: given[key] for key in kept}, tmp_path))
+    prediction = summary(create())
+    outcome = runner.run(store({key: prediction[key] for key in fields}, tmp_path))
     assert (outcome.state, outcome.error) == ("success", None)
     assert len(outcome.result["files"]) == 1
 
@@ -516,12 +517,106 @@ def test_an_id_without_output(comet: Emulator, runner: TaskRunner, create: Calla
     assert runner.run(store(summary(prediction_id), tmp_path)).result["files"] == []
 
 
-def test_each_file_is_a_line_in_the_log(
+def test_the_audit_log(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a fixed form, by which what was stored can be found."""
+    """Each stored file is a line of a fixed form, and so is each prediction, once its manifest is written. A repeat
+    that stores nothing logs neither."""
     caplog.set_level("INFO")
-    outcome = runner.run(store(summary(create()), tmp_path))
-    (file,) = outcome.result["files"]
-    found = re.findall(r"comet\.stored uri=(\S+) size=(\d+) sha256=(\w+)", caplog.text)
-    assert found == [(file["uri"], str(file["size"]), file["sha256"])]
+    prediction_id = create(status="succeeded", output=["data:text/plain,one", "data:text/plain,three"])
+    task = store(summary(prediction_id), tmp_path)
+    outcome = runner.run(task)
+    found = re.findall(r"comet\.file_stored uri=(\S+) size=(\d+) sha256=(\w+)", caplog.text)
+    files = outcome.result["files"]
+    assert sorted(found) == [(file["uri"], str(file["size"]), file["sha256"]) for file in files]
+    line = f"comet.stored id={prediction_id} files=2 bytes=8 manifest={outcome.result['manifest']}"
+    assert caplog.text.count("comet.stored ") == caplog.text.count(line) == 1
+    caplog.clear()
+    runner.run(task)
+    assert "is stored already" in caplog.text
+    assert "comet.stored " not in caplog.text
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, str]]]:
+    """The counters that were increased, with their tags."""
+    from airflow_provider_comet import metrics
+
+    counted: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(metrics, "count", lambda name, **tags: counted.append((name, tags)))
+    return counted
+
+
+def test_metrics(
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    counted: list[tuple[str, dict[str, str]]],
+) -> None:
+    """Stored files, stored predictions and errors are counted; an error has its type as a tag."""
+    good, failed = summary(create()), summary(create(status="failed"))
+    runner.run(store(good, tmp_path))
+    assert counted == [("comet.file_stored", {}), ("comet.stored", {})]
+    counted.clear()
+    runner.run(store([good, failed], tmp_path))
+    assert counted == [("comet.store_errors", {"error": "PredictionFailedError"})]
+
+
+def test_keep_puts_null_in_place_of_a_final_error(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `on_item_error="keep"` the task succeeds without the items that no retry can store. The log has their
+    errors, and only what was stored is reported to the outlets."""
+    from airflow.sdk import Asset
+
+    good, failed = summary(create()), summary(create(status="failed"))
+    task = store(
+        [7, good, failed, None], f"file://{tmp_path}", on_item_error="keep", outlets=[Asset("s3://bucket/pictures")]
+    )
+    outcome = runner.run(task)
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert [item and item["prediction_id"] for item in outcome.result] == [None, good["id"], None, None]
+    assert "stored" not in outcome.xcoms
+    log = capsys.readouterr().out
+    assert f"Prediction {failed['id']}: it failed" in log
+    assert "prediction[0] must be what PredictionSensor has returned" in log
+    (event,) = events(outcome)
+    assert event["extra"]["prediction_ids"] == [good["id"]]
+
+
+def test_keep_leaves_what_a_retry_may_store_to_a_retry(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """An error that a retry may cure fails the attempt, also beside a final one; the last attempt returns the rest."""
+    good, failed, blocked = summary(create()), summary(create(status="failed")), summary(create())
+    obstacle = tmp_path / f"{blocked['id']}-0.webp"
+    obstacle.mkdir()
+    task = store([good, failed, blocked], tmp_path, on_item_error="keep")
+    outcome = runner.run(task)
+    assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionListError")
+    assert [item and item["prediction_id"] for item in outcome.xcoms["stored"]] == [good["id"], None, None]
+    obstacle.rmdir()
+    outcome = runner.run(task)
+    assert outcome.state == "success"
+    assert [item and item["prediction_id"] for item in outcome.result] == [good["id"], None, blocked["id"]]
+
+
+def test_keep_fails_if_nothing_was_stored(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """A list without a single result is an error, for good; so is a single prediction without one."""
+    failed = [summary(create(status="failed")) for _ in range(2)]
+    outcome = runner.run(store(failed, tmp_path, on_item_error="keep"))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert "2 of 2" in outcome.message
+    assert outcome.xcoms["stored"] == [None, None]
+    outcome = runner.run(store(failed[0], tmp_path, on_item_error="keep"))
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+
+
+@pytest.mark.parametrize("value", ["skip", None, True], ids=repr)
+def test_a_wrong_on_item_error(value: Any, tmp_path: Path) -> None:
+    """It is refused when the DAG is parsed, with the values that are allowed."""
+    with pytest.raises(ValueError, match=r"on_item_error must be 'fail' or 'keep', not"):
+        store("abc", tmp_path, on_item_error=value)

@@ -1,4 +1,4 @@
-"""``api/delivery.py``: where a link may lead, and what a delivery host's answer means."""
+"""``outputs/download_rules.py``: where a link may lead, and what a delivery host's response means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.outputs.download_rules import Head, check_address, check_link, read_head, resume_headers
+from airflow_provider_comet.outputs.download_rules import (
+    FileInfo,
+    check_address,
+    check_link,
+    read_file_info,
+    resume_headers,
+)
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = {
@@ -21,12 +27,12 @@ NOT_PUBLIC = {
     "10.1.2.3": "private",
     "172.16.0.1": "private",
     "192.168.1.1": "private",
-    "100.64.0.1": "a carrier's own",
+    "100.64.0.1": "carrier-grade NAT",
     "fd00::1": "private",
-    "fec0::1": "private, of old",
+    "fec0::1": "private, deprecated",
     "169.254.169.254": "metadata of a cloud",
     "fd00:ec2::254": "metadata of a cloud",
-    "fe80::1%eth0": "one link",
+    "fe80::1%eth0": "link-local",
     "224.0.0.1": "multicast",
     "ff02::1": "multicast",
     "255.255.255.255": "broadcast",
@@ -35,12 +41,12 @@ NOT_PUBLIC = {
     "::ffff:7f00:1": "IPv4 in IPv6",
     "64:ff9b::169.254.169.254": "NAT64",
     "64:ff9b::a00:1": "NAT64",
-    "64:ff9b:1::a9fe:a9fe": "NAT64 of a network of one's own",
+    "64:ff9b:1::a9fe:a9fe": "NAT64, for local use",
     "2002:a9fe:a9fe::1": "6to4",
     "2001:0:a9fe:a9fe::1": "Teredo",
-    "::7f00:1": "IPv4 in IPv6, of old",
+    "::7f00:1": "IPv4 in IPv6, deprecated",
     "::ffff:0:7f00:1": "IPv4 in IPv6, translated",
-    "4000::1": "given to nobody",
+    "4000::1": "unassigned",
     "192.0.0.192": "metadata of a cloud",
     "192.0.0.9": "of a protocol",
     "192.88.99.1": "a relay of 6to4",
@@ -55,15 +61,15 @@ NOT_PUBLIC = {
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    """Whatever the whole world can reach may be spoken to, in each of its forms."""
+    """Addresses that everybody can reach are allowed, in each of their forms."""
     check_address(address, is_local=False)
 
 
 @pytest.mark.parametrize("is_local", [False, True])
 @pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_addresses_that_only_a_worker_can_reach(address: str, is_local: bool) -> None:
-    """None of them is spoken to, also not in the forms that hide an IPv4 address; with an API on this machine, this
-    machine's own addresses are."""
+    """They are refused, also in the forms that hide an IPv4 address. With an API on this machine, the machine's own
+    addresses are allowed."""
     if is_local and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         check_address(address, is_local=True)
         return
@@ -112,7 +118,7 @@ def test_refused_links(url: str, words: str) -> None:
     "url", ["https://replicate.delivery/a.webp", "https://8.8.8.8/a", "https://a.example:444/b?c=d"]
 )
 def test_links_to_any_public_host(url: str) -> None:
-    """Without a list of hosts, every name may be looked up: its address is checked when it is known."""
+    """Without a list of hosts every name is allowed: its address is checked after connecting."""
     check_link(url, (), is_local=False)
 
 
@@ -142,7 +148,7 @@ def test_links_of_an_api_on_this_machine() -> None:
     ],
 )
 def test_list_of_hosts(host: str, is_allowed: bool) -> None:
-    """Only these names, and those below a starred one; user names don't fool it."""
+    """Only these names, and those below a wildcard; user names don't fool the check."""
     hosts = ("replicate.delivery", "*.replicate.delivery", "files.example")
     if is_allowed:
         check_link(f"https://{host}/a.webp", hosts, is_local=False)
@@ -161,16 +167,16 @@ def test_a_message_never_shows_what_signs_a_link() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_expired(status: int) -> None:
-    """Object stores answer all three for links that are too old."""
+    """Object stores answer so for links that have expired."""
     with pytest.raises(OutputExpiredError):
-        read_head(status, {}, asked_from=0)
+        read_file_info(status, {}, range_start=0)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 520, 599])
 def test_passing_trouble(status: int) -> None:
-    """It may be asked for again, when the server wants it."""
+    """Another attempt may succeed, after the pause that the server demands."""
     with pytest.raises(DeliveryError) as caught:
-        read_head(status, {"Retry-After": "7"}, asked_from=0)
+        read_file_info(status, {"Retry-After": "7"}, range_start=0)
     assert (caught.value.retryable, caught.value.retry_after) == (True, 7.0)
 
 
@@ -178,47 +184,47 @@ def test_passing_trouble(status: int) -> None:
 def test_no_file_ever(status: int) -> None:
     """Nothing that a retry would change."""
     with pytest.raises(OutputRefusedError):
-        read_head(status, {}, asked_from=0)
+        read_file_info(status, {}, range_start=0)
 
 
 def test_whole_file() -> None:
-    """Size, type and the name of its version, where the server says them."""
+    """Size, type and ETag, where the server sends them."""
     headers = {"Content-Length": "12", "Content-Type": "image/webp", "ETag": '"abc"'}
-    assert read_head(200, headers, asked_from=0) == Head(0, 12, "image/webp", '"abc"')
+    assert read_file_info(200, headers, range_start=0) == FileInfo(0, 12, "image/webp", '"abc"')
     chunked = {"Transfer-Encoding": "chunked"}
-    assert read_head(200, {**chunked, "ETag": 'W/"abc"'}, asked_from=0) == Head(0, None, None, None)
-    assert read_head(200, {**chunked, "Content-Length": "many"}, asked_from=5) == Head(0, None, None, None)
+    assert read_file_info(200, {**chunked, "ETag": 'W/"abc"'}, range_start=0) == FileInfo(0, None, None, None)
+    assert read_file_info(200, {**chunked, "Content-Length": "many"}, range_start=5) == FileInfo(0, None, None, None)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "many"}, {"Transfer-Encoding": "gzip"}], ids=str)
 def test_a_file_without_an_end(headers: dict[str, str]) -> None:
-    """If only the end of the connection ends the file, a connection that is lost looks like one."""
+    """If only the end of the connection ends the file, a lost connection looks like the end of the file."""
     with pytest.raises(DeliveryError, match="does not say how long"):
-        read_head(200, headers, asked_from=0)
+        read_file_info(200, headers, range_start=0)
 
 
 def test_rest_of_a_file() -> None:
-    """A resume asks for the same version; without its name, for all of it."""
+    """A resume requests the same version; without an ETag the whole file is requested."""
     assert resume_headers(5, '"abc"') == {"Range": "bytes=5-", "If-Range": '"abc"'}
     assert resume_headers(5, None) == resume_headers(0, '"abc"') == {}
     headers = {"Content-Range": "bytes 5-11/12", "Content-Length": "7", "ETag": '"abc"'}
-    assert read_head(206, headers, asked_from=5) == Head(5, 12, None, '"abc"')
+    assert read_file_info(206, headers, range_start=5) == FileInfo(5, 12, None, '"abc"')
 
 
 @pytest.mark.parametrize("given_range", ["", "bytes 0-11/12", "bytes 5-10/12", "bytes 5-11/*", "items 5-11/12"])
 def test_another_part_than_was_asked_for(given_range: str) -> None:
     """It is not put together with what is there."""
     with pytest.raises(DeliveryError, match="another part"):
-        read_head(206, {"Content-Range": given_range}, asked_from=5)
+        read_file_info(206, {"Content-Range": given_range}, range_start=5)
 
 
 def test_nothing_after_what_came() -> None:
-    """The end of the file has come already, and only its mark was lost: a retry asks for all of it."""
+    """The whole file was received, and only the mark of its end was lost: a retry requests the whole file."""
     with pytest.raises(DeliveryError, match="no bytes after"):
-        read_head(416, {"Content-Range": "bytes */12"}, asked_from=12)
+        read_file_info(416, {"Content-Range": "bytes */12"}, range_start=12)
 
 
 def test_packed_although_asked_not_to() -> None:
     """Length and ranges would be those of something else."""
     with pytest.raises(OutputRefusedError, match="packs"):
-        read_head(200, {"Content-Encoding": "gzip"}, asked_from=0)
+        read_file_info(200, {"Content-Encoding": "gzip"}, range_start=0)

@@ -1,4 +1,4 @@
-"""``api/outputs.py`` and ``api/manifest.py``: which files a prediction has made, their names, what is kept of them."""
+"""``outputs/output.py``: which files an output consists of, how they are named, and what is removed from them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import json
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.prediction import Prediction, is_marked
-from airflow_provider_comet.outputs import manifest
-from airflow_provider_comet.outputs.manifest import StoredFile
-from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, for_keeping, outputs_of
+from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, list_outputs, without_secrets
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
 URL = "https://replicate.delivery/x/out-0.webp"
 
 
 def outputs(output: Any) -> list[Output]:
-    return outputs_of(Prediction("abc", "succeeded", output=output))
+    return list_outputs(Prediction("abc", "succeeded", output=output))
 
 
 @pytest.mark.parametrize(
@@ -49,17 +46,17 @@ def outputs(output: Any) -> list[Output]:
     ids=repr,
 )
 def test_every_shape_of_output(output: Any, expected: list[Output]) -> None:
-    """URLs and data URIs are files, text is one file however it is cut, and nothing that is left over gets lost."""
+    """URLs and data URIs are files, text is one file in however many pieces, and the rest is not lost."""
     assert outputs(output) == expected
 
 
 def test_an_object_with_more_than_files() -> None:
-    """It is kept as JSON beside its files, without what signs links and without their bytes."""
+    """It is stored as JSON beside its files, without signatures of links and without the bytes of data URIs."""
     first, second, rest = outputs({"image": URL + "?sig=secret", "mask": PNG, "score": 0.5})
     assert (first.url, second.content, rest.index) == (URL + "?sig=secret", b"\x89PNG", 2)
-    kept = json.loads(rest.content)
-    assert (kept["image"], kept["score"]) == (URL, 0.5)
-    assert kept["mask"].startswith("<data URI, 30 characters, sha256 ")
+    stored = json.loads(rest.content)
+    assert (stored["image"], stored["score"]) == (URL, 0.5)
+    assert stored["mask"].startswith("<data URI, 30 characters, sha256 ")
 
 
 @pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d"], ids=ascii)
@@ -83,12 +80,12 @@ def test_unreadable_data_uri(body: str) -> None:
     ids=repr,
 )
 def test_names(output: Output, media_type: str, name: str | None) -> None:
-    """By the type that the server gives, else by the link's suffix; never more than a suffix of it."""
+    """By the type that the server announces, else by the link's suffix. No other part of the link is used."""
     assert file_name("abc", output, media_type) == (name or "abc-0.bin")
 
 
 @pytest.mark.parametrize(
-    ("promised", "given", "result"),
+    ("expected", "announced", "result"),
     [
         ("image/webp", "image/webp", "image/webp"),
         ("image/webp", "image/png", "image/png"),
@@ -114,57 +111,17 @@ def test_names(output: Output, media_type: str, name: str | None) -> None:
         ("video/mp4", "image/png", OutputRefusedError),
     ],
 )
-def test_media_types(promised: str, given: str | None, result: str | type[CometError]) -> None:
-    """Another kind of picture is a picture. A page or an error document is not, but may be one when asked again."""
+def test_media_types(expected: str, announced: str | None, result: str | type[CometError]) -> None:
+    """Another image type is accepted for an image. For a page or an error document a retry may get the image."""
     if isinstance(result, str):
-        assert check_media_type(promised, given) == result
+        assert check_media_type(expected, announced) == result
         return
     with pytest.raises(result, match="the link promises"):
-        check_media_type(promised, given)
-
-
-def made(**options: Any) -> dict[str, Any]:
-    prediction = Prediction(
-        "abc",
-        "succeeded",
-        model="a/b",
-        input={"prompt": "x", "image": PNG, "url": "https://u:p@a.example/i.png?X-Amz-Signature=s", "seeds": [1]},
-        metrics={"predict_time": 1.5},
-        created_at="2026-03-12T11:27:20.258Z",
-    )
-    files = [StoredFile("s3://bucket/abc-0.webp", "0" * 64, 12, "image/webp", URL)]
-    by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
-    options = {"write_input": True, "provider_version": "1", "stored_by": by, **options}
-    text = manifest.make(prediction, files, stored_at="2026-03-12T11:28:00+00:00", **options)
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def test_manifest_follows_its_schema() -> None:
-    """The schema that docs/outputs.md shows holds, and the schema itself is one."""
-    Draft202012Validator.check_schema(manifest.SCHEMA)
-    Draft202012Validator(manifest.SCHEMA).validate(made())
-    assert not Draft202012Validator(manifest.SCHEMA).is_valid({**made(), "files": [{"uri": "x"}]})
-
-
-def test_manifest_of_half_characters() -> None:
-    """A prompt may hold what is no character; the manifest of a paid result is written all the same."""
-    halves = Prediction("abc", "succeeded", input={"prompt": "\ud83d", "image": PNG + "\ud83d"})
-    by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
-    text = manifest.make(halves, [], stored_at="x", stored_by=by, provider_version="1", write_input=True)
-    assert json.loads(text)["input"]["prompt"] == "\ufffd"
-
-
-def test_manifest_keeps_no_secret() -> None:
-    """Data URIs are digests, URLs lose user name and query; the input can be left out."""
-    kept = made()["input"]
-    assert (kept["prompt"], kept["seeds"], kept["url"]) == ("x", [1], "https://a.example/i.png")
-    assert kept["image"] == for_keeping(PNG) != PNG
-    assert "input" not in made(write_input=False)
+        check_media_type(expected, announced)
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "cleaned"),
     [
         ("see https://u:p@a.example/i.png?sig=s#f, please", "see https://a.example/i.png please"),
         ('https://h/i.png?x="1"&sig=SECRET next', "https://h/i.png next"),
@@ -179,38 +136,19 @@ def test_manifest_keeps_no_secret() -> None:
         ('data:text/plain;charset="utf-8",' + PNG.partition(",")[2], None),
     ],
 )
-def test_secrets_amid_a_text(text: str, kept: str | None) -> None:
+def test_secrets_within_a_text(text: str, cleaned: str | None) -> None:
     """Prompts hold links and data URIs, too; a link that can't be read does no harm."""
-    if kept is None:
-        assert PNG.partition(",")[2] not in for_keeping([text])[0]
-        assert "sha256" in for_keeping({"a": text})["a"]
-        assert "sha256" in next(iter(for_keeping({text: 1})))
+    if cleaned is None:
+        assert PNG.partition(",")[2] not in without_secrets([text])[0]
+        assert "sha256" in without_secrets({"a": text})["a"]
+        assert "sha256" in next(iter(without_secrets({text: 1})))
     else:
-        assert for_keeping(text) == kept
+        assert without_secrets(text) == cleaned
 
 
 def test_a_link_that_is_none() -> None:
-    """It is an output like others, until somebody follows it."""
+    """It is an output like others, and refused when it is followed."""
     assert outputs("https://[x/y.png") == [Output(0, "application/octet-stream", url="https://[x/y.png")]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"manifest_version": 1}', "\xff"], ids=repr)
-def test_what_is_no_manifest(text: str) -> None:
-    """It counts as none: all is stored anew, over it."""
-    assert manifest.read(text.encode("latin-1"), "abc") is None
-
-
-def test_manifest_is_read_back() -> None:
-    """Of this prediction, whatever a later release has added; another prediction's is none."""
-    text = json.dumps({**made(), "colour": "red"}).encode()
-    (file,) = manifest.read(text, "abc") or []
-    assert (file.uri, file.size, file.source) == ("s3://bucket/abc-0.webp", 12, URL)
-    assert manifest.read(text, "def") is None
-    assert manifest.read(json.dumps({**made(), "manifest_version": 2}).encode(), "abc") is None
-    small = manifest.small_form("abc", "s3://bucket/abc.manifest.json", [file])
-    assert small["files"] == [
-        {"uri": "s3://bucket/abc-0.webp", "sha256": "0" * 64, "size": 12, "content_type": "image/webp"}
-    ]
 
 
 def test_marks_in_summaries() -> None:

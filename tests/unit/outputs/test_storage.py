@@ -1,4 +1,4 @@
-"""``storage.whole_file``: a file appears whole, or not at all."""
+"""``outputs/storage.py``: a file appears complete, or not at all."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def path_to(target: Path) -> ObjectStoragePath:
 
 
 def write(target: Path, *chunks: bytes, error: BaseException | None = None) -> None:
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(target)) as file:
+    with open_atomic(path_to(target)) as file:
         for chunk in chunks:
             file.write(chunk)
         if error is not None:
@@ -53,30 +53,30 @@ def test_a_file_and_its_folders(tmp_path: Path) -> None:
     assert (target.read_bytes(), names(target.parent)) == (b"two three", ["picture.webp"])
 
 
-@pytest.mark.parametrize("can_begin", [True, False])
-def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_begin: bool) -> None:
-    """Small blocks do not overtake large ones, which another thread writes; and of a long file the disk begins with
-    each stretch once, where the system can be asked to (macOS can't)."""
+@pytest.mark.parametrize("can_flush", [True, False])
+def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_flush: bool) -> None:
+    """Small blocks do not overtake large blocks, which a thread writes. The disk is told to start on each part of a
+    long file once, where the system has such a call (macOS has none)."""
     from airflow_provider_comet.outputs import storage
 
-    begun: list[tuple[int, int]] = []
-    if can_begin:
-        monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: begun.append((start, length)))
+    flushed: list[tuple[int, int]] = []
+    if can_flush:
+        monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: flushed.append((start, length)))
     else:
         monkeypatch.delattr(os, "posix_fadvise")
     sizes = [3, storage.GATHERED_BYTES, 5, 4_000_000, 1, 70_000] * 10
     blocks = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     write(tmp_path / "film.mp4", *blocks)
     assert (tmp_path / "film.mp4").read_bytes() == b"".join(blocks)
-    starts = [start for start, _ in begun]
-    assert len(begun) == (2 if can_begin else 0)
-    assert starts == [0, *(start + length for start, length in begun)][: len(begun)]
-    assert all(length >= storage.STRIDE_BYTES for _, length in begun)
+    starts = [start for start, _ in flushed]
+    assert len(flushed) == (2 if can_flush else 0)
+    assert starts == [0, *(start + length for start, length in flushed)][: len(flushed)]
+    assert all(length >= storage.FLUSH_BYTES for _, length in flushed)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit()], ids=repr)
 def test_nothing_stays_of_a_failure(tmp_path: Path, error: BaseException) -> None:
-    """Whatever passes through, the old file is as it was, and of the new one there is nothing."""
+    """After any exception the old file is unchanged, and nothing of the new file is left."""
     target = tmp_path / "picture.webp"
     target.write_bytes(b"old")
     with pytest.raises(type(error)):
@@ -85,10 +85,10 @@ def test_nothing_stays_of_a_failure(tmp_path: Path, error: BaseException) -> Non
 
 
 def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
-    """While it is written only a hidden name exists, in the same folder: a rename is a step of one disk."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    """Until then only a hidden name exists, in the same folder, because a rename can't cross disks."""
+    from airflow_provider_comet.outputs.storage import open_atomic
 
-    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+    with open_atomic(path_to(tmp_path / "picture.webp")) as file:
         file.write(b"half")
         (name,) = names(tmp_path)
         assert name.startswith(".picture.webp.")
@@ -97,12 +97,13 @@ def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left(tmp_path: Path) -> None:
-    """It goes when the file is written again, however young; what another process is writing, and other files, stay."""
-    from airflow_provider_comet.outputs.storage import whole_file
+    """Its hidden file is removed when the file is written again, however young. Files that another process is writing,
+    and other files, stay."""
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     for name in (".picture.webp.0a.part", ".other.webp.0a.part"):
         (tmp_path / name).write_bytes(b"half")
-    with whole_file(path_to(tmp_path / "picture.webp")) as file:
+    with open_atomic(path_to(tmp_path / "picture.webp")) as file:
         (alive,) = {*names(tmp_path)} - {".other.webp.0a.part"}
         assert alive != ".picture.webp.0a.part"
         write(tmp_path / "picture.webp", b"of another attempt")
@@ -131,7 +132,7 @@ def test_what_is_not_locked_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "sizes", [[100_000] * 20, [500_000, 1_000_000], [10_000] * 200], ids=["amid", "the last", "small"]
+    "sizes", [[100_000] * 20, [500_000, 1_000_000], [10_000] * 200], ids=["within", "at the end", "small"]
 )
 def test_a_full_disk(tmp_path: Path, sizes: list[int]) -> None:
     """The error names path and reason, may be retried, and nothing half-written stays, whichever block it is. (A limit
@@ -188,13 +189,13 @@ def test_a_folder_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch: 
 
 
 def test_a_killed_process_leaves_no_visible_half(tmp_path: Path) -> None:
-    """SIGKILL amid a file: its name does not exist, and a second process writes it whole."""
+    """SIGKILL within a file: its name does not exist, and a second process writes it completely."""
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_comet.outputs.storage import whole_file
-with whole_file(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
+from airflow_provider_comet.outputs.storage import open_atomic
+with open_atomic(ObjectStoragePath("file://{tmp_path}/film.mp4")) as file:
     file.write(b"x" * 3_000_000)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -240,7 +241,7 @@ class Upload:
 
 
 class SlowUpload(Upload):
-    """One that writes when it may."""
+    """An upload that writes only when a test lets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,62 +280,62 @@ def object_at(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Upload]) -> Ob
 
 
 def test_object_stores_commit_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is sent, then it is committed; after an exception nothing more is sent, not even by closing, and what was
+    """Everything is sent and then committed; after an exception nothing more is sent, not even by closing, and what was
     sent is discarded. (tests/integration/test_s3.py shows the same on a real server.)"""
-    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, whole_file
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
 
     uploads = [Upload(), Upload()]
     left = iter(uploads)
     path = object_at(monkeypatch, lambda: next(left))
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         file.write(b"x")
 
     def fail() -> None:
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             file.write(bytes(GATHERED_BYTES))
-            raise ValueError("amid")
+            raise ValueError("within")
 
-    with pytest.raises(ValueError, match="amid"):
+    with pytest.raises(ValueError, match="within"):
         fail()
     uploads[1].close()  # as the garbage collector would
-    assert [one.done for one in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
+    assert [upload.done for upload in uploads] == [["open", "write", "close", "commit"], ["open", "write", "discard"]]
 
 
 def test_the_next_block_is_fetched_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who hands bytes over goes on before they are written, also over https, where they come in small pieces; nothing
-    is committed before they are, nor discarded."""
-    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, whole_file
+    """The caller continues before its bytes are written, also over https, where they arrive in small pieces. Nothing is
+    committed or discarded before they are written."""
+    from airflow_provider_comet.outputs.storage import GATHERED_BYTES, open_atomic
 
     uploads = [SlowUpload(), SlowUpload()]
     left = iter(uploads)
     path = object_at(monkeypatch, lambda: next(left))
     pieces = [bytes(16 * 1024)] * (GATHERED_BYTES // (16 * 1024))
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         for piece in pieces:
             file.write(piece)
         assert uploads[0].done == ["open"]
         uploads[0].may_write.set()
 
     def fail() -> None:
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             for piece in pieces:
                 file.write(piece)
             threading.Timer(0.1, uploads[1].may_write.set).start()
-            raise ValueError("amid")
+            raise ValueError("within")
 
-    with pytest.raises(ValueError, match="amid"):
+    with pytest.raises(ValueError, match="within"):
         fail()
     written = ["write"] * len(pieces)
-    assert [one.done for one in uploads] == [["open", *written, "close", "commit"], ["open", *written, "discard"]]
+    assert [upload.done for upload in uploads] == [["open", *written, "close", "commit"], ["open", *written, "discard"]]
 
 
 @pytest.mark.parametrize("kind", [Upload, ReadOnlyUpload])
 @pytest.mark.parametrize("step", ["open", "write", "close", "commit"])
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[Upload], size: int) -> None:
-    """Whatever they raise is an error of the storage, and what was begun is discarded."""
+    """Whatever they raise is an error of the storage, and what was flushed is discarded."""
     from airflow_provider_comet.api.file_errors import StorageError
-    from airflow_provider_comet.outputs.storage import whole_file
+    from airflow_provider_comet.outputs.storage import open_atomic
 
     uploads: list[Upload] = []
 
@@ -343,6 +344,6 @@ def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind
         return uploads[-1]
 
     path = object_at(monkeypatch, make)
-    with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), whole_file(path) as file:
+    with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), open_atomic(path) as file:
         file.write(bytes(size))
-    assert [one.done[-1] for one in uploads] == ["discard"] * (step != "open")
+    assert [upload.done[-1] for upload in uploads] == ["discard"] * (step != "open")

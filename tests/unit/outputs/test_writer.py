@@ -1,4 +1,5 @@
-"""`Archive` over real sockets: many files at once, what is there stays, and an API that is down costs no link."""
+"""``outputs/writer.py`` over real sockets: several files at once, stored files stay, and an unreachable API costs no
+link."""
 
 from __future__ import annotations
 
@@ -6,8 +7,7 @@ import json
 import logging
 import re
 import threading
-import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from tests.support.file_server import Answer, FileServer
 from tests.support.task_runner import Clock
 
@@ -33,32 +33,35 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time passes only while somebody waits for the API or for another attempt."""
-    from airflow_provider_comet.outputs import writer as archive
-
-    clock = Clock().install(monkeypatch)
-    monkeypatch.setattr(archive, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+    """Time that passes only during a pause."""
+    return Clock().install(monkeypatch)
 
 
-def keep(folder: Path, clock: Clock, *given: Any, write_input: bool = False, at_once: int = 1) -> list[dict[str, Any]]:
-    """What a task does with these predictions."""
+def store(
+    folder: Path,
+    clock: Clock,
+    *summaries: Any,
+    write_input: bool = False,
+    at_once: int = 1,
+    now: Callable[[], float] | None = None,
+) -> list[dict[str, Any]]:
+    """Store these predictions as a task does; ``now`` replaces the time of ``clock``."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.outputs.download import Delivery
-    from airflow_provider_comet.outputs.writer import Archive
+    from airflow_provider_comet.outputs.download import Downloader
+    from airflow_provider_comet.outputs.writer import OutputWriter
 
     hook = CometReplicateHook()
     assert hook.client is not None  # as the operator does
     path = ObjectStoragePath(f"file://{folder}")
     options: dict[str, Any] = {"max_bytes": 1 << 30, "write_input": write_input, "stored_by": STORED_BY}
     with (
-        Delivery(hook.config, sleep=clock.sleep, clock=clock.monotonic) as delivery,
-        Archive(path, hook, delivery, **options) as archive,
+        Downloader(hook.config, sleep=clock.sleep, clock=now or clock.monotonic) as downloader,
+        OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
         ThreadPoolExecutor(at_once) as pool,
     ):
-        return [*pool.map(archive.keep, given)]
+        return [*pool.map(writer.store, summaries)]
 
 
 def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> dict[str, Any]:
@@ -67,22 +70,22 @@ def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> d
 
 
 def test_four_files_at_once(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """None of them is answered before four have been asked for; more than four are never on their way."""
+    """No file is sent before four are requested, and never more than four are downloaded at once."""
     gate = threading.Barrier(4, timeout=20)
     server.otherwise = Answer(gate=gate)
-    (stored,) = keep(tmp_path, clock, summary(server, files=8))
+    (stored,) = store(tmp_path, clock, summary(server, files=8))
     assert [file["size"] for file in stored["files"]] == [len(PICTURE)] * 8
-    assert (len(server.asked), gate.broken, gate.n_waiting) == (8, False, 0)
-    # A fifth one would have been let in with the others, and three would have waited in vain.
+    assert (len(server.requests), gate.broken, gate.n_waiting) == (8, False, 0)
+    # With five at once the barrier would open. With four at once it times out.
     server.otherwise = Answer(gate=threading.Barrier(5, timeout=1))
     with pytest.raises(DeliveryError):
-        keep(tmp_path, clock, summary(server, "def", files=5))
+        store(tmp_path, clock, summary(server, "def", files=5))
 
 
-def test_a_long_file_says_how_far_it_is(
+def test_a_long_file_logs_its_progress(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every half minute, with its size if that is known; a short one says nothing."""
+    """Every half minute, with its size if that is known; a short file logs nothing."""
     caplog.set_level(logging.INFO)
     server.content = b"x" * 5_000_000
 
@@ -90,39 +93,35 @@ def test_a_long_file_says_how_far_it_is(
         clock.now += 10
         return clock.now
 
-    from airflow_provider_comet.outputs import writer as archive
-
-    archive.time.monotonic = tick  # type: ignore[attr-defined]
-    keep(tmp_path, clock, summary(server))
+    store(tmp_path, clock, summary(server), now=tick)
     lines = re.findall(r"abc-0\.webp: (\d+) of 5 MB, \d+\.\d MB/s", caplog.text)
     assert lines
-    assert [int(one) for one in lines] == sorted(int(one) for one in lines)
+    assert [int(line) for line in lines] == sorted(int(line) for line in lines)
     server.otherwise = Answer(chunked=True)
-    keep(tmp_path, clock, summary(server, "def"))
+    store(tmp_path, clock, summary(server, "def"), now=tick)
     assert re.search(r"def-0\.webp: \d+ MB, \d+\.\d MB/s", caplog.text)
-    archive.time.monotonic = clock.monotonic
-    keep(tmp_path, clock, summary(server, "ghi"))
+    store(tmp_path, clock, summary(server, "ghi"))
     assert "ghi-0.webp: " not in caplog.text
 
 
 def test_a_page_is_no_picture(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """Also where the connection before it was lost without a byte: nothing is stored under the picture's name."""
-    server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    """Nothing is stored under the picture's name, also after a connection that was lost without a byte."""
+    server.answers = [Answer(break_after=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     with pytest.raises(DeliveryError, match="the link promises image/webp, and the server sends text/html"):
-        keep(tmp_path, clock, summary(server))
+        store(tmp_path, clock, summary(server))
     assert [*tmp_path.iterdir()] == []
-    keep(tmp_path, clock, summary(server))
+    store(tmp_path, clock, summary(server))
     assert (tmp_path / "abc-0.webp").read_bytes() == PICTURE
 
 
 def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
-    """Of several files those that are there as the manifest says stay as they are."""
-    first = keep(tmp_path, clock, summary(server, files=4))
+    """Files that exist as their manifest says are not fetched again."""
+    first = store(tmp_path, clock, summary(server, files=4))
     (tmp_path / "abc-1.webp").unlink()
     (tmp_path / "abc-2.webp").write_bytes(b"half")
-    server.asked.clear()
-    assert keep(tmp_path, clock, summary(server, files=4)) == first
-    assert sorted(headers["path"] for headers in server.asked) == ["/abc/1.webp", "/abc/2.webp"]
+    server.requests.clear()
+    assert store(tmp_path, clock, summary(server, files=4)) == first
+    assert sorted(headers["path"] for headers in server.requests) == ["/abc/1.webp", "/abc/2.webp"]
     assert {path.read_bytes() for path in tmp_path.glob("*.webp")} == {PICTURE}
 
 
@@ -130,8 +129,8 @@ def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: 
 def test_a_manifest_by_somebody_else(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, uri: str
 ) -> None:
-    """Whoever can write into the bucket makes no other file pass for one of the prediction's."""
-    (stored,) = keep(tmp_path, clock, summary(server))
+    """A planted manifest does not make another file pass for a file of the prediction."""
+    (stored,) = store(tmp_path, clock, summary(server))
     mark = tmp_path / "abc.manifest.json"
     planted = json.loads(mark.read_text())
     for name in ("other.webp", "def-0.webp", "abc-1.webp"):
@@ -139,45 +138,43 @@ def test_a_manifest_by_somebody_else(
     size = tmp_path.parent.stat().st_size if uri.endswith("..") else len(b"planted")
     planted["files"][0] |= {"uri": uri, "size": size}
     mark.write_text(json.dumps(planted))
-    assert keep(tmp_path, clock, summary(server)) == [stored]
-    assert len(server.asked) == 2
+    assert store(tmp_path, clock, summary(server)) == [stored]
+    assert len(server.requests) == 2
 
 
 def test_links_do_not_wait_for_an_api_that_is_down(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path
 ) -> None:
-    """All files of a prediction are fetched before it is asked for its input; that is waited for once for all, not for
-    each prediction anew."""
+    """All files of a prediction are fetched before its input is read. The API is waited for once, not for each
+    prediction anew."""
     comet.fault(method="GET", path="/predictions/", status=503, count=None)
     waited: list[tuple[float, int]] = []
-    clock.on_sleep = lambda seconds: waited.append((seconds, len(server.asked)))
-    given = [summary(server, f"p{number}", files=2) for number in range(30)]
-    stored = keep(tmp_path, clock, *given, write_input=True)
-    assert [len(one["files"]) for one in stored] == [2] * 30
+    clock.on_sleep = lambda seconds: waited.append((seconds, len(server.requests)))
+    summaries = [summary(server, f"p{number}", files=2) for number in range(30)]
+    stored = store(tmp_path, clock, *summaries, write_input=True)
+    assert [len(item["files"]) for item in stored] == [2] * 30
     assert waited[0][1] == 2
-    assert sum(seconds for seconds, _ in waited) <= 2 * polling.PATIENCE
+    assert sum(seconds for seconds, _ in waited) <= 2 * RETRY_BUDGET_SECONDS
     inputs = [json.loads((tmp_path / f"p{number}.manifest.json").read_text())["input"] for number in range(30)]
     assert inputs == [None] * 30
 
 
-def test_an_api_that_is_up_again_is_asked_again(
-    comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path
-) -> None:
-    """Two minutes after it was waited for in vain; what was asked for is told which prediction it is about."""
+def test_an_api_that_is_up_again(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """Two minutes after the wait failed, the API is requested again. Each error names its own prediction."""
     from airflow_provider_comet.api.errors import ServerError
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.outputs.writer import _Reader
+    from airflow_provider_comet.outputs.prediction_reader import PredictionReader
 
     comet.fault(method="GET", path="/predictions/", status=503, count=None)
     hook = CometReplicateHook()
-    reader = _Reader(hook)
+    reader = PredictionReader(hook.get_prediction, clock.monotonic)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
             reader.read(prediction_id)
         assert caught.value.prediction_id == prediction_id
-    assert not [one for one in comet.ledger()["requests"] if one["path"].endswith("/def")]
+    assert not [request for request in comet.ledger()["requests"] if request["path"].endswith("/def")]
     comet.reset()
     created = hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
-    clock.sleep(polling.PATIENCE)
+    clock.sleep(RETRY_BUDGET_SECONDS)
     assert reader.read(created).id == created
     assert reader.read(created).id == created

@@ -1,4 +1,4 @@
-"""`Delivery` over real sockets: every byte once or an error, and never a word to whom it must not speak."""
+"""``outputs/download.py`` over real sockets: every byte once or an error, and no request to a forbidden address."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
-from airflow_provider_comet.outputs.download import Delivery
-from airflow_provider_comet.polling import schedule as polling
+from airflow_provider_comet.outputs.download import Downloader
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.sockets import raw_server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEY = "sk-delivery-0123456789"
 CONTENT = random.Random(5).randbytes(1_000_000)
 LOCAL = "http://127.0.0.1:1"
@@ -52,10 +52,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def delivery(clock: Clock) -> Iterator[Delivery]:
+def downloader(clock: Clock) -> Iterator[Downloader]:
     """Fetches for an API on this machine, without a real pause."""
-    with Delivery(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as delivery:
-        yield delivery
+    with Downloader(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as downloader:
+        yield downloader
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def server() -> Iterator[FileServer]:
         yield server
 
 
-def fetch(delivery: Delivery, url: str, max_bytes: int = MOST) -> tuple[bytes, str]:
-    download = delivery.open(url, max_bytes)
+def fetch(downloader: Downloader, url: str, max_bytes: int = MOST) -> tuple[bytes, str]:
+    download = downloader.open(url, max_bytes)
     content = b"".join(download)
     assert download.received == len(content)
     return content, download.sha256
@@ -75,24 +75,24 @@ def is_whole(got: tuple[bytes, str]) -> bool:
     return got == (CONTENT, hashlib.sha256(CONTENT).hexdigest())
 
 
-def test_a_file(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """It comes with one request, its type and size are known before it is read."""
-    download = delivery.open(server.url, MOST)
-    assert (download.media_type, download.size) == ("image/webp", len(CONTENT))
+def test_a_file(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """A single request gets it, and its type and size are known before it is read."""
+    download = downloader.open(server.url, MOST)
+    assert (download.info.media_type, download.info.size) == ("image/webp", len(CONTENT))
     assert b"".join(download) == CONTENT
-    assert (len(server.asked), clock.slept) == (1, [])
+    assert (len(server.requests), clock.slept) == (1, [])
 
 
-def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_delivery_host_receives(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, no cookie, no user from netrc: also not from the host whose key the connection holds."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     server.answers = [Answer(302, {"Location": "/elsewhere", "Set-Cookie": "a=b"}), Answer()]
-    with Delivery(Config(KEY, f"http://127.0.0.1:{server.port}")) as delivery:
-        assert is_whole(fetch(delivery, server.url))
-    assert [headers["path"].partition("?")[0] for headers in server.asked] == ["/x/out-0.webp", "/elsewhere"]
-    for headers in server.asked:
+    with Downloader(Config(KEY, f"http://127.0.0.1:{server.port}")) as downloader:
+        assert is_whole(fetch(downloader, server.url))
+    assert [headers["path"].partition("?")[0] for headers in server.requests] == ["/x/out-0.webp", "/elsewhere"]
+    for headers in server.requests:
         assert headers["accept-encoding"] == "identity"
         assert not {"authorization", "cookie", "referer"} & headers.keys()
         assert KEY not in str(headers)
@@ -100,51 +100,53 @@ def test_what_a_delivery_host_gets_to_know(server: FileServer, tmp_path: Path, m
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-def test_a_cut_connection(delivery: Delivery, clock: Clock, quarter: int, ranges: bool) -> None:
-    """The rest is asked for, or all of it again where the server can't do that; every byte is handed on once."""
+def test_a_broken_connection(downloader: Downloader, clock: Clock, quarter: int, ranges: bool) -> None:
+    """The rest is requested, or the whole file where the server can't resume; every byte is yielded once."""
     with FileServer(CONTENT, ranges=ranges) as server:
         cut = len(CONTENT) * quarter // 4
-        server.answers = [Answer(cut=cut), Answer(503), Answer(cut=max(cut, 1))]
-        assert is_whole(fetch(delivery, server.url))
+        server.answers = [Answer(break_after=cut), Answer(503), Answer(break_after=max(cut, 1))]
+        assert is_whole(fetch(downloader, server.url))
         rest = f"bytes={max(cut, 1)}-" if ranges else None
-        assert server.ranges_asked == [None, rest if cut else None, rest if cut else None, rest]
+        assert server.requested_ranges == [None, rest if cut else None, rest if cut else None, rest]
     assert len(clock.slept) == 3
 
 
 @pytest.mark.parametrize("cut", [0, 1, 65_536, 999_999, 1_000_000])
-def test_a_cut_amid_chunks(delivery: Delivery, server: FileServer, clock: Clock, cut: int) -> None:
+def test_a_connection_that_breaks_between_chunks(
+    downloader: Downloader, server: FileServer, clock: Clock, cut: int
+) -> None:
     """Without a length the last chunk is the sign of the end. If that alone is lost, there is nothing after what came
-    (416): all of it is asked for again, and compared."""
-    server.answers = [Answer(chunked=True, cut=cut)]
+    (416): the whole file is requested again, and compared."""
+    server.answers = [Answer(chunked=True, break_after=cut)]
     server.otherwise = Answer(chunked=True)
-    assert is_whole(fetch(delivery, server.url))
+    assert is_whole(fetch(downloader, server.url))
     rest = [f"bytes={cut}-"] if cut else [None]
-    assert server.ranges_asked == [None, *rest, *([None] if cut == len(CONTENT) else [])]
+    assert server.requested_ranges == [None, *rest, *([None] if cut == len(CONTENT) else [])]
 
 
-def test_a_page_after_a_lost_connection(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """The type is that of the answer which the bytes come from, not of one that broke off before the first byte."""
-    server.answers = [Answer(cut=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
-    download = delivery.open(server.url, MOST)
-    assert (download.media_type, download.size, b"".join(download)) == ("text/html", 10, b"<p>Sign in")
-    server.answers = [Answer(cut=1), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+def test_a_page_after_a_lost_connection(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """The type is that of the response which the bytes come from, not of an earlier response without a byte."""
+    server.answers = [Answer(break_after=0), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
+    download = downloader.open(server.url, MOST)
+    assert (download.info.media_type, download.info.size, b"".join(download)) == ("text/html", 10, b"<p>Sign in")
+    server.answers = [Answer(break_after=1), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     with pytest.raises(DeliveryError, match="has changed"):
-        fetch(delivery, server.url)
+        fetch(downloader, server.url)
 
 
-def test_a_file_without_an_end(delivery: Delivery, server: FileServer) -> None:
+def test_a_file_without_an_end(downloader: Downloader, server: FileServer) -> None:
     """If only the end of the connection ends it, a part of it would look whole."""
-    server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, cut=500_000)
+    server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, break_after=500_000)
     with pytest.raises(DeliveryError, match="does not say how long"):
-        delivery.open(server.url, MOST)
+        downloader.open(server.url, MOST)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nContent-Length: 12\r\n\r\n"
 
 
 @pytest.mark.parametrize("cut", range(0, len(HEAD) + 12, 3))
-def test_a_cut_amid_the_head(delivery: Delivery, clock: Clock, cut: int) -> None:
-    """Wherever it is, it is no file, and no shorter one: http.client takes headers that break off for all there are."""
+def test_a_connection_that_breaks_within_the_headers(downloader: Downloader, clock: Clock, cut: int) -> None:
+    """Wherever it breaks, the file is requested again: http.client takes headers that break off for complete."""
     tries: list[int] = []
 
     def answer(connection: socket.socket) -> None:
@@ -154,36 +156,36 @@ def test_a_cut_amid_the_head(delivery: Delivery, clock: Clock, cut: int) -> None
         connection.shutdown(socket.SHUT_WR)
 
     with raw_server(answer) as (port, _):
-        assert fetch(delivery, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
+        assert fetch(downloader, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
     assert len(tries) == 2
 
 
-def test_a_server_that_always_cuts(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """After two minutes without a further byte it is given up, in a way that a retry may repeat."""
+def test_a_server_that_always_breaks_off(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """After two minutes without a further byte the download fails, with an error that a retry may cure."""
     server.ranges = False
-    server.otherwise = Answer(cut=500_000)
+    server.otherwise = Answer(break_after=500_000)
     with pytest.raises(DeliveryError, match=r"IncompleteRead|500000 of 1000000") as caught:
-        fetch(delivery, server.url)
+        fetch(downloader, server.url)
     assert caught.value.retryable
-    assert polling.PATIENCE / 2 < sum(clock.slept) <= polling.PATIENCE
+    assert RETRY_BUDGET_SECONDS / 2 < sum(clock.slept) <= RETRY_BUDGET_SECONDS
 
 
-def test_a_file_that_grows_a_little_each_time(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """As long as it goes on, connections may break as often as they like."""
-    server.answers = [Answer(cut=cut) for cut in range(70_000, 1_000_000, 70_000)]
-    assert is_whole(fetch(delivery, server.url))
+def test_a_file_that_grows_a_little_each_time(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """As long as the file grows, connections may break any number of times."""
+    server.answers = [Answer(break_after=cut) for cut in range(70_000, 1_000_000, 70_000)]
+    assert is_whole(fetch(downloader, server.url))
     assert len(clock.slept) == len(range(70_000, 1_000_000, 70_000))
     assert max(clock.slept) <= 1
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
-def test_a_file_that_changes(delivery: Delivery, clock: Clock, ranges: bool) -> None:
+def test_a_file_that_changes(downloader: Downloader, clock: Clock, ranges: bool) -> None:
     """Two versions are never put together."""
     with FileServer(CONTENT, ranges=ranges) as server:
-        server.answers = [Answer(cut=400_000), Answer(body=CONTENT[::-1])]
+        server.answers = [Answer(break_after=400_000), Answer(body=CONTENT[::-1])]
         with pytest.raises(DeliveryError, match="has changed"):
-            fetch(delivery, server.url)
-        assert len(server.asked) == 2
+            fetch(downloader, server.url)
+        assert len(server.requests) == 2
 
 
 OTHER = CONTENT[:-5] + b"other"
@@ -199,109 +201,109 @@ OTHER = CONTENT[:-5] + b"other"
     ids=["tag", "length", "no tag"],
 )
 def test_a_part_of_another_version(
-    delivery: Delivery, server: FileServer, headers: dict[str, str | None], is_changed: bool
+    downloader: Downloader, server: FileServer, headers: dict[str, str | None], is_changed: bool
 ) -> None:
-    """A host that sends it although another version was asked for is asked for all of the file: what came before is
-    compared, so that no file is put together of two."""
-    server.answers = [Answer(cut=400_000), Answer(headers=headers)]
-    assert is_whole(fetch(delivery, server.url))
-    assert server.ranges_asked == [None, "bytes=400000-", *([None] if is_changed else [])]
-    server.asked.clear()
-    server.answers = [Answer(cut=400_000), Answer(headers=headers), Answer(body=OTHER[::-1])]
+    """If a host sends a part of another version, the whole file is requested: the bytes received before are compared,
+    so that no file is put together of two."""
+    server.answers = [Answer(break_after=400_000), Answer(headers=headers)]
+    assert is_whole(fetch(downloader, server.url))
+    assert server.requested_ranges == [None, "bytes=400000-", *([None] if is_changed else [])]
+    server.requests.clear()
+    server.answers = [Answer(break_after=400_000), Answer(headers=headers), Answer(body=OTHER[::-1])]
     if is_changed:
         with pytest.raises(DeliveryError, match="has changed"):
-            fetch(delivery, server.url)
+            fetch(downloader, server.url)
 
 
-@pytest.mark.parametrize("way", ["amid the head", "amid the body"])
-def test_a_resume_that_is_cut(delivery: Delivery, way: str) -> None:
+@pytest.mark.parametrize("way", ["within the headers", "within the body"])
+def test_a_resume_that_breaks_off(downloader: Downloader, way: str) -> None:
     """Where only the second answer says how long the file is, less than that is no file."""
     tag = b'ETag: "v1"\r\n'
     first = (
         b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\nTransfer-Encoding: chunked\r\n" + tag + b"\r\n4\r\nRIFF\r\n"
     )
     second = b"HTTP/1.1 206 Partial Content\r\nContent-Type: image/webp\r\n" + tag + b"Content-Range: bytes 4-11/12\r\n"
-    cut = second if way == "amid the head" else second + b"Connection: close\r\n\r\n...."
+    cut = second if way == "within the headers" else second + b"Connection: close\r\n\r\n...."
     rest = b"HTTP/1.1 206 Partial Content\r\n" + tag + b"Content-Range: bytes %d-11/12\r\n\r\n%b"
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def answer(connection: socket.socket) -> None:
-        asked.append(connection.recv(10_000))
-        received = 4 if way == "amid the head" else 8
+        requests.append(connection.recv(10_000))
+        received = 4 if way == "within the headers" else 8
         answers = [first, cut, rest % (received, b"RIFF....WEBP"[received:])]
-        connection.sendall(answers[min(len(asked), 3) - 1])
+        connection.sendall(answers[min(len(requests), 3) - 1])
         connection.shutdown(socket.SHUT_WR)
 
     with raw_server(answer) as (port, _):
-        assert fetch(delivery, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
-    assert len(asked) == 3
+        assert fetch(downloader, f"http://127.0.0.1:{port}/a.webp")[0] == b"RIFF....WEBP"
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_an_empty_file(delivery: Delivery, server: FileServer, clock: Clock, chunked: bool) -> None:
-    """It is asked for again: stored, it would count as whole, and what was paid for would be gone with its link."""
+def test_an_empty_file(downloader: Downloader, server: FileServer, clock: Clock, chunked: bool) -> None:
+    """It is requested again: stored, it would count as complete, and the paid result would be lost with its link."""
     server.answers = [Answer(body=b"", chunked=chunked)]
-    assert is_whole(fetch(delivery, server.url))
+    assert is_whole(fetch(downloader, server.url))
     server.otherwise = Answer(body=b"", chunked=chunked)
     with pytest.raises(DeliveryError, match="an empty file") as caught:
-        delivery.open(server.url, MOST)
+        downloader.open(server.url, MOST)
     assert caught.value.retryable
-    assert sum(clock.slept) <= 2 * polling.PATIENCE
+    assert sum(clock.slept) <= 2 * RETRY_BUDGET_SECONDS
 
 
-def test_fewer_bytes_than_promised(delivery: Delivery, server: FileServer) -> None:
+def test_fewer_bytes_than_promised(downloader: Downloader, server: FileServer) -> None:
     """A body that ends too early is not taken for a short file."""
     server.otherwise = Answer(
-        headers={"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, cut=len(CONTENT)
+        headers={"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, break_after=len(CONTENT)
     )
     with pytest.raises(DeliveryError):
-        fetch(delivery, server.url)
+        fetch(downloader, server.url)
 
 
-def test_a_drop_at_a_time(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """A server that sends too slowly to come to an end is given up, however regularly it sends."""
+def test_a_drop_at_a_time(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """A download that is too slow to finish fails, however regularly the server sends."""
     server.otherwise = Answer(piece=1)
     clock.step = 5.0
     with pytest.raises(DeliveryError, match="fewer than 65536 bytes came within 120 s"):
-        fetch(delivery, server.url)
+        fetch(downloader, server.url)
 
 
-def test_a_slow_reader_is_no_slow_server(delivery: Delivery, server: FileServer, clock: Clock) -> None:
+def test_a_slow_reader_is_no_slow_server(downloader: Downloader, server: FileServer, clock: Clock) -> None:
     """The time that storing takes does not count."""
     received = 0
-    for chunk in delivery.open(server.url, MOST):
+    for chunk in downloader.open(server.url, MOST):
         received += len(chunk)
         clock.now += 1000
     assert received == len(CONTENT)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_an_expired_link(delivery: Delivery, server: FileServer, clock: Clock, status: int) -> None:
-    """It is said at once, also amid a file."""
+def test_an_expired_link(downloader: Downloader, server: FileServer, clock: Clock, status: int) -> None:
+    """It is an error at once, also in the middle of a file."""
     server.answers = [Answer(status)]
     with pytest.raises(OutputExpiredError):
-        delivery.open(server.url, MOST)
-    server.answers = [Answer(cut=400_000), Answer(status)]
+        downloader.open(server.url, MOST)
+    server.answers = [Answer(break_after=400_000), Answer(status)]
     with pytest.raises(OutputExpiredError):
-        fetch(delivery, server.url)
+        fetch(downloader, server.url)
     assert len(clock.slept) == 1
 
 
-def test_trouble_that_passes(delivery: Delivery, server: FileServer, clock: Clock) -> None:
-    """It is waited out, for as long as the server asks."""
+def test_trouble_that_passes(downloader: Downloader, server: FileServer, clock: Clock) -> None:
+    """The download waits for as long as the server demands."""
     server.answers = [Answer(503, {"Retry-After": "9"}), Answer(429), Answer(500)]
-    assert is_whole(fetch(delivery, server.url))
+    assert is_whole(fetch(downloader, server.url))
     assert clock.slept[0] >= 9
     assert len(clock.slept) == 3
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_too_large(delivery: Delivery, server: FileServer, chunked: bool) -> None:
+def test_too_large(downloader: Downloader, server: FileServer, chunked: bool) -> None:
     """By the size that the server says, or when so much has come."""
     server.otherwise = Answer(chunked=chunked)
     with pytest.raises(OutputRefusedError, match="max_bytes"):
-        fetch(delivery, server.url, max_bytes=999_999)
-    assert is_whole(fetch(delivery, server.url, max_bytes=1_000_000))
+        fetch(downloader, server.url, max_bytes=999_999)
+    assert is_whole(fetch(downloader, server.url, max_bytes=1_000_000))
 
 
 @pytest.mark.parametrize(
@@ -317,35 +319,37 @@ def test_too_large(delivery: Delivery, server: FileServer, chunked: bool) -> Non
         "gopher://127.0.0.1/",
     ],
 )
-def test_a_redirect_to_where_only_a_worker_gets(delivery: Delivery, server: FileServer, location: str) -> None:
+def test_a_redirect_to_where_only_a_worker_gets(downloader: Downloader, server: FileServer, location: str) -> None:
     """It is refused like the link itself, before anything is sent."""
     server.answers = [Answer(302, {"Location": location})]
     with pytest.raises(OutputRefusedError):
-        delivery.open(server.url, MOST)
-    assert len(server.asked) == 1
+        downloader.open(server.url, MOST)
+    assert len(server.requests) == 1
 
 
-def test_redirects(delivery: Delivery, server: FileServer) -> None:
-    """Five are followed, relative ones too; then it is enough."""
+def test_redirects(downloader: Downloader, server: FileServer) -> None:
+    """Five are followed, also relative redirects; the sixth is refused."""
     server.answers = [Answer(302, {"Location": "elsewhere"})] * 5
-    assert is_whole(fetch(delivery, server.url))
+    assert is_whole(fetch(downloader, server.url))
     server.otherwise = Answer(307, {"Location": "/again"})
     with pytest.raises(OutputRefusedError, match="more than 5 redirects"):
-        delivery.open(server.url, MOST)
+        downloader.open(server.url, MOST)
 
 
 def test_a_redirect_to_another_host(server: FileServer) -> None:
-    """It is followed, if both are allowed, and the other host gets as little to know as the first one."""
+    """It is followed if both hosts are allowed, and the other host receives no credentials either."""
     with (
         FileServer(CONTENT) as other,
-        Delivery(Config(KEY, f"http://127.0.0.1:{server.port}", output_hosts=("127.0.0.1", "localhost"))) as delivery,
+        Downloader(
+            Config(KEY, f"http://127.0.0.1:{server.port}", output_hosts=("127.0.0.1", "localhost"))
+        ) as downloader,
     ):
         server.answers = [Answer(302, {"Location": f"http://localhost:{other.port}/b.webp"})]
-        assert is_whole(fetch(delivery, server.url))
-        (headers,) = other.asked
+        assert is_whole(fetch(downloader, server.url))
+        (headers,) = other.requests
     assert headers["host"] == f"localhost:{other.port}"
     assert not {"authorization", "cookie", "referer"} & headers.keys()
-    assert KEY not in str([server.asked, headers])
+    assert KEY not in str([server.requests, headers])
 
 
 IN_A_NETWORK_OF_ITS_OWN = """
@@ -354,7 +358,7 @@ ip link set lo up && ip addr add 169.254.169.254/32 dev lo && exec "$@"
 TO_THE_METADATA_SERVICE = """
 import socket, sys
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.outputs.download import Downloader
 from tests.support.file_server import Answer, FileServer
 
 original = socket.getaddrinfo
@@ -364,13 +368,13 @@ socket.getaddrinfo = lambda host, *args, **options: original(
 with (
     socket.create_server(("169.254.169.254", 0)) as metadata,
     FileServer(b"x") as server,
-    Delivery(Config("sk-delivery-0123456789", server.url.rpartition("/x/")[0])) as delivery,
+    Downloader(Config("sk-delivery-0123456789", server.url.rpartition("/x/")[0])) as downloader,
 ):
     metadata.settimeout(20)
     location = f"https://files.example:{metadata.getsockname()[1]}/latest/meta-data/"
     server.answers = [Answer(302, {"Location": location})]
     try:
-        delivery.open(server.url, 10)
+        downloader.open(server.url, 10)
     except Exception as error:
         print(type(error).__name__, error)
     connection, _ = metadata.accept()
@@ -380,7 +384,7 @@ with (
 
 
 def test_a_redirect_to_a_name_of_the_metadata_service() -> None:
-    """The address that a redirect has come to is checked, too, before a byte is sent there. The machine under that
+    """The address that a redirect leads to is checked, too, before a byte is sent there. The machine under that
     address is this one, in a network of its own."""
     unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec"]
     try:
@@ -400,35 +404,35 @@ def test_a_redirect_to_a_name_of_the_metadata_service() -> None:
 def test_the_body_of_a_redirect_is_not_read(server: FileServer) -> None:
     """It may be without an end, and nobody needs it."""
     server.answers = [Answer(302, {"Location": "elsewhere", "Content-Length": "1000000000"}, body=b"x" * 1000)]
-    with Delivery(Config(KEY, LOCAL, read_timeout=2), sleep=pytest.fail) as delivery:
-        assert is_whole(fetch(delivery, server.url))
+    with Downloader(Config(KEY, LOCAL, read_timeout=2), sleep=pytest.fail) as downloader:
+        assert is_whole(fetch(downloader, server.url))
 
 
-def test_a_redirect_to_what_is_no_url(delivery: Delivery, server: FileServer) -> None:
+def test_a_redirect_to_what_is_no_url(downloader: Downloader, server: FileServer) -> None:
     """It is refused in words."""
     server.answers = [Answer(302, {"Location": "https://[x"})]
     with pytest.raises(OutputRefusedError, match="no URL"):
-        delivery.open(server.url, MOST)
+        downloader.open(server.url, MOST)
 
 
 @pytest.mark.parametrize("url", ["https://evil.example\\@replicate.delivery/x", "https://[x/y", "https://"])
-def test_the_host_that_counts_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Readers of URLs differ about some; a list of hosts must not believe another one than the HTTP library."""
+def test_the_host_that_counts_is_the_requested_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Parsers disagree about some URLs; the list of hosts must see the same host as the HTTP library."""
     monkeypatch.setattr(socket, "getaddrinfo", pytest.fail)
     config = Config(KEY, output_hosts=("replicate.delivery",))
-    with Delivery(config, sleep=pytest.fail) as delivery, pytest.raises(OutputRefusedError):
-        delivery.open(url, MOST)
+    with Downloader(config, sleep=pytest.fail) as downloader, pytest.raises(OutputRefusedError):
+        downloader.open(url, MOST)
 
 
 def test_a_list_of_hosts_holds_for_redirects(server: FileServer) -> None:
     """A host that is not on it gets nothing, whoever sends us there."""
     server.answers = [Answer(302, {"Location": f"http://localhost:{server.port}/"})]
     with (
-        Delivery(Config(KEY, LOCAL, output_hosts=("127.0.0.1",))) as delivery,
+        Downloader(Config(KEY, LOCAL, output_hosts=("127.0.0.1",))) as downloader,
         pytest.raises(OutputRefusedError, match="'localhost' is not among"),
     ):
-        delivery.open(server.url, MOST)
-    assert len(server.asked) == 1
+        downloader.open(server.url, MOST)
+    assert len(server.requests) == 1
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -441,7 +445,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address counts that the connection has come to, whatever a look-up said before: not a byte is sent there."""
+    """The address that the connection has reached is checked, whatever the name resolved to before: no byte is sent."""
     resolve_to(monkeypatch, "127.0.0.1")
     received: list[bytes] = []
     heard = threading.Event()
@@ -450,9 +454,9 @@ def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> N
         received.append(connection.recv(10))
         heard.set()
 
-    with raw_server(listen) as (port, accepted), Delivery(Config(KEY)) as delivery:
+    with raw_server(listen) as (port, accepted), Downloader(Config(KEY)) as downloader:
         with pytest.raises(OutputRefusedError, match=r"127\.0\.0\.1 is not a public address"):
-            delivery.open(f"https://files.example:{port}/a.webp", MOST)
+            downloader.open(f"https://files.example:{port}/a.webp", MOST)
         assert heard.wait(5)
     assert (len(accepted), received) == (1, [b""])
 
@@ -463,21 +467,21 @@ def test_behind_a_proxy(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
     with forward_proxy() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        with Delivery(Config(KEY, LOCAL)) as delivery:
-            assert is_whole(fetch(delivery, server.url))
+        with Downloader(Config(KEY, LOCAL)) as downloader:
+            assert is_whole(fetch(downloader, server.url))
         assert len(proxy.lines) == 1
         with (
-            Delivery(Config(KEY, LOCAL, output_hosts=("replicate.delivery",))) as delivery,
+            Downloader(Config(KEY, LOCAL, output_hosts=("replicate.delivery",))) as downloader,
             pytest.raises(OutputRefusedError, match="output_hosts"),
         ):
-            delivery.open(server.url, MOST)
+            downloader.open(server.url, MOST)
         assert len(proxy.lines) == 1
 
 
-def test_messages_name_the_host_alone(delivery: Delivery, clock: Clock) -> None:
+def test_messages_name_the_host_alone(downloader: Downloader, clock: Clock) -> None:
     """What follows the host in a link may be its signature."""
     with pytest.raises(DeliveryError, match=r"127\.0\.0\.1: .*refused") as caught:
-        delivery.open("http://127.0.0.1:1/x/out-0.webp?X-Amz-Signature=abc", MOST)
+        downloader.open("http://127.0.0.1:1/x/out-0.webp?X-Amz-Signature=abc", MOST)
     assert "abc" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert clock.slept

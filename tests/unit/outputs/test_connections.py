@@ -1,4 +1,4 @@
-"""Connections to delivery hosts that take for ever, and how a task that ends gets rid of them."""
+"""``outputs/connections.py`` over real sockets: servers that take forever, and how a task that ends aborts them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import requests
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError
-from airflow_provider_comet.outputs.connections import Lines, Session
-from airflow_provider_comet.outputs.download import Delivery
+from airflow_provider_comet.outputs.connections import Connections, Session
+from airflow_provider_comet.outputs.download import Downloader
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import PrivateCA, private_ca
@@ -49,8 +49,8 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that sends a byte of a header now and then is given up: the read timeout would start anew each time."""
+def test_headers_that_never_end(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a byte of a header now and then times out, although each byte restarts the read timeout."""
     is_over = threading.Event()
 
     def trickle(line: socket.socket) -> None:
@@ -59,7 +59,7 @@ def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest
             line.sendall(b"x")
 
     with talking(trickle, scheme, tmp_path, monkeypatch) as url:
-        session = Session(Lines(0.3), is_local=True)
+        session = Session(Connections(0.3), is_local=True)
         began = time.monotonic()
         with pytest.raises(requests.RequestException):
             session.get(url, stream=True, timeout=30)
@@ -68,29 +68,32 @@ def test_a_head_that_never_ends(scheme: str, tmp_path: Path, monkeypatch: pytest
         session.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], ids=["head", "body"])
-def test_an_end_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that waits for a server is let go at once, whatever it waits for: Airflow kills after five seconds."""
-    is_asked, is_over = threading.Event(), threading.Event()
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"], ids=["headers", "body"])
+def test_an_abort_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for a server returns at once, whatever it waits for: Airflow kills after five seconds."""
+    is_requested, is_over = threading.Event(), threading.Event()
     errors: list[BaseException] = []
 
     def stall(line: socket.socket) -> None:
         line.sendall(sent)
-        is_asked.set()
+        is_requested.set()
         is_over.wait(60)
 
-    with talking(stall, scheme, tmp_path, monkeypatch) as url, Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
+    with (
+        talking(stall, scheme, tmp_path, monkeypatch) as url,
+        Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader,
+    ):
 
         def fetch() -> None:
             try:
-                list(delivery.open(url, 10_000))
+                list(downloader.open(url, 10_000))
             except DeliveryError as error:
                 errors.append(error)
 
         thread = threading.Thread(target=fetch)
         thread.start()
-        assert is_asked.wait(SOON)
-        delivery.end()
+        assert is_requested.wait(SOON)
+        downloader.abort()
         thread.join(SOON)
         assert not thread.is_alive()
         is_over.set()
@@ -112,42 +115,42 @@ def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Priv
 
 
 def test_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
-    """TLS within TLS is a connection of another kind: a file comes through it, and the end does no harm."""
+    """TLS within TLS has a connection class of its own: a file is received through it, and an abort does no harm."""
     with (
         FileServer(b"picture", tls=behind_tls.server) as server,
-        Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery,
+        Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader,
     ):
-        download = delivery.open(server.url, 100)
+        download = downloader.open(server.url, 100)
         assert b"".join(download) == b"picture"
-        delivery.end()
+        downloader.abort()
 
 
-def test_an_end_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
-    """Nor does a thread wait that reads through one."""
-    is_asked, is_over = threading.Event(), threading.Event()
+def test_an_abort_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
+    """A thread that reads through such a proxy returns at once, too."""
+    is_requested, is_over = threading.Event(), threading.Event()
 
     def stall(connection: socket.socket) -> None:
         with behind_tls.server.wrap_socket(connection, server_side=True) as line:
             line.recv(10_000)
             line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
-            is_asked.set()
+            is_requested.set()
             is_over.wait(60)
 
-    with raw_server(stall) as (port, _), Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
-        threading.Thread(target=lambda: is_asked.wait(SOON) and delivery.end()).start()
+    with raw_server(stall) as (port, _), Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader:
+        threading.Thread(target=lambda: is_requested.wait(SOON) and downloader.abort()).start()
         with pytest.raises(DeliveryError, match="the task was ended"):
-            list(delivery.open(f"https://127.0.0.1:{port}/a.webp", 10_000))
+            list(downloader.open(f"https://127.0.0.1:{port}/a.webp", 10_000))
         is_over.set()
 
 
-def test_an_end_ends_pauses() -> None:
-    """Nor does it wait for the next attempt."""
-    with FileServer(b"x") as server, Delivery(Config(KEY, "http://127.0.0.1:1")) as delivery:
+def test_an_abort_ends_pauses() -> None:
+    """A thread that waits for the next attempt returns at once."""
+    with FileServer(b"x") as server, Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader:
         server.otherwise = Answer(503, {"Retry-After": "60"})
-        threading.Timer(0.2, delivery.end).start()
+        threading.Timer(0.2, downloader.abort).start()
         began = time.monotonic()
         with pytest.raises(DeliveryError, match="the task was ended"):
-            delivery.open(server.url, 10)
+            downloader.open(server.url, 10)
         assert time.monotonic() - began < SOON
     with pytest.raises(DeliveryError, match="the task was ended"):
-        delivery.check()
+        downloader.raise_if_aborted()
