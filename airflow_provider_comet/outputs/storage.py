@@ -24,9 +24,6 @@ LOCAL_WRITE_BYTES = 16 * 1024
 """Size of one write to a local file, as in curl. For a larger write Linux allocates large pieces of memory (ext4's
 large folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, in writes of 16 KiB 0.6 s (Linux
 6.18)."""
-FLUSH_BYTES = 16 * 1024 * 1024
-"""How much of a local file is written before the disk is told to start on it. By default it starts when ``fsync``
-waits for the whole file: 0.4 s more for 1 GB on an idle machine."""
 GATHERED_BYTES = 256 * 1024
 """How much is handed to the writing thread at once. Over https a file arrives in pieces of 16 KiB: handing over each of
 them took a fifth more CPU."""
@@ -43,12 +40,12 @@ class FileWriter:
     :param path: named by errors.
     :param file: where the bytes go.
     :param thread: has no other work.
+    :param write_bytes: size of one write.
     """
 
-    _piece_bytes = BLOCK_BYTES
-
-    def __init__(self, path: ObjectStoragePath, file: IO[bytes], thread: Executor) -> None:
+    def __init__(self, path: ObjectStoragePath, file: IO[bytes], thread: Executor, write_bytes: int) -> None:
         self._path = path
+        self._write_bytes = write_bytes
         self._file = file
         self._thread = thread
         self._gathered: list[bytes] = []
@@ -85,23 +82,8 @@ class FileWriter:
     def _write_all(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
             view = memoryview(chunk)  # slices of it copy nothing
-            for start in range(0, len(chunk), self._piece_bytes):
-                self._file.write(view[start : start + self._piece_bytes])
-
-
-class _LocalFileWriter(FileWriter):
-    _piece_bytes = LOCAL_WRITE_BYTES
-    _written = _flushed = 0
-
-    def _write_all(self, chunks: list[bytes]) -> None:
-        super()._write_all(chunks)
-        self._written += sum(map(len, chunks))
-        if (length := self._written - self._flushed) >= FLUSH_BYTES:
-            # On Linux this starts to write what is in memory, and drops only what is on the disk already. If that
-            # fails, fsync reports it. macOS has no such call.
-            with contextlib.suppress(AttributeError, OSError):
-                os.posix_fadvise(self._file.fileno(), self._flushed, length, os.POSIX_FADV_DONTNEED)
-            self._flushed = self._written
+            for start in range(0, len(chunk), self._write_bytes):
+                self._file.write(view[start : start + self._write_bytes])
 
 
 @contextlib.contextmanager
@@ -118,7 +100,7 @@ def open_atomic(path: ObjectStoragePath) -> Iterator[FileWriter]:
     block_errors: list[BaseException] = []
     # The thread ends first, so that no file is removed or discarded while it is written.
     with storage_errors(path, block_errors), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
-        writer = (_LocalFileWriter if is_local else FileWriter)(path, file, thread)
+        writer = FileWriter(path, file, thread, LOCAL_WRITE_BYTES if is_local else BLOCK_BYTES)
         try:
             yield writer
         except BaseException as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_comet.api.errors import CometError
@@ -22,14 +21,6 @@ LogLine: TypeAlias = tuple[int, str]
 """A log level and a text."""
 
 
-@dataclass
-class _State:
-    """What the log was told last about one prediction."""
-
-    words: str = ""
-    logged_at: float = 0.0
-
-
 class Progress:
     """Decides what to log about the waits of one task.
 
@@ -40,46 +31,65 @@ class Progress:
     """
 
     def __init__(self, waits: Iterable[Wait]) -> None:
-        self._waits = [*waits]
-        self._single = _State()
-        self._counts = _Counts(max((wait.deadline for wait in self._waits), default=0.0), len(self._waits))
+        deadlines = [wait.deadline for wait in waits]
+        self._total, self._last_deadline = len(deadlines), max(deadlines, default=0.0)
+        self._words = "unknown"
+        self._states: dict[str, str] = {}
+        self._finished: set[str] = set()
+        self._has_changed = False
+        self._logged_at: float | None = None
         self._trouble_logged_at: dict[str, float] = {}
 
     def on_result(self, wait: Wait, result: Prediction | CometError, now: float) -> list[LogLine]:
         """Return the lines for what a poll has changed, or for an error that says why a poll takes longer."""
-        if len(self._waits) == 1:
-            return self._lines_of_single(wait, result, now)
-        return [*self._trouble_lines(result, now), *self._counts.on_result(wait.prediction_id, result, now)]
+        words, line = _describe(wait.prediction_id, result)
+        if self._total > 1:
+            return [*self._trouble(words, line, now), *self._counts(wait.prediction_id, result, now)]
+        if words == self._words:
+            return self.heartbeat(wait, now)
+        self._words, self._logged_at = words, now
+        return [line]
 
     def heartbeat(self, wait: Wait, now: float) -> list[LogLine]:
         """Return a line for a wait that has not ended, if nothing was logged for some minutes."""
-        if len(self._waits) > 1:
-            return self._counts.heartbeat(now)
-        state = self._single
-        if now - state.logged_at < HEARTBEAT_SECONDS:
+        if now - (self._logged_at or 0.0) < HEARTBEAT_SECONDS or (self._total > 1 and self._logged_at is None):
             return []
-        state.logged_at = now
+        if self._total > 1:
+            return [self._counts_line(now)]
+        self._logged_at = now
         text = (
-            f"Prediction {wait.prediction_id}: still {state.words} after {now - wait.started_at:.0f} s and "
+            f"Prediction {wait.prediction_id}: still {self._words} after {now - wait.started_at:.0f} s and "
             f"{wait.polls} polls; the timeout comes in {max(0.0, wait.deadline - now):.0f} s"
         )
         return [(logging.INFO, text)]
 
-    def _lines_of_single(self, wait: Wait, result: Prediction | CometError, now: float) -> list[LogLine]:
-        words, line = _describe(wait.prediction_id, result)
-        if words == self._single.words:
-            return self.heartbeat(wait, now)
-        self._single.words, self._single.logged_at = words, now
-        return [line]
-
-    def _trouble_lines(self, result: Prediction | CometError, now: float) -> Iterable[LogLine]:
-        if isinstance(result, Prediction) and result.has_known_status:
-            return
-        words, (level, text) = _describe(getattr(result, "id", ""), result)
+    def _trouble(self, words: str, line: LogLine, now: float) -> list[LogLine]:
+        level, text = line
         logged_at = self._trouble_logged_at.get(words)
-        if logged_at is None or now - logged_at >= HEARTBEAT_SECONDS:
-            self._trouble_logged_at[words] = now
-            yield level if logged_at is None else logging.INFO, f"{text} (Others may have the same.)"
+        if level == logging.INFO or (logged_at is not None and now - logged_at < HEARTBEAT_SECONDS):
+            return []
+        self._trouble_logged_at[words] = now
+        return [(level if logged_at is None else logging.INFO, f"{text} (Others may have the same.)")]
+
+    def _counts(self, prediction_id: str, result: Prediction | CometError, now: float) -> list[LogLine]:
+        state = result.status if isinstance(result, Prediction) else type(result).__name__
+        self._has_changed |= self._states.get(prediction_id) != state
+        self._states[prediction_id] = state
+        if isinstance(result, Prediction) and result.is_terminal:
+            self._finished.add(prediction_id)
+        if self._logged_at is None or len(self._finished) == self._total:  # the first and the last line count all
+            is_due = len(self._states) == self._total
+        else:
+            is_due = now - self._logged_at >= (MIN_SECONDS_BETWEEN_COUNTS if self._has_changed else HEARTBEAT_SECONDS)
+        return [self._counts_line(now)] if is_due else []
+
+    def _counts_line(self, now: float) -> LogLine:
+        self._logged_at, self._has_changed = now, False
+        counts = ", ".join(f"{count:,} {state}" for state, count in Counter(self._states.values()).most_common())
+        return logging.INFO, (
+            f"{len(self._finished):,} of {self._total:,} predictions have finished ({counts}); the timeout "
+            f"comes in {max(0.0, self._last_deadline - now):.0f} s"
+        )
 
 
 def _describe(prediction_id: str, result: Prediction | CometError) -> tuple[str, LogLine]:
@@ -91,38 +101,3 @@ def _describe(prediction_id: str, result: Prediction | CometError) -> tuple[str,
     if result.has_known_status:
         return words, (logging.INFO, text)
     return words, (logging.WARNING, f"{text} is unknown here; it counts as still running")
-
-
-@dataclass
-class _Counts:
-    """How many predictions of a list have which status."""
-
-    last_deadline: float
-    total: int
-    _states: dict[str, str] = field(default_factory=dict)
-    _finished: set[str] = field(default_factory=set)
-    _has_changed: bool = False
-    _logged_at: float | None = None
-
-    def on_result(self, prediction_id: str, result: Prediction | CometError, now: float) -> list[LogLine]:
-        state = result.status if isinstance(result, Prediction) else type(result).__name__
-        self._has_changed |= self._states.get(prediction_id) != state
-        self._states[prediction_id] = state
-        if isinstance(result, Prediction) and result.is_terminal:
-            self._finished.add(prediction_id)
-        if self._logged_at is None or len(self._finished) == self.total:  # the first and the last line count all
-            is_due = len(self._states) == self.total
-        else:
-            is_due = now - self._logged_at >= (MIN_SECONDS_BETWEEN_COUNTS if self._has_changed else HEARTBEAT_SECONDS)
-        return [self._line(now)] if is_due else []
-
-    def heartbeat(self, now: float) -> list[LogLine]:
-        return [] if self._logged_at is None or now - self._logged_at < HEARTBEAT_SECONDS else [self._line(now)]
-
-    def _line(self, now: float) -> LogLine:
-        self._logged_at, self._has_changed = now, False
-        counts = ", ".join(f"{count:,} {state}" for state, count in Counter(self._states.values()).most_common())
-        return logging.INFO, (
-            f"{len(self._finished):,} of {self.total:,} predictions have finished ({counts}); the timeout "
-            f"comes in {max(0.0, self.last_deadline - now):.0f} s"
-        )

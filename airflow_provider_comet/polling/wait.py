@@ -111,14 +111,16 @@ class Wait:
         return now - self._unknown_since < NOT_FOUND_GRACE_SECONDS
 
     def _timeout_error(self, result: Prediction | CometError, age: float) -> PredictionTimeoutError:
-        error = result if isinstance(result, CometError) else None
-        last = f"last poll: {error.summary}. {error.detail}" if error else f"last status {result.status!r}"
+        error = result if isinstance(result, CometError) else CometError()
+        last = (
+            f"last status {result.status!r}" if error is not result else f"last poll: {error.summary}. {error.detail}"
+        )
         return PredictionTimeoutError(
             f"{last}, {age:.0f} s after it was created",
             prediction_id=self.prediction_id,
-            status=error.status if error else None,
-            code=error.code if error else None,
-            request_id=error.request_id if error else None,
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
         )
 
 

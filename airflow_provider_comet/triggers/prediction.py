@@ -131,16 +131,12 @@ class PredictionTrigger(BaseTrigger):
 
     async def _wait_for_all(self, client: SharedClient) -> dict[str, Prediction | CometError | None]:
         ids = distinct(check_prediction_ids(self.prediction_ids or []))
-        waits = [self._new_wait(prediction_id) for prediction_id in ids]
+        times = (self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before)
+        waits = [Wait(prediction_id, *times) for prediction_id in ids]
         progress = Progress(waits)
         async with asyncio.TaskGroup() as group:
             tasks = {wait.prediction_id: group.create_task(self._wait_for(client, wait, progress)) for wait in waits}
         return {prediction_id: task.result() for prediction_id, task in tasks.items()}
-
-    def _new_wait(self, prediction_id: str) -> Wait:
-        return Wait(
-            prediction_id, self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before
-        )
 
     async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError | None:
         """Return how the wait for one prediction ended; ``None``: the rate limit left its last poll to the worker."""

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
-from airflow_provider_comet.api.prediction import Prediction, is_marked
+from airflow_provider_comet.api.prediction import Prediction, has_marker
 from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, list_outputs, without_secrets
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
@@ -153,6 +153,6 @@ def test_a_link_that_is_none() -> None:
 
 def test_marks_in_summaries() -> None:
     """What a summary leaves out is known by its mark."""
-    assert is_marked(Prediction("abc", "succeeded", output=[PNG]).summary()["output"])
-    assert is_marked(Prediction("abc", "succeeded", output="word " * 20_000).summary()["output"])
-    assert not is_marked([URL, "not in XCom: a poem", {"a": ["<b>"]}])
+    assert has_marker(Prediction("abc", "succeeded", output=[PNG]).summary()["output"])
+    assert has_marker(Prediction("abc", "succeeded", output="word " * 20_000).summary()["output"])
+    assert not has_marker([URL, "not in XCom: a poem", {"a": ["<b>"]}])

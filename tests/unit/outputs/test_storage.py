@@ -53,25 +53,14 @@ def test_a_file_and_its_folders(tmp_path: Path) -> None:
     assert (target.read_bytes(), names(target.parent)) == (b"two three", ["picture.webp"])
 
 
-@pytest.mark.parametrize("can_flush", [True, False])
-def test_blocks_of_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_flush: bool) -> None:
-    """Small blocks do not overtake large blocks, which a thread writes. The disk is told to start on each part of a
-    long file once, where the system has such a call (macOS has none)."""
+def test_blocks_of_all_sizes(tmp_path: Path) -> None:
+    """Small blocks do not overtake large blocks, which a thread writes."""
     from airflow_provider_comet.outputs import storage
 
-    flushed: list[tuple[int, int]] = []
-    if can_flush:
-        monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: flushed.append((start, length)))
-    else:
-        monkeypatch.delattr(os, "posix_fadvise")
     sizes = [3, storage.GATHERED_BYTES, 5, 4_000_000, 1, 70_000] * 10
     blocks = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     write(tmp_path / "film.mp4", *blocks)
     assert (tmp_path / "film.mp4").read_bytes() == b"".join(blocks)
-    starts = [start for start, _ in flushed]
-    assert len(flushed) == (2 if can_flush else 0)
-    assert starts == [0, *(start + length for start, length in flushed)][: len(flushed)]
-    assert all(length >= storage.FLUSH_BYTES for _, length in flushed)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit()], ids=repr)
