@@ -127,7 +127,7 @@ class Session(requests.Session):
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no credentials. Without any ``auth``, requests would look into netrc."""
+    """Add no credentials. Without any ``auth``, requests would read netrc."""
     return request
 
 

@@ -156,7 +156,7 @@ def read_file_info(
     start, size = 0, _integer(found.get("content-length"))
     # http.client takes headers that broke off for complete, so a lost connection may also be the reason.
     if status == 200 and size is None and "chunked" not in found.get("transfer-encoding", "").lower():
-        raise DeliveryError("the delivery host does not say how long the file is: a part of it would look whole")
+        raise DeliveryError("the delivery host does not say how long the file is: a part of it would count as whole")
     if status == 206:
         content_range = _CONTENT_RANGE.match(found.get("content-range", ""))
         first_byte, last_byte, size = map(int, content_range.groups()) if content_range else (-1, -1, -1)

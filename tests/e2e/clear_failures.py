@@ -140,7 +140,7 @@ def lowered_after_no_answer(it: Story) -> Steps:
         NO_ANSWER,
         f"an attempt began to send it at {record.get('at')} for model stability-ai/sdxl",
         f"request id {record.get('request_id')}",
-        "clear the task (again, if this error comes back)",
+        "clear the task (again, if this error appears again)",
         WAY_KNOWN,
     )
     it.clear(run_on_latest_version=True)

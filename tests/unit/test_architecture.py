@@ -218,3 +218,10 @@ def test_only_io_modules_do_io() -> None:
         and below(run_time_imports(path), *HTTP_LIBRARIES)
     }
     assert offenders == set()
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=identify)
+def test_tests_mirror_the_package(path: Path) -> None:
+    """Each module has a test file of its name at the mirrored path; a long one may have more beside it."""
+    place = Path(identify(path))
+    assert (ROOT / "tests" / "unit" / place.parent / f"test_{place.name}").exists()

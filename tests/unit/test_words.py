@@ -23,12 +23,12 @@ FILES = sorted(
     if path != Path(__file__)
 )
 RETIRED = {
-    r"look(s|ed|ing)?(?!( |-)(up|like))": "poll, get, read",
+    r"look(s|ed|ing)?(?!( |-|_)(up|like))": "poll, get, read",
     r"goes on|go on|going on|went on": "continue, keep running",
     r"comes back|is borne|what there is": "plain words",
     r"overdue|pace|paces|renewed": "deadline sweeper, rate limiter, refreshing",
     r"heed(s|ed|ing)?|amid|recall(s|ed)?": "apply, within, read",
-    r"wait_rule|(?<!serve_forever\()poll_interval": "on_item_error, poke_interval",
+    r"wait_rule|(?<!serve_forever\()(?<!REPLICATE_)poll_interval": "on_item_error, poke_interval",
     r"comet\\.(looks|look_errors|create|creates)": "comet.polls, comet.poll_errors, comet.created",
 }
 

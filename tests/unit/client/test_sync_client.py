@@ -356,6 +356,40 @@ def test_a_create_succeeds_when_the_server_is_back(
     assert (emulator.ledger()["accepted"], posts(emulator), len(time.slept)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        e.AuthenticationError(status=401),
+        e.PermissionDeniedError(status=403),
+        e.WrongURLError(status=301),
+        e.BadRequestError(status=400),
+        e.BalanceExhaustedError(status=402),
+        e.ConfigurationError("x"),
+        e.InvalidInputError("x"),
+        e.CometError("x"),
+        e.AmbiguousSubmissionError("x", status=502),
+        e.PredictionNotFoundError(),
+        e.ModelNotFoundError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_is_not_retryable_is_never_sent_again(
+    emulator: Emulator, time: FakeTime, error: e.CometError
+) -> None:
+    """A call is not repeated where a repetition can't help, above all not a create without a clear answer."""
+    calls: list[int] = []
+
+    def call() -> None:
+        calls.append(1)
+        raise error
+
+    client = CometClient(config_of(emulator))
+    with pytest.raises(type(error)):
+        client.retry(call)
+    client.close()
+    assert (len(calls), time.slept) == (1, [])
+
+
 def test_retry_waits_trouble_out(emulator: Emulator, time: FakeTime) -> None:
     """A poll is repeated after transient trouble, and fails at once where no repetition helps."""
     prediction_id = create(emulator)

@@ -138,7 +138,7 @@ def test_a_refused_input_does_not_stop_the_others(comet: Emulator, runner: TaskR
 
 
 def test_a_refused_input_can_be_left_out(comet: Emulator, runner: TaskRunner) -> None:
-    """With ``on_item_error="keep"`` the task succeeds with what there is."""
+    """With ``on_item_error="keep"`` the task succeeds with the predictions that were accepted."""
     refuse(comet)
     outcome = runner.run(operator(inputs("a", "b"), on_item_error="keep"))
     assert (outcome.state, outcome.result) == ("success", [None, *ids(comet, ["b"])])
@@ -181,7 +181,7 @@ def test_a_wrong_key_stops_the_batch(
 def test_trouble_that_may_pass_is_left_to_a_retry(
     comet: Emulator, runner: TaskRunner, clock: Clock, on_item_error: str
 ) -> None:
-    """A retry submits what is missing, so the task does not go on without it, whatever is to be kept."""
+    """A retry submits what is missing, so the task does not continue without it, whatever is to be kept."""
     comet.fault(method="POST", status=429, count=None)
     outcome = runner.run(operator(inputs("a", "b"), on_item_error=on_item_error))
     assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "BatchError")

@@ -135,7 +135,7 @@ def test_a_page_after_a_lost_connection(downloader: Downloader, server: FileServ
 
 
 def test_a_file_without_an_end(downloader: Downloader, server: FileServer) -> None:
-    """If only the end of the connection ends it, a part of it would look whole."""
+    """If only the end of the connection ends it, a part of it would count as whole."""
     server.otherwise = Answer(headers={"Content-Length": None, "Connection": "close"}, break_after=500_000)
     with pytest.raises(DeliveryError, match="does not say how long"):
         downloader.open(server.url, MOST)

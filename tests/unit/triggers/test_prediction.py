@@ -108,7 +108,7 @@ def test_kwargs_of_other_releases(clock: Clock) -> None:
     assert "colour" not in new.serialize()[1]
 
 
-def test_kwargs_are_not_renewed_by_a_restart() -> None:
+def test_a_restart_changes_no_kwargs() -> None:
     """The clock of a wait does not start again when the trigger does."""
     first = trigger("abc", started_at=5.0)
     assert type(first)(**first.serialize()[1]).serialize() == first.serialize()
