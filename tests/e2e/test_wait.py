@@ -78,7 +78,7 @@ def test_one_wait_for_a_list(airflow_and_emulator: tuple[Standalone, Emulator]) 
             (ids[2], "succeeded"),
         ]
         text = airflow.rest.log("lists", run, task_id, try_number=tasks[task_id, -1]["try_number"])
-        assert "2 of 5 instances of task 'create' have left nothing" in text
+        assert "2 of 5 instances of task 'create' have no output" in text
         assert f"Prediction {ids[1]}: the model refused the input" in text
 
 

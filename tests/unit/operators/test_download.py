@@ -347,7 +347,7 @@ def test_the_output_of_a_mapped_sensor(
     assert [item["prediction_id"] for item in outcome.result] == [item["id"] for item in summaries]
     assert sum("/slice" in path for path in runner.asked) == 1
     assert not any("/item/" in path for path in runner.asked)
-    assert "1 of 3 instances of task 'wait' have left nothing" in caplog.text
+    assert "1 of 3 instances of task 'wait' have no output" in caplog.text
 
 
 def events(outcome: Outcome) -> list[dict[str, Any]]:
