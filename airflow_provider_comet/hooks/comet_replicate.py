@@ -17,7 +17,8 @@ from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS
-from airflow_provider_comet.polling.wait import Wait, Waits
+from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:

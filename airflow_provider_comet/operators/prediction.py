@@ -20,7 +20,8 @@ from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.schedule import find_deadline
-from airflow_provider_comet.polling.wait import Wait, Waits
+from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.submissions.submission import Submission
 from airflow_provider_comet.triggers.deferral import defer, resume
 
@@ -60,8 +61,7 @@ class CreatePredictionOperator(BaseOperator):
         refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
     :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
     :param poke_interval: seconds between polls, or a ``timedelta``; by default they grow with the prediction's age.
-    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction keeps running, and a
-        cleared task continues to wait for it.
+    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. A cleared task continues the wait.
     """
 
     template_fields: Sequence[str] = ("model", "input", "conn_id")

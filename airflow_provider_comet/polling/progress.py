@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
-
-if TYPE_CHECKING:
-    from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.wait import Wait
 
 MIN_SECONDS_BETWEEN_COUNTS = 10.0
 """Between two lines that count how many of a list have finished."""

@@ -28,7 +28,8 @@ from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
-from airflow_provider_comet.polling.wait import Wait, Waits
+from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.triggers.deferral import defer, resume
 
 if TYPE_CHECKING:
@@ -67,10 +68,9 @@ class PredictionSensor(BaseSensorOperator):
         may cure.
     :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
         ``mode="reschedule"``. ``[operators] default_deferrable`` is not read, because it is off by default.
-    :param defer_after: seconds to poll on the worker before it defers, default 3, because to resume from the triggerer
-        takes as long. 0: one poll.
+    :param defer_after: seconds to poll on the worker first, default 3: to resume takes as long. 0: a single poll.
     :param start_from_trigger: begin in the triggerer, without a worker. Needs Airflow 3.3 and one id: as text, as a
-        template without XComs, or as ``create.output`` of a task that is not mapped.
+        template without XComs, or as ``create.output`` of an unmapped task.
     :param allow_empty: accept a success without output.
     :param mode: ``poke`` or ``reschedule``, for ``deferrable=False``.
     :param soft_fail: skip when the prediction fails or times out, not when the API is unreachable.

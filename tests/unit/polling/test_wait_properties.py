@@ -13,7 +13,8 @@ from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling.backoff import JITTER
 from airflow_provider_comet.polling.schedule import SHORTEST_DELAY, next_delay
-from airflow_provider_comet.polling.wait import Wait, Waits
+from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.waits import Waits
 from tests.unit.polling.test_wait import FATAL, FINISHED, ID, RUNNING, TRANSIENT, Result
 
 FLOOR = SHORTEST_DELAY * (1 - JITTER)
