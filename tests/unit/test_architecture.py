@@ -220,6 +220,13 @@ def test_only_io_modules_do_io() -> None:
     assert offenders == set()
 
 
+def test_only_io_modules_know_airflows_store() -> None:
+    """Airflow's task state store is named in ``IO_MODULES`` alone: all others get to it through ``submissions``."""
+    named = {identify(path) for path in MODULES if "task_state_store" in path.read_text(encoding="utf-8")}
+    assert named
+    assert named <= {*IO_MODULES}
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=identify)
 def test_tests_mirror_the_package(path: Path) -> None:
     """Each module has a test file of its name at the mirrored path; a long one may have more beside it."""
