@@ -61,7 +61,7 @@ TABLE = {
     e.CometError: Row(create="fail", wait="retry", paid="retry"),
     e.AmbiguousSubmissionError: Row(create="ask", wait="retry", paid="retry"),
     e.ConfigurationError: Row(create="retry", wait="retry", paid="retry"),  # nothing was sent
-    e.SubmissionRecordError: Row(create="retry", wait="retry", paid="retry"),  # nothing was sent
+    e.SubmissionRecordError: Row(create="retry", wait="retry", paid="retry"),  # in a create: nothing was sent
     MalformedRecordError: Row(create="fail", wait="fail", paid="fail"),
     e.InvalidInputError: Row(create="fail", wait="fail", paid="fail"),
     e.PredictionNotFoundError: Row(create="fail", wait="fail", paid="fail"),
@@ -172,7 +172,9 @@ def raised_as(translate: Translate) -> Iterator[None]:
 
 @contextlib.contextmanager
 def final_where_paid(*, has_record: bool, words_about_paid: Callable[[], str | None]) -> Iterator[None]:
-    """Fail for good, whatever has ended the try, where its retry would pay again because nothing is on record.
+    """Fail for good, whatever has ended the try, if something is paid for, or may be, and nothing is on record.
+
+    A retry would pay again.
 
     :param has_record: whether a retry knows what was paid: then everything is raised as it is.
     :param words_about_paid: returns what to say about what was paid, or may have been; ``None``: nothing was.
@@ -180,7 +182,7 @@ def final_where_paid(*, has_record: bool, words_about_paid: Callable[[], str | N
     try:
         yield
     except (e.CometError, TaskDeferred, AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
-        raise  # translated already
+        raise  # translated already, or no failure
     except BaseException as error:  # the task's timeout, say
         if has_record or (words := words_about_paid()) is None:
             raise

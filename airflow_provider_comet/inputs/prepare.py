@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 def check_input(model: object, input: object, schema: InputSchema | None, *, strict: bool) -> list[str]:
-    """Check an input without reading its files, and return warnings about keys that its schema does not know.
+    """Check an input without loading its files, and return warnings about keys that its schema does not know.
 
-    A batch calls this for all its inputs before the first create. Each file must exist and be small enough to be sent.
+    A batch calls this for all its inputs before the first create. Each file must be readable and small enough to be
+    sent; one byte of it is read.
 
     :param model: ``owner/name``.
     :param input: the model's parameters, with an ``ObjectStoragePath`` for each file.
     :param schema: what the model takes; ``None``: only the rules that hold for every model are checked.
     :param strict: refuse keys that the schema does not know.
     :raises InvalidInputError: the create can only fail, the input does not fit the schema, or ``strict`` has no schema.
-    :raises InputFileError: the storage of a file does not answer now.
+    :raises InputFileError: a file can't be read now.
     """
     complete = check_files(input)
     check_create(model, complete)

@@ -32,9 +32,9 @@ CREATED_XCOM_KEY = "created"
 class CreatePredictionBatchOperator(BaseOperator):
     """Submit many inputs to one model of CometAPI, pay for each once, and return the predictions' ids.
 
-    All inputs are checked before the first is paid for. Each has a record of its own (Airflow 3.3 and later), found by
-    the input itself and not by its position: a retry submits only what is missing, also if the list of inputs has
-    changed. docs/batches.md.
+    All inputs are checked before the first is paid for (of a file: that it can be read and is small enough). Each has a
+    record of its own (Airflow 3.3 and later), found by the input itself and not by its position: a retry submits only
+    what is missing, also if the list of inputs has changed. docs/batches.md.
 
     Returns a list as long as ``inputs``, in the same order: ids, and null for an input that was not accepted. XCom
     ``rejected`` lists these: ``{"index", "type", "error", "record"}``. ``PredictionSensor`` and

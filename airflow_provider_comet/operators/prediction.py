@@ -130,7 +130,7 @@ class CreatePredictionOperator(BaseOperator):
         """Resume from the triggerer."""
         self._submission = submission = self._new_submission(context)
         self._paid_id = (next_kwargs or {}).get("prediction_id")
-        with self._final_where_paid(submission), self._errors_of_paid(submission):
+        with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
             self._paid_id = submission.record.id if submission.record else self._paid_id
             return resume(
@@ -206,7 +206,7 @@ class CreatePredictionOperator(BaseOperator):
         submission = self._submission or self._new_submission(context)
         outcome: Outcome | None = next(iter(result.outcomes.values()), None)
         if outcome is None:
-            prediction_id = self._paid_id or next(iter(result.not_carried), None)
+            prediction_id = next(iter(result.not_carried), None) or self._paid_id
             if prediction_id is None:  # no event came, and this Airflow keeps no record
                 raise PredictionTimeoutError("its id is in the log of the create")
             outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
@@ -231,11 +231,11 @@ class CreatePredictionOperator(BaseOperator):
         submission.delivered(prediction_id)
         return prediction_id
 
-    def _final_where_paid(self, submission: Submission) -> AbstractContextManager[None]:
+    def _final_where_paid(self, submission: Submission, *, is_paid: bool = False) -> AbstractContextManager[None]:
         def words_about_paid() -> str | None:
             if self._paid_id is not None:
                 return airflow_errors.still_running([self._paid_id])
-            may_be_paid = submission.is_under_way and self.on_ambiguous_submit == "fail"
+            may_be_paid = is_paid or (submission.is_under_way and self.on_ambiguous_submit == "fail")
             return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
 
         return airflow_errors.final_where_paid(has_record=submission.has_store, words_about_paid=words_about_paid)

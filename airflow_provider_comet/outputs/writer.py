@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 4
-"""Downloads of one prediction at a time. Each takes a megabyte or two of memory; in an upload up to four blocks of
+"""Downloads of one task at the same time. Each takes a megabyte or two of memory; in an upload up to four blocks of
 ``storage.BLOCK_BYTES``."""
 PROGRESS_SECONDS = 30.0
 

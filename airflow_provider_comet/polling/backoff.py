@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 RETRY_BUDGET_SECONDS = 120.0
-"""How long one call is repeated that certainly had no effect. After that the rest is left to Airflow's ``retries``."""
+"""Seconds for which a failed request is repeated that had no effect. After that, Airflow's ``retries`` decide."""
 FIRST_PAUSE_SECONDS = 1.0
 JITTER = 0.1
 """A pause that a server asked for is prolonged by up to this share, so that many clients do not return together."""

@@ -1,4 +1,7 @@
-"""The time and the sleeps of everything in this package that waits. Tests replace these names, and no others."""
+"""The time and the sleeps of all waits and retries, but those of downloads, which get theirs as parameters.
+
+Tests replace these names, and no others.
+"""
 
 from __future__ import annotations
 

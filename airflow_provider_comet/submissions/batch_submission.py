@@ -130,7 +130,7 @@ class BatchSubmission:
                 raise
 
     def kill(self) -> None:
-        """Send nothing more. Creates that were sent are still answered and recorded."""
+        """Send nothing more. The answers to creates that were already sent are still read and recorded."""
         self.stop.killed = True
         self._halt()
 

@@ -141,7 +141,7 @@ class Submission:
         metrics.count("comet.reattached", model=record.model or self._model)
 
     def raise_if_stopped(self) -> None:
-        """Raise if nothing more may be sent: Airflow's signal does not end the process at once."""
+        """Raise if the task was killed, after which it still runs for some seconds, or if its batch was stopped."""
         if self.stop.killed:
             raise AirflowException("The task was killed before the prediction was submitted: nothing was sent")
         if self.stop.stopped:

@@ -99,8 +99,8 @@ def test_the_request_has_the_file_in_it(tmp_path: Path, opened: list[str], monke
     assert (checked, opened) == ([complete], ["a.png"])
 
 
-def test_a_check_reads_no_file(tmp_path: Path, opened: list[str]) -> None:
-    """A check finds what the schema refuses, such as a media type or a length, without reading the file."""
+def test_a_check_loads_no_file(tmp_path: Path, opened: list[str]) -> None:
+    """A check finds what the schema refuses, such as a media type or a length, without loading the file."""
     schema = InputSchema(SCHEMA, "the schema")
     input = {"prompt": "x", "image": stored(tmp_path / "a.png", b"abc"), "nun_outputs": 2}
     (warning,) = check_input(SCHNELL, input, schema, strict=False)
@@ -111,6 +111,20 @@ def test_a_check_reads_no_file(tmp_path: Path, opened: list[str]) -> None:
     with pytest.raises(InputSchemaError, match="nun_outputs"):
         check_input(SCHNELL, input, schema, strict=True)
     assert opened == []
+
+
+def test_a_file_that_cannot_be_read_is_found_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that lists a file and refuses to give it shows in the check, and not between the creates of a batch."""
+    path = stored(tmp_path / "a.png", b"abc")
+
+    def refuse(*args: object, **kwargs: object) -> bytes:
+        raise PermissionError("no GET for you")
+
+    monkeypatch.setattr(type(path.fs), "cat_file", refuse)
+    with pytest.raises(InputFileError, match="no GET for you"):
+        check_input(SCHNELL, {"prompt": "x", "image": path}, None, strict=False)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 100, 1000])
@@ -188,13 +202,14 @@ def test_a_check_of_storage_that_does_not_answer(tmp_path: Path, monkeypatch: py
     assert caught.value.retryable
 
 
-def test_storage_that_does_not_tell_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A web server need not tell the size of a file: the check lets it pass, and reading it decides."""
-    path = stored(tmp_path / "a.png", b"")
-    monkeypatch.setattr(type(path.fs), "info", lambda *args: {"type": "file", "size": None})
-    assert check_input(SCHNELL, {"image": path}, InputSchema(SCHEMA, "the schema"), strict=True) == []
+@pytest.mark.parametrize("size", [None, 0])
+def test_storage_that_does_not_tell_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None) -> None:
+    """A web server, or a special file, need not tell a size: the first byte says whether the file is empty."""
+    full, empty = stored(tmp_path / "a.png", b"abc"), stored(tmp_path / "b.png", b"")
+    monkeypatch.setattr(type(full.fs), "info", lambda *args: {"type": "file", "size": size})
+    assert check_input(SCHNELL, {"image": full}, InputSchema(SCHEMA, "the schema"), strict=True) == []
     with pytest.raises(e.InvalidInputError, match="is empty"):
-        prepare_request(SCHNELL, {"image": path}, None, strict=False)
+        check_input(SCHNELL, {"image": empty}, None, strict=False)
 
 
 @BOTH

@@ -135,6 +135,21 @@ def test_without_a_record_any_end_of_what_was_paid_is_final(
     assert "keeps no record" in outcome.message
 
 
+def test_without_a_record_an_interrupted_resume_is_final_although_the_id_is_lost(
+    comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the trigger failed, Airflow forgets the id. Whatever interrupts the task then, a retry would pay again."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    runner.run(waiting())
+    with monkeypatch.context() as patch:
+        patch.setattr(CreatePredictionOperator, "_conclude_event", interrupt)
+        outcome = runner.run(waiting(), next_method="__fail__", next_kwargs={"error": "Trigger timeout"})
+    assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
+    assert "may be accepted" in outcome.message
+    assert "keeps no record" in outcome.message
+
+
 @pytest.mark.parametrize("policy", ["fail", "retry"])
 def test_without_a_record_an_interrupted_create_is_final(
     comet: Emulator, runner: TaskRunner, clock: Clock, no_store: None, monkeypatch: pytest.MonkeyPatch, policy: Any
