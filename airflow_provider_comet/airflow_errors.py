@@ -38,8 +38,9 @@ NO_RECORD = "This Airflow keeps no record: a retry, or a cleared task, submits a
 
 
 Action: TypeAlias = Literal["retry", "fail", "time out", "ask"]
-"""``retry``: raise the error as it is: Airflow's ``retries`` decide. ``fail``: the task fails for good. ``time out``:
-Airflow's exception for a timeout. ``ask``: ``on_ambiguous_submit`` decides between ``retry`` and ``fail``."""
+"""``retry``: raise the error as it is, and Airflow's ``retries`` decide (in column ``paid`` only if a record is kept).
+``fail``: the task fails for good. ``time out``: Airflow's exception for a timeout. ``ask``: ``on_ambiguous_submit``
+decides between ``retry`` and ``fail``."""
 
 
 class Row(NamedTuple):
@@ -78,7 +79,7 @@ Translate: TypeAlias = Callable[[e.CometError], BaseException]
 
 
 def find_row(error: e.CometError) -> Row:
-    """Return the row of the table for an error."""
+    """Return what Airflow is to do about an error: always a retry if it is ``retryable``, else its class's row."""
     if error.retryable:
         return Row("retry", "retry", "retry")
     return next(TABLE[error_class] for error_class in type(error).__mro__ if error_class in TABLE)

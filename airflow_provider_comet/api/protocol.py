@@ -69,7 +69,7 @@ class Request:
     method: str
     path: str
     not_found: type[e.APIError]
-    may_cost_money: bool = False
+    may_cost_money: bool
     body: bytes | None = field(default=None, repr=False)
     prediction_id: str | None = None
 
@@ -104,12 +104,13 @@ def get_prediction(prediction_id: object) -> Request:
     :raises InvalidInputError: this can't be an id.
     """
     checked = check_prediction_id(prediction_id)
-    return Request("GET", f"/replicate/v1/predictions/{checked}", e.PredictionNotFoundError, prediction_id=checked)
+    path = f"/replicate/v1/predictions/{checked}"
+    return Request("GET", path, e.PredictionNotFoundError, may_cost_money=False, prediction_id=checked)
 
 
 def list_models() -> Request:
     """Build ``GET /v1/models``, which is read-only and free, and needs a valid key."""
-    return Request("GET", "/v1/models", e.WrongURLError)
+    return Request("GET", "/v1/models", e.WrongURLError, may_cost_money=False)
 
 
 def read_prediction(request: Request, response: Response) -> Prediction:
@@ -136,6 +137,14 @@ def read_models(request: Request, response: Response) -> int:
     if 200 <= response.status < 300 and isinstance(body, Mapping) and isinstance(body.get("data"), list):
         return len(body["data"])
     raise _error(request, response)
+
+
+def is_rate_limited(request: Request, response: Response) -> bool:
+    """Return whether an answer is the error ``RateLimitedError``, by its code or its status."""
+    if 200 <= response.status < 300:
+        return False
+    body = response.json
+    return _classify(request, response, body, _message_and_code(body)[1]) is e.RateLimitedError
 
 
 def transport_error(request: Request, detail: str, *, sent: bool) -> e.CometError:

@@ -89,8 +89,8 @@ class AsyncCometClient:
         """
         if self._session is None:
             raise RuntimeError("AsyncCometClient is used outside of its 'async with'")
-        if request.may_cost_money:
-            raise RuntimeError("AsyncCometClient sends no creates: a trigger may be started again at any time")
+        if request.may_cost_money or request.body is not None:
+            raise RuntimeError("AsyncCometClient only reads: a trigger may be started again at any time")
         outside = sys.exc_info()[1]
         config = self.config
         timeout = asyncio.timeout(None)

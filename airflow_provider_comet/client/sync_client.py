@@ -50,8 +50,8 @@ class CometClient:
         limiter = self._create_limiter if request.may_cost_money else self._poll_limiter
         sent_at = self._acquire(limiter)
         response = self._exchange(request) if journal is None else self._exchange_on_record(request, journal)
-        if response.status == 429:
-            # No pause here. `retry` pauses all creates; whoever polls pauses by itself, and knows a deadline.
+        if protocol.is_rate_limited(request, response):
+            # Only the rate falls here. `retry` pauses all creates; its caller pauses a poll, and knows a deadline.
             with self._limiting:
                 limiter.on_rate_limited(sent_at=sent_at, now=clock.monotonic(), retry_after=0.0, chance=0.0)
         return response

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_comet.api import outcome, protocol
 from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config
 from airflow_provider_comet.polling import clock
@@ -38,11 +38,11 @@ class CometReplicateHook(BaseHook):
     """Create predictions on CometAPI and read them; usable in any task.
 
     :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
-        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (seconds
-        without a byte, default 75), ``max_polls_per_second`` (polls that one process sends, default 50) and
-        ``output_hosts`` (where files of outputs may be fetched from; default: any public host). Only where
-        ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and ``COMETAPI_BASE_URL`` take
-        its place.
+        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (default 75:
+        on a worker seconds without a byte, in a triggerer seconds for a whole poll), ``max_polls_per_second`` (polls
+        of one process, default 50) and ``output_hosts`` (where files may be fetched from; default: any public host).
+        Only where ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and
+        ``COMETAPI_BASE_URL`` take its place.
     """
 
     conn_name_attr = "conn_id"
@@ -103,7 +103,8 @@ class CometReplicateHook(BaseHook):
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.
         """
-        from airflow_provider_comet.inputs.prepare import prepare_request  # not while DAGs are parsed
+        from airflow_provider_comet.api import protocol  # not while DAGs are parsed
+        from airflow_provider_comet.inputs.prepare import prepare_request
 
         request, warnings = prepare_request(model, input, schema, strict=strict)
         for warning in warnings:
@@ -162,7 +163,7 @@ class CometReplicateHook(BaseHook):
         result = waits.outcomes[prediction_id]
         if isinstance(result, CometError):
             raise result
-        outcome.judge(result, allow_empty=allow_empty)
+        judge(result, allow_empty=allow_empty)
         return result
 
     def poll(self, waits: Waits, now: Callable[[], float]) -> float | None:
@@ -179,6 +180,8 @@ class CometReplicateHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check URL and key by listing the models: a free, read-only call."""
+        from airflow_provider_comet.api import protocol
+
         request = protocol.list_models()
         try:
             count = protocol.read_models(request, self.client.send(request))
@@ -187,6 +190,8 @@ class CometReplicateHook(BaseHook):
         return True, f"The key works; it can see {count} models."
 
     def _get_once(self, prediction_id: object) -> Prediction:
+        from airflow_provider_comet.api import protocol
+
         request = protocol.get_prediction(prediction_id)
         return protocol.read_prediction(request, self.client.send(request))
 

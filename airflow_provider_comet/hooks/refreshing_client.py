@@ -29,7 +29,7 @@ FAILURE_SECONDS = 5.0
 """How long a connection that can't be used is not looked up again: all its waits want to read it at the same time."""
 
 Notify = Callable[[CometError], None]
-"""Is told why a poll takes longer."""
+"""A function that gets the error which delays a poll."""
 
 
 class RefreshingClient:

@@ -132,7 +132,7 @@ class CreatePredictionOperator(BaseOperator):
         self._paid_id = (next_kwargs or {}).get("prediction_id")
         with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
-            self._paid_id = submission.record.id if submission.record else self._paid_id
+            self._paid_id = (submission.record and submission.record.id) or self._paid_id
             return resume(
                 functools.partial(super().resume_execution, next_method, next_kwargs, context),
                 functools.partial(self._conclude_event, context, NO_EVENT),

@@ -25,9 +25,9 @@ class WaitEvent(TypedDict, total=False):
     """The event of ``PredictionTrigger``.
 
     ``count``: predictions that were waited for. ``errors``: how many of these waits ended without a prediction.
-    ``unfinished``: how many had not finished at the deadline. ``outcomes``: by prediction id, errors first; empty if an
-    outcome does not fit into ``LIMIT_BYTES``, and absent if even its id does not. ``error``: why all waits ended, if
-    they ended together; then there is nothing else.
+    ``unfinished``: how many had not finished at the deadline. ``outcomes``: by prediction id, errors first; ``{}`` for
+    an outcome that does not fit into ``LIMIT_BYTES``, or a last poll that was not made; absent if there is no room for
+    the id. ``error``: why all waits ended, if they ended together; then there is nothing else.
     """
 
     count: int
@@ -52,18 +52,25 @@ def make_event(outcomes: Mapping[str, Prediction | CometError | None]) -> WaitEv
     }
     room = LIMIT_BYTES
     for prediction_id, outcome in {**errors, **outcomes}.items():
-        if outcome is None:
-            continue
-        carried: CarriedOutcome = (
-            {"error": outcome.to_dict()} if isinstance(outcome, CometError) else {"summary": outcome.summary()}
-        )
-        text = json.dumps(carried)
-        if len(text) > room or DATA_URI.search(text):  # a data URI may stand within a text
-            carried, text = {}, "{}"
-        if len(text) <= room:
+        if (carried := _carry(outcome, room - len(prediction_id))) is not None:
             event["outcomes"][prediction_id] = carried
-            room -= len(text) + len(prediction_id)
+            room -= len(json.dumps({prediction_id: carried}))
+    for prediction_id in outcomes.keys() - event["outcomes"].keys():  # without an outcome, so that the ids are known
+        if (room := room - len(json.dumps({prediction_id: {}}))) < 0:
+            break
+        event["outcomes"][prediction_id] = {}
     return event
+
+
+def _carry(outcome: Prediction | CometError | None, room: int) -> CarriedOutcome | None:
+    """Return the JSON of an outcome; ``None``: there is none, or an event can't carry it."""
+    if outcome is None:
+        return None
+    carried: CarriedOutcome = (
+        {"error": outcome.to_dict()} if isinstance(outcome, CometError) else {"summary": outcome.summary()}
+    )
+    text = json.dumps(carried)
+    return None if len(text) > room or DATA_URI.search(text) else carried  # a data URI may stand within a text
 
 
 def make_error_event(error: CometError) -> WaitEvent:
@@ -78,7 +85,8 @@ class WaitResult:
     :param outcomes: how waits ended, by prediction id. A prediction that is not among them has to be read again.
     :param not_carried: ids that the event names without an outcome.
     :param has_unfinished: whether some predictions had not finished at the deadline.
-    :param is_complete: whether the event carries every error: a prediction without one was seen by the trigger.
+    :param is_complete: whether ``outcomes`` has every wait that failed. Then the trigger has seen each prediction that
+        is not in it.
     """
 
     outcomes: Mapping[str, dict[str, Any] | CometError] = field(default_factory=dict)

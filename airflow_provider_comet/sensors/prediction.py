@@ -17,7 +17,6 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_comet import metrics
 from airflow_provider_comet.airflow_errors import still_running, wait_exception
 from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice
@@ -62,10 +61,9 @@ class PredictionSensor(BaseSensorOperator):
     :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): at a second of age, then each
         time the prediction's age has grown by a fifth, at least every minute.
     :param on_item_error: for a list, what to do about a prediction without a result, after all have ended. ``fail``
-        (default): the task fails; the results that were paid for are then in XCom ``predictions``. ``keep``: the list
-        is returned with the status and error of a prediction that failed, and null for one that is unknown or was not
-        finished in time. The task fails if no prediction has a result, or if the API could not be read, which a retry
-        may cure.
+        (default): the task fails; the results are in XCom ``predictions``. ``keep``: a prediction that failed is
+        returned with its status and error, one that is unknown or was not finished in time as null. The task fails if
+        no prediction has a result, or if the API could not be read, which a retry may cure.
     :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
         ``mode="reschedule"``. ``[operators] default_deferrable`` is not read, because it is off by default.
     :param defer_after: seconds to poll on the worker first, default 3: to resume takes as long. 0: a single poll.
@@ -216,6 +214,8 @@ class PredictionSensor(BaseSensorOperator):
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome]) -> Any:
         ids = self._read_ids(context)
         ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
+        from airflow_provider_comet import metrics  # loads Airflow's metrics: not while DAGs are parsed
+
         metrics.finished(ended.values())
         if isinstance(ids, str):
             return judge(ended[ids], allow_empty=self.allow_empty)

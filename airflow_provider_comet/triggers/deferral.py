@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BACKSTOP_SECONDS = 300
-"""How much later than ours Airflow's own timeout comes: it would end the task without the last poll."""
+"""Airflow's own timeout is set this much later than our deadline. If it came first, the task would end without the last
+poll."""
 
 
 def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: dict[str, Any] | None = None) -> NoReturn:

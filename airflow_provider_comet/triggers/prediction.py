@@ -99,7 +99,10 @@ class PredictionTrigger(BaseTrigger):
             event = make_error_event(self._about_single(error))
         except Exception as error:
             self.log.exception("Waiting for predictions %s failed", self.prediction_ids)
-            event = make_error_event(self._about_single(CometError(f"{type(error).__name__}: {error}")))
+            reason = error
+            while isinstance(reason, ExceptionGroup):
+                reason = reason.exceptions[0]
+            event = make_error_event(self._about_single(CometError(f"{type(reason).__name__}: {reason}")))
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:

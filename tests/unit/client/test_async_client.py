@@ -66,7 +66,7 @@ def test_the_async_client_can_not_create(emulator: Emulator) -> None:
 
     async def main() -> None:
         async with AsyncCometClient(config_of(emulator)) as client:
-            with pytest.raises(RuntimeError, match="sends no creates"):
+            with pytest.raises(RuntimeError, match="only reads"):
                 await client.send(protocol.create_prediction(MODEL, INPUT))
 
     asyncio.run(main())

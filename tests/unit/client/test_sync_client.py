@@ -237,6 +237,19 @@ def test_a_429_pauses_every_create_of_the_client(emulator: Emulator, time: FakeT
     assert sum(time.slept) == pytest.approx(121)
 
 
+def test_a_429_of_another_meaning_does_not_slow_creates(emulator: Emulator, time: FakeTime) -> None:
+    """A 429 whose code says that the balance is used up is no rate limit: the next create is not slower."""
+    body = {"error": {"message": "no credit", "code": "insufficient_user_quota"}}
+    emulator.fault(method="POST", status=429, body=body, count=3)
+    client = CometClient(config_of(emulator))
+    for _ in range(3):
+        with pytest.raises(e.BalanceExhaustedError):
+            create_prediction(client)
+    create_prediction(client)
+    client.close()
+    assert sum(time.slept) < 0.1
+
+
 REJECTED = [
     row
     for row in ERROR_ANSWERS

@@ -177,14 +177,25 @@ def test_too_many_errors_for_an_event() -> None:
 
 
 def test_unfinished_predictions_are_counted() -> None:
-    """A timeout, and a prediction that could not be polled at the deadline, are unfinished; the latter has no
-    outcome."""
+    """A timeout and a prediction without a last poll are unfinished; of the latter the id is named."""
     timeout = e.PredictionTimeoutError("last status 'processing'", prediction_id="late")
     event = events.make_event({"abc": FINISHED, "late": timeout, "unpolled": None})
     assert (event["count"], event["errors"], event["unfinished"]) == (3, 2, 2)
-    assert sorted(event["outcomes"]) == ["abc", "late"]
+    assert sorted(event["outcomes"]) == ["abc", "late", "unpolled"]
     read = events.read_event(json.loads(json.dumps(event)))
-    assert (read.has_unfinished, read.is_complete) == (True, False)
+    assert (read.has_unfinished, read.is_complete, read.not_carried) == (True, False, ["unpolled"])
+
+
+def test_ids_without_an_outcome_take_no_room_from_outcomes() -> None:
+    """Outcomes that fit come first; ids of the others follow while there is room, and the limit holds."""
+    large = {f"large{n}": prediction(id=f"large{n}", output="x" * 9000) for n in range(500)}
+    small = {f"small{n}": prediction(id=f"small{n}") for n in range(10)}
+    event = events.make_event({**large, **small})
+    read = events.read_event(event)
+    assert {*read.outcomes} == {*small}
+    assert {*read.not_carried} < {*large}
+    assert len(read.not_carried) > 100
+    assert len(json.dumps(event["outcomes"])) <= events.LIMIT_BYTES
 
 
 NOT_FOUND = e.PredictionNotFoundError("task_not_exist", status=404, prediction_id="abc")

@@ -213,6 +213,19 @@ def test_unforeseen_error_is_an_event(comet: Emulator, monkeypatch: pytest.Monke
     assert (error.prediction_id, error.detail) == ("abc", "ZeroDivisionError: by zero")
 
 
+def test_an_error_outside_of_a_poll_keeps_its_reason(comet: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits run in a group of asyncio tasks: the event names the first error in it, and not the group."""
+    from airflow_provider_comet.polling import events
+    from airflow_provider_comet.polling.wait import Wait
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(Wait, "first_delay", fail)
+    with pytest.raises(e.CometError, match="ZeroDivisionError: by zero"):
+        events.read_event(event_of(trigger("abc")))
+
+
 @pytest.mark.parametrize("moment", ["sleeping", "polling"])
 def test_cancelled_leaks_nothing(
     comet: Emulator, create: Callable[..., str], caplog: pytest.LogCaptureFixture, moment: str
