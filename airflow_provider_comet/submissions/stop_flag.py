@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 
 class BatchStopped(Exception):
     """The batch was stopped, so this create was not sent."""
 
 
-@dataclass
 class StopFlag:
     """Says whether the creates of a task may still be sent. All of them share it, in all threads.
 
     It is only ever set. Plain attributes: a signal handler may set them.
 
-    :param killed: Airflow is ending the task.
-    :param stopped: the batch had an error that would meet its other inputs too.
+    :ivar killed: Airflow is ending the task.
+    :ivar stopped: the batch had an error that would meet its other inputs too.
     """
 
-    killed: bool = False
-    stopped: bool = False
+    def __init__(self) -> None:
+        self.killed = False
+        self.stopped = False

@@ -15,8 +15,8 @@ def test_each_task_has_a_flag_of_its_own() -> None:
     """Creates may be sent until the flag is set, and two batches do not stop each other."""
     first, second = Batch.of(MODEL, [{"prompt": "a"}]), Batch.of(MODEL, [{"prompt": "a"}])
     first.failed(first.items[0], e.AuthenticationError("no"))
-    assert first.stop == StopFlag(stopped=True)
-    assert second.stop == StopFlag()
+    assert (first.stop.killed, first.stop.stopped) == (False, True)
+    assert (second.stop.killed, second.stop.stopped) == (False, False)
 
 
 @pytest.mark.parametrize(("error", "stopped"), [(e.BadRequestError("no"), False), (e.TransportError("no"), True)])
