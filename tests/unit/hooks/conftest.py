@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 WALL_CLOCK = 1_800_000_000.0
 NEW_KEY = "sk-unit-replaced-4711"
-NOT_POLLED = {"count": 1, "errors": 1, "unfinished": 1, "outcomes": {}}
-"""The event of a wait for one prediction whose last poll got no slot."""
+
+
+def not_polled(prediction_id: str) -> dict[str, Any]:
+    """Return the event of a wait whose last poll was not made."""
+    return {"count": 1, "errors": 1, "unfinished": 1, "outcomes": {prediction_id: {}}}
+
 
 Create: TypeAlias = Callable[..., str]
 CreateMany: TypeAlias = Callable[..., list[str]]

@@ -16,7 +16,6 @@ from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.emulator import Emulator
 from tests.support.virtual_loop import BEGIN
 from tests.unit.hooks.conftest import (
-    NOT_POLLED,
     Connection,
     Create,
     CreateMany,
@@ -24,6 +23,7 @@ from tests.unit.hooks.conftest import (
     cancel,
     most_within,
     new_trigger,
+    not_polled,
     now,
     open_clients,
     run_trigger,
@@ -81,7 +81,7 @@ def test_a_pause_outlives_its_last_user(comet: Emulator, create_many: CreateMany
     comet.fault(method="GET", status=429, headers={"Retry-After": "500"}, count=1)
 
     async def main() -> Any:
-        assert (await run_trigger(new_trigger(ids[0], 10))) == NOT_POLLED
+        assert (await run_trigger(new_trigger(ids[0], 10))) == not_polled(ids[0])
         assert open_clients() == {}
         assert now() < 300
         wait = asyncio.create_task(run_trigger(new_trigger(ids[1], 3600)))
@@ -123,7 +123,7 @@ def test_waits_without_a_slot_before_their_deadline_hold_nobody_back(
         comet.fault(method="GET", status=429, headers={"Retry-After": "3600"}, count=1)
         await asyncio.sleep(60)
         wait = asyncio.create_task(run_trigger(new_trigger(patient, 7200)))
-        assert [await task for task in tasks] == [NOT_POLLED] * 1000
+        assert [await task for task in tasks] == [not_polled(prediction_id) for prediction_id in ids]
         assert 600 <= now() <= 600 + 240
         return await wait, now()
 
