@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,6 @@ from airflow_provider_comet.emulator import Emulator
 
 if TYPE_CHECKING:
     import replicate
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 14),
-    reason="replicate 1.0.7 imports pydantic.v1, which Python 3.14 can't (replicate-python #454)",
-)
 
 SCHNELL = "black-forest-labs/flux-schnell"
 
@@ -31,7 +25,8 @@ def emulator() -> Iterator[Emulator]:
 @pytest.fixture
 def client(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[replicate.Client]:
     """The official client, told by its usual environment variables where to go."""
-    replicate = pytest.importorskip("replicate")
+    import replicate
+
     monkeypatch.setenv("REPLICATE_BASE_URL", emulator.base_url + "/replicate")
     monkeypatch.setenv("REPLICATE_API_TOKEN", emulator.api_key)
     monkeypatch.setenv("REPLICATE_POLL_INTERVAL", "0.02")

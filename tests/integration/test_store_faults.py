@@ -167,7 +167,10 @@ def test_a_full_disk(tmp_path: Path) -> None:
     try:
         subprocess.run([*inside, mount], check=True, capture_output=True, timeout=30)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disk of our own can be mounted here ({error}); test_storage.py has a limit in its place")
+        pytest.skip(
+            f"this system lets no user mount a file system ({error}); test_a_full_disk in tests/unit/outputs/"
+            "test_storage.py, which is never skipped, limits the size of a file instead"
+        )
     program = FULL.format(root=str(ROOT), folder=str(tmp_path))
     done = subprocess.run(
         [*inside, f'{mount} && exec "$0" -c "$1"', sys.executable, program],

@@ -391,7 +391,10 @@ def test_a_redirect_to_a_name_of_the_metadata_service() -> None:
         subprocess.run([*unshare, IN_A_NETWORK_OF_ITS_OWN, "sh", "true"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or error
-        pytest.skip(f"no user may make a network of its own here (many containers forbid it): {said}")
+        pytest.skip(
+            f"no user may make a network here, so nothing can listen at the metadata service's address ({said}); "
+            "test_download_rules.py, which is never skipped, refuses that address without a connection"
+        )
     command = [*unshare, IN_A_NETWORK_OF_ITS_OWN, "sh", sys.executable, "-c", TO_THE_METADATA_SERVICE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
     assert done.returncode == 0, done.stderr
