@@ -141,8 +141,6 @@ def read_models(request: Request, response: Response) -> int:
 
 def is_rate_limited(request: Request, response: Response) -> bool:
     """Return whether an answer is the error ``RateLimitedError``, by its code or its status."""
-    if 200 <= response.status < 300:
-        return False
     body = response.json
     return _classify(request, response, body, _message_and_code(body)[1]) is e.RateLimitedError
 

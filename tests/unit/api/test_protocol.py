@@ -541,3 +541,25 @@ def test_every_answer_is_a_prediction_or_an_error_of_ours(
             assert status in {429, 503}
     else:
         assert 200 <= status < 300
+
+
+@pytest.mark.parametrize("status", [200, 429, 500, 502, 503, 504, 524])
+@pytest.mark.parametrize("name", ["create", "query"])
+def test_a_new_code_that_means_later_costs_no_money(monkeypatch: pytest.MonkeyPatch, status: int, name: str) -> None:
+    """A row for it slows requests down at any status, and repeats no create that may have been accepted."""
+    meaning = protocol.CodeMeaning(e.RateLimitedError, proves_rejection=False)
+    monkeypatch.setitem(protocol._BY_CODE, "try_later", meaning)
+    query = protocol.get_prediction("abc")
+    request = protocol.create_prediction("a/b", {"prompt": "x"}) if name == "create" else query
+    response = answer(status, {"error": {"message": "busy", "code": "try_later"}})
+    with pytest.raises(e.CometError) as caught:
+        protocol.read_prediction(request, response)
+    assert type(caught.value) is (e.AmbiguousSubmissionError if name == "create" else e.RateLimitedError)
+    assert protocol.is_rate_limited(request, response)
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 401, 404, 503])
+def test_other_answers_are_no_rate_limit(status: int) -> None:
+    """A prediction, and every error of another meaning, leaves the rate as it is."""
+    body = {"id": "abc", "status": "starting"} if status < 300 else {"error": {"message": "no", "code": None}}
+    assert not protocol.is_rate_limited(protocol.get_prediction("abc"), answer(status, body))

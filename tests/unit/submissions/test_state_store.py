@@ -20,9 +20,7 @@ WARNING = "state_store_objectstorage_threshold to 65536 at least"
 @pytest.fixture
 def objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where Airflow's backend for object storage puts all values."""
-    backend = pytest.importorskip(
-        "airflow.providers.common.io.state_store.backend", reason="needs apache-airflow-providers-common-io 1.8"
-    )
+    from airflow.providers.common.io.state_store import backend
     from airflow.sdk.execution_time import context
 
     name = f"{backend.__name__}.StateStoreObjectStorageBackend"
