@@ -29,6 +29,7 @@ from tests.unit.client.conftest import (
     envelope,
     get_prediction,
 )
+from tests.unit.polling.test_wait import FATAL
 
 
 def failed_create(config: Config) -> e.CometError:
@@ -371,19 +372,7 @@ def test_a_create_succeeds_when_the_server_is_back(
 
 @pytest.mark.parametrize(
     "error",
-    [
-        e.AuthenticationError(status=401),
-        e.PermissionDeniedError(status=403),
-        e.WrongURLError(status=301),
-        e.BadRequestError(status=400),
-        e.BalanceExhaustedError(status=402),
-        e.ConfigurationError("x"),
-        e.InvalidInputError("x"),
-        e.CometError("x"),
-        e.AmbiguousSubmissionError("x", status=502),
-        e.PredictionNotFoundError(),
-        e.ModelNotFoundError(),
-    ],
+    [*FATAL, e.AmbiguousSubmissionError("x", status=502), e.PredictionNotFoundError(), e.ModelNotFoundError()],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_that_is_not_retryable_is_never_sent_again(
