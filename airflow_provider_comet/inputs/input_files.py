@@ -78,7 +78,9 @@ def _stand_in(path: ObjectStoragePath, name: str) -> str:
         info = path.fs.info(path.path)
         if info.get("type") == "directory":
             raise IsADirectoryError(path)
-        first = path.fs.cat_file(path.path, 0, 1)  # a file that can't be read is found before anything is paid
+        # A file that can't be read is found before anything is paid. Without a cache one byte is fetched, not a block.
+        with path.fs.open(path.path, "rb", cache_type="none") as file:
+            first = file.read(1)
     size = (info.get("size") or 1) if first else 0  # a web server, or a special file, may leave the size open
     _check_size(size, path, name)
     length = -(-size // 3) * 4

@@ -92,6 +92,30 @@ def test_a_file_of_the_input_comes_from_there(s3: S3, monkeypatch: pytest.Monkey
         assert len(comet.ledger()["requests"]) == 1
 
 
+def test_a_check_of_the_input_finds_bad_files(s3: S3) -> None:
+    """Before anything is paid, a file that is missing, empty, too large or a folder is found."""
+    from airflow_provider_comet.api.errors import InvalidInputError
+    from airflow_provider_comet.inputs.input_files import MAX_DATA_URI_CHARACTERS
+    from airflow_provider_comet.inputs.prepare import check_input
+
+    contents = {"in/a.png": b"abc", "in/empty.png": b"", "in/film.mp4": bytes(MAX_DATA_URI_CHARACTERS)}
+    for key, content in contents.items():
+        s3.client.put_object(Bucket="bucket", Key=key, Body=content)
+
+    def check(key: str) -> list[str]:
+        return check_input("a/b", {"image": path_to(key)}, None, strict=False)
+
+    assert check("in/a.png") == []
+    for key, words in {
+        "in/none.png": "there is no file",
+        "in": "there is no file",
+        "in/empty.png": "is empty",
+        "in/film.mp4": "larger than 7.5 MB",
+    }.items():
+        with pytest.raises(InvalidInputError, match=words):
+            check(key)
+
+
 def test_no_such_bucket(s3: S3) -> None:
     """A missing bucket is an error of the storage, which a retry may cure."""
     from airflow.sdk import ObjectStoragePath

@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_found_before_anything_is_paid(
     def refuse(*args: object, **kwargs: object) -> bytes:
         raise PermissionError("no GET for you")
 
-    monkeypatch.setattr(type(path.fs), "cat_file", refuse)
+    monkeypatch.setattr(type(path.fs), "open", refuse)
     with pytest.raises(InputFileError, match="no GET for you"):
         check_input(SCHNELL, {"prompt": "x", "image": path}, None, strict=False)
 
