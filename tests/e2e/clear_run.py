@@ -6,15 +6,13 @@ import time
 import urllib.parse
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from airflow_provider_comet.emulator import Emulator
 from tests.e2e.rest import FINISHED, AirflowRest, RestError
 from tests.e2e.standalone import Standalone
 
-_Answer = TypeVar("_Answer")
 Steps = Generator[None, None, None]
 """A story; it yields when the state has to be read again."""
 
@@ -50,7 +48,7 @@ class World:
         self.instances = {
             (dag_id, ti["task_id"], ti["map_index"]): ti
             for dag_id, run_id in self.runs.items()
-            for ti in with_retries(partial(self.rest.task_instances, dag_id, run_id))
+            for ti in self.rest.task_instances(dag_id, run_id)
         }
 
     def once(self, name: str, act: Callable[[], None]) -> None:
@@ -62,7 +60,7 @@ class World:
     def start(self, dag_id: str) -> None:
         """Start the one run of this DAG."""
         self.rest.wait_for_dag(dag_id)
-        self.runs[dag_id] = with_retries(lambda: self.rest.trigger(dag_id))
+        self.runs[dag_id] = self.rest.trigger(dag_id)
 
     def done(self, name: str) -> bool:
         return name in self._once
@@ -157,18 +155,18 @@ class Story:
         task = self.task_id if self.map_index < 0 else [self.task_id, self.map_index]
         self._tries_before = self.tries
         self.clears += 1
-        with_retries(lambda: self.world.rest.clear(self.dag_id, self.world.runs[self.dag_id], [task], **options))
+        self.world.rest.clear(self.dag_id, self.world.runs[self.dag_id], [task], **options)
 
     def put_record(self, value: dict[str, Any]) -> None:
-        with_retries(lambda: self.world.rest.put_record(*self._where, value, map_index=self.map_index))
+        self.world.rest.put_record(*self._where, value, map_index=self.map_index)
 
     def delete_record(self) -> None:
-        with_retries(lambda: self.world.rest.delete_record(*self._where, map_index=self.map_index))
+        self.world.rest.delete_record(*self._where, map_index=self.map_index)
 
     def clear_whole_run(self) -> None:
         """Clear the DAG run, once for all of its stories."""
         path, body = self._clear_path, {"dry_run": False, "only_failed": False}
-        self.world.once(path, lambda: with_retries(lambda: self.world.rest.send("POST", path, body)))
+        self.world.once(path, lambda: self.world.rest.send("POST", path, body))
 
     def pin(self, prediction_id: str, status: str = "succeeded") -> None:
         """Let a prediction be in this status; without this it runs for as long as the test does."""
@@ -279,15 +277,3 @@ class Story:
             f"{self.name:24} {self.task_id:24} {mapped:>3} {len(self.creates()):7}  {self.state or '-':8} "
             f"{self.tries:5} {seconds:>5}  {says} / {verdict}"
         )
-
-
-def with_retries(send: Callable[[], _Answer]) -> _Answer:
-    """Send again what sqlite had no time for (`database is locked`, a 500): nothing of it has happened."""
-    end = time.monotonic() + 20
-    while True:
-        try:
-            return send()
-        except RestError as error:
-            if error.status != 500 or time.monotonic() > end:
-                raise
-        time.sleep(0.2)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 FINISHED = ("success", "failed")
+DATABASE_SECONDS = 30.0
+"""For this time a request is sent again to an Airflow whose database is locked."""
 
 
 class RestError(Exception):
@@ -52,8 +54,21 @@ class AirflowRest:
     def send(self, method: str, path: str, body: object = None, *, authorized: bool = True) -> Any:
         """Send a request and return the parsed JSON answer.
 
+        A request that ends with HTTP 500 is sent again: Airflow rolled its transaction back, so nothing has happened.
+        SQLite is the cause: it has one writer at a time, and on a busy machine others wait longer than five seconds.
+
         :param path: starts with a slash.
         """
+        end = time.monotonic() + DATABASE_SECONDS
+        while True:
+            try:
+                return self._send(method, path, body, authorized)
+            except RestError as error:
+                if error.status != 500 or time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
+
+    def _send(self, method: str, path: str, body: object, authorized: bool) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if authorized:
             self._token = self._token or self.send("GET", "/auth/token", authorized=False)["access_token"]
