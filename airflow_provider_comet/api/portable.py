@@ -114,7 +114,7 @@ class _Walk:
 
     def _replace_key(self, key: Any) -> str:
         replacement = str(self.replace(key, 0))
-        self.is_exact &= replacement == key  # nobody looks for a marker among keys
+        self.is_exact &= replacement == key  # no reader of a summary searches keys for a marker
         return replacement
 
     def _replaced(self, words: str) -> str:
