@@ -23,6 +23,9 @@ from airflow_provider_comet.client.common import HEADERS
 from airflow_provider_comet.outputs.download_rules import check_address
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
+_hidden = threading.local()
+"""``query`` is the query of the link that the thread requests; urllib3 does not know it. See ``_QuietConnection``."""
+
 # "identity": the length and the ranges of a compressed body would say nothing about the file.
 _FILE_HEADERS: Final = {**HEADERS, "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -143,15 +146,37 @@ class _GuardedAdapter(HTTPAdapter):
         check = functools.partial(check_address, is_local=is_local)
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(connections, check)
 
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """Return what urllib3 requests: the URL without its query, which urllib3 would log."""
+        target, question_mark, query = super().request_url(request, proxies).partition("?")
+        _hidden.query = question_mark + query
+        return target
+
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the pools of a proxy, whose connections can be aborted as well."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        if not proxy.lower().startswith("socks"):  # SOCKS pools have a connection class of their own
+        if proxy.lower().startswith("socks"):  # SOCKS pools have a connection class of their own
+            manager.pool_classes_by_scheme = _quiet_pools(manager.pool_classes_by_scheme)
+        else:
             manager.pool_classes_by_scheme = _guarded_pools(self._connections, lambda address: None)
         return manager
 
 
-class _GuardedConnection(HTTPConnection):
+class _QuietConnection(HTTPConnection):
+    """Adds the query of a link only when the request is sent.
+
+    A query signs its link. urllib3 puts each URL that it knows into debug lines, warnings and exceptions.
+    """
+
+    debuglevel = 0
+    """``http.client`` prints what it sends if somebody sets its own one."""
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Begin a request, for the whole URL."""
+        super().putrequest(method, url + _hidden.query, *args, **kwargs)
+
+
+class _GuardedConnection(_QuietConnection):
     connections: ClassVar[Connections]
     check: ClassVar[Any]
     """Called with the address of the other end."""
@@ -190,3 +215,13 @@ def _guarded_pools(connections: Connections, check: Callable[[str], None]) -> di
         ConnectionCls = type("GuardedTLSConnection", (_GuardedTLSConnection,), guards)
 
     return {"http": Pool, "https": TLSPool}
+
+
+def _quiet_pools(pools: dict[str, Any]) -> dict[str, Any]:
+    """Return pool classes like these whose connections hide the queries of links."""
+    return {
+        scheme: type(
+            pool.__name__, (pool,), {"ConnectionCls": type("Quiet", (_QuietConnection, pool.ConnectionCls), {})}
+        )
+        for scheme, pool in pools.items()
+    }
