@@ -38,16 +38,14 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def all_that_was_said(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[[], str]]:
+def all_that_was_said(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Every log record with its traceback, and what was printed."""
 
     def said() -> str:
         printed = capfd.readouterr()
         return caplog.text + str([vars(record) for record in caplog.records]) + printed.out + printed.err
 
-    yield said
+    return said
 
 
 @pytest.fixture
