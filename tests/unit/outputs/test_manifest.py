@@ -108,7 +108,7 @@ def test_any_bytes(content: bytes) -> None:
     assert manifest.parse(content, "abc") is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from([*manifest.SCHEMA["properties"]]), JSON | st.lists(FIELDS), max_size=4))
 def test_any_fields(fields: dict[str, Any]) -> None:
     """A manifest with some odd fields names files, or is none."""

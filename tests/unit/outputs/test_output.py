@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -163,27 +164,13 @@ def test_marks_in_summaries() -> None:
     assert not has_marker([URL, "not in XCom: a poem", {"a": ["<b>"]}])
 
 
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=60)
 ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(exclude_categories=()), max_size=60),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
 )
-LINKS = st.builds(
-    str.__add__,
-    st.sampled_from([
-        "https://",
-        "http://[",
-        "https://a..b/",
-        "data:",
-        "data:;base64,",
-        "data:image/png;base64,",
-        "data:,%",
-    ]),
-    st.text(st.characters(exclude_categories=()), max_size=60),
-)
+STARTS = ("https://", "http://[", "https://a..b/", "data:", "data:;base64,", "data:image/png;base64,", "data:,%")
+LINKS = st.builds(str.__add__, st.sampled_from(STARTS), TEXTS)
 
 
 @settings(max_examples=300, deadline=None)
@@ -224,23 +211,8 @@ def test_a_wide_output() -> None:
     assert json.loads(outputs([7] * 500_000)[0].content) == [7] * 500_000
 
 
-SHAPES = [
-    "a",
-    "://",
-    "a://",
-    "a:// ",
-    "a://u@",
-    "a://" + "u" * 50,
-    "data:",
-    "data:,",
-    'data:="a"',
-    '="aaaa"',
-    ".",
-    "a.b",
-    "?",
-    "#",
-    "%2",
-]
+SHAPES = ["a", "://", "a://", "a:// ", "a://u@", "a://" + "u" * 50, ".", "a.b", "?", "#", "%2"]
+SHAPES += ["data:", "data:,", 'data:="a"', '="aaaa"']
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -253,10 +225,8 @@ def test_long_texts_take_linear_time(act: Callable[[str], Any], shape: str) -> N
         took = []
         for _ in range(3):
             began = time.process_time()
-            try:
+            with contextlib.suppress(OutputRefusedError):
                 act(text)
-            except OutputRefusedError:
-                pass
             took.append(time.process_time() - began)
         return min(took)
 

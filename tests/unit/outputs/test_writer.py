@@ -133,16 +133,10 @@ def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: 
 @pytest.mark.parametrize(
     "uri",
     [
-        "s3://bucket/..",
-        "s3://bucket/other.webp",
-        "def-0.webp",
-        "abc-1.webp",
-        "",
-        "abc-0.\0",
-        "abc-0." + "x" * 300,
-        "abc-0.\ud800",
+        *("s3://bucket/..", "s3://bucket/other.webp", "def-0.webp", "abc-1.webp", ""),
+        *("abc-0.\0", "abc-0." + "x" * 300, "abc-0.\ud800"),  # no names of files
     ],
-    ids=ascii,
+    ids=lambda uri: ascii(uri)[:20],
 )
 def test_a_manifest_by_somebody_else(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, uri: str
@@ -202,11 +196,8 @@ def api(server: FileServer, monkeypatch: pytest.MonkeyPatch, fields: str) -> Non
     """Let the server answer the API's requests, with a succeeded prediction that has these fields of raw JSON."""
     body = f'{{"id": "abc", "status": "succeeded", {fields}}}'.encode()
     server.otherwise = Answer(headers={"Content-Type": "application/json"}, body=body)
-    connection = {
-        "conn_type": "cometapi",
-        "host": f"http://127.0.0.1:{server.port}",
-        "password": "sk-writer-0123456789",
-    }
+    base_url = f"http://127.0.0.1:{server.port}"
+    connection = {"conn_type": "cometapi", "host": base_url, "password": "sk-writer-0123456789"}
     monkeypatch.setenv("AIRFLOW_CONN_COMETAPI_DEFAULT", json.dumps(connection))
 
 
