@@ -18,6 +18,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 from urllib3.util.ssltransport import SSLTransport
 
+from airflow_provider_comet.api.base_url import clean_host
+from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.client.common import HEADERS
 from airflow_provider_comet.outputs.download_rules import check_address
@@ -108,16 +110,16 @@ class Session(requests.Session):
     """A session that sends no key, no cookie and nothing from netrc, and follows no redirect.
 
     :param connections: where its connections are registered.
-    :param is_local: this machine's own addresses are allowed.
+    :param config: which hosts may deliver. The API key in it is not used.
     """
 
-    def __init__(self, connections: Connections, *, is_local: bool) -> None:
+    def __init__(self, connections: Connections, config: Config) -> None:
         super().__init__()
         self.headers.clear()
         self.headers.update(_FILE_HEADERS)
         self.auth = _no_auth
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _GuardedAdapter(connections, is_local)
+        adapter = _GuardedAdapter(connections, config)
         for scheme in ("https://", "http://"):
             self.mount(scheme, adapter)
 
@@ -137,30 +139,30 @@ class _GuardedAdapter(HTTPAdapter):
     Behind a proxy that address is the proxy's, so only the list of hosts protects there.
     """
 
-    def __init__(self, connections: Connections, is_local: bool) -> None:
+    def __init__(self, connections: Connections, config: Config) -> None:
         self._connections = connections
         super().__init__()
-        check = functools.partial(check_address, is_local=is_local)
+        check = functools.partial(check_address, config=config)
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(connections, check)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the pools of a proxy, whose connections can be aborted as well."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):  # SOCKS pools have a connection class of their own
-            manager.pool_classes_by_scheme = _guarded_pools(self._connections, lambda address: None)
+            manager.pool_classes_by_scheme = _guarded_pools(self._connections, lambda address, host: None)
         return manager
 
 
 class _GuardedConnection(HTTPConnection):
     connections: ClassVar[Connections]
     check: ClassVar[Any]
-    """Called with the address of the other end."""
+    """Called with the address of the other end, and with the host that led there."""
 
     def _new_conn(self) -> socket.socket:
         """Connect, and check the other end before anything is sent, the TLS handshake included."""
         connection = super()._new_conn()
         try:
-            self.check(connection.getpeername()[0])
+            self.check(connection.getpeername()[0], clean_host(self.host))
         except BaseException:
             connection.close()
             raise
@@ -179,7 +181,7 @@ class _GuardedTLSConnection(_GuardedConnection, HTTPSConnection):
     pass
 
 
-def _guarded_pools(connections: Connections, check: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
+def _guarded_pools(connections: Connections, check: Callable[[str, str], None]) -> dict[str, type[HTTPConnectionPool]]:
     """Return pool classes whose connections are registered and checked: urllib3 takes classes, not factories."""
     guards = {"connections": connections, "check": staticmethod(check)}
 

@@ -42,7 +42,7 @@ class Downloader:
         self._config = config
         self.clock = clock
         self._connections = Connections()
-        self._session = Session(self._connections, is_local=config.is_local)
+        self._session = Session(self._connections, config)
         self.sleep = sleep or self._connections.pause
 
     def __enter__(self) -> Downloader:
@@ -87,12 +87,12 @@ class Downloader:
             except (requests.RequestException, ValueError):
                 raise OutputRefusedError("a link is no URL") from None
             url = request.url or ""
-            rules.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
+            rules.check_link(url, self._config)
             self.raise_if_aborted()
             timeout = (self._config.connect_timeout, self._config.read_timeout)
             try:
                 response = self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
-            except (requests.RequestException, OSError) as error:
+            except (requests.RequestException, OSError, ValueError) as error:  # ValueError: names that can't be encoded
                 self.raise_if_aborted()
                 raise _connection_error(url, error, outside) from None
             if not response.is_redirect:
