@@ -48,7 +48,7 @@ class Downloader:
         self._config = config
         self.clock = clock
         self._connections = Connections()
-        self._session = Session(self._connections, is_local=config.is_local)
+        self._session = Session(self._connections, config)
         self.sleep = sleep or self._connections.pause
 
     def __enter__(self) -> Downloader:
@@ -95,7 +95,7 @@ class Downloader:
             except (requests.RequestException, ValueError):
                 raise OutputRefusedError("a link is no URL") from None
             url = request.url or ""
-            rules.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
+            rules.check_link(url, self._config)
             self.raise_if_aborted()
             timeout = (self._config.connect_timeout, self._config.read_timeout)
             try:
