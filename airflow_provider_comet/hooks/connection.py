@@ -66,7 +66,7 @@ async def aget_config(conn_id: str) -> Config:
     :raises ConnectionLookupError: the connection is missing, or Airflow can't return it now.
     :raises ConfigurationError: the connection is of another type, or can't be used.
     """
-    # Where the environment can't take its place, the caller looks it up again for minutes.
+    # Where the environment can't take its place, the caller reads it again for minutes.
     may_replace = bool(_environment_key(conn_id)) and not was_read(conn_id)
     for pause in (*(_missing_pauses(conn_id) if may_replace else ()), None):
         try:
@@ -174,7 +174,7 @@ def _config_from_environment(conn_id: str, error_class: type[ConfigurationError]
     :raises ConnectionLookupError: the connection was there before.
     :raises ConfigurationError: the connection is there, and Airflow can't parse it.
     """
-    if (variable := f"AIRFLOW_CONN_{conn_id.upper()}") in os.environ:
+    if os.environ.get(variable := f"AIRFLOW_CONN_{conn_id.upper()}"):
         raise ConfigurationError(f"{variable} is set, but Airflow can't read it: it must be a URI, or JSON")
     if was_read(conn_id):
         raise ConnectionLookupError(

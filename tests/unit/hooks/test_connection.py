@@ -192,6 +192,14 @@ def test_a_connection_that_airflow_can_not_parse(read: Read, monkeypatch: pytest
     assert KEY not in str(caught.value)
 
 
+@READERS
+def test_an_empty_variable_is_no_connection(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for Airflow: a compose file that passes a variable on has an empty one where there is none."""
+    monkeypatch.setenv("AIRFLOW_CONN_COMETAPI_DEFAULT", "")
+    monkeypatch.setenv("COMETAPI_KEY", KEY)
+    assert read("cometapi_default") == Config(KEY, is_from_environment=True)
+
+
 def test_a_secrets_backend_that_denies_access(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a look-up raises on a worker is an error of this package, which Airflow retries."""
     from airflow.providers.common.compat.sdk import BaseHook
@@ -488,7 +496,7 @@ def test_an_account_that_was_used_is_not_replaced_in_the_triggerer(
     comet: Emulator, other_account: Emulator, monkeypatch: pytest.MonkeyPatch, is_create: bool
 ) -> None:
     """A triggerer that can't read the connection which the worker has used does not ask another account, which would
-    not know the prediction: it looks the connection up again, and ends with an error that a retry may cure."""
+    not know the prediction: it reads the connection again, and ends with an error that a retry may cure."""
     from airflow_provider_comet.operators.prediction import CreatePredictionOperator
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
