@@ -351,6 +351,10 @@ def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
     assert b"".join(blocks) == content
     with pytest.raises(StorageError, match=r"missing\.bin"):
         next(read_blocks(path_to(tmp_path / "missing.bin")))
-    with pytest.raises(DeliveryError):
+
+    def read_until_the_end_of_the_task() -> None:
         for _ in read_blocks(path):
             raise DeliveryError("the task was ended")
+
+    with pytest.raises(DeliveryError):
+        read_until_the_end_of_the_task()
