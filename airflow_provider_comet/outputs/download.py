@@ -18,13 +18,7 @@ from airflow_provider_comet.outputs.connections import Connections, Session
 from airflow_provider_comet.outputs.file_download import Download, connection_error
 from airflow_provider_comet.outputs.limits import ByteBudget
 
-_NO_URL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    LocationValueError,
-    InvalidURL,
-    UnicodeError,
-)
+_NO_URL = (requests.exceptions.InvalidURL, LocationValueError, InvalidURL, UnicodeError)
 """What the libraries raise for a link whose parts they read only when they connect."""
 _FAILURES = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 """What they raise for any trouble. requests does not translate every exception of the libraries below it."""
