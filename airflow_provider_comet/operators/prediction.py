@@ -108,8 +108,7 @@ class CreatePredictionOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
         self._warn_if_unlimited(context)
-        # Before the create: if this fails, nothing was paid.
-        context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
+        context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)  # first: if this fails, nothing was paid
         self._submission = submission = self._new_submission(context)
         with self._final_where_paid(submission):
             prediction_id, is_known = self._create(context, submission)
@@ -142,6 +141,7 @@ class CreatePredictionOperator(BaseOperator):
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
         if self._submission is not None:
             self._submission.stop.killed = True
+        self.hook.halt()
         if self._paid_id is not None:
             self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:

@@ -50,17 +50,14 @@ def bomb(mebibytes: int) -> bytes:
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """Read a whole request, so that closing the connection does not reset it."""
+    """Read a whole request, so that closing the connection does not reset it; return its head."""
     connection.settimeout(SOON)
-    request = b""
-    while b"\r\n\r\n" not in request:
-        request += connection.recv(65_536)
-    head, _, body = request.partition(b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            while len(body) < int(line.split(b":")[1]):
-                body += connection.recv(65_536)
-    return head
+    with connection.makefile("rb") as stream:
+        lines = [*iter(stream.readline, b"\r\n")] if (first := stream.readline()) else []
+        for line in lines:
+            if line.lower().startswith(b"content-length:"):
+                stream.read(int(line.split(b":")[1]))
+    return b"".join([first, *lines])
 
 
 @contextmanager
