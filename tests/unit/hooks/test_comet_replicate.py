@@ -198,7 +198,7 @@ def test_wait_logs_changes_only(
 
 
 def test_halt_reads_no_connection() -> None:
-    """A task that is killed before its first request ends without a call to Airflow, which a signal handler can't make."""
+    """A task that is killed before its first request makes no call to Airflow: a signal handler must not."""
     unused = hook("not_there")
     unused.halt()
     assert "client" not in vars(unused)
