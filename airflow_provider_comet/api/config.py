@@ -39,8 +39,7 @@ class Config:
     :param api_key: sent as a Bearer token, to the origin of ``base_url`` only.
     :param base_url: the API's address; see ``clean_base_url``.
     :param connect_timeout: seconds to connect.
-    :param read_timeout: on a worker, seconds without a byte of the response; in a triggerer, seconds for the whole
-        request.
+    :param read_timeout: seconds for a whole request once it is connected: until the last byte of its answer was read.
     :param max_polls_per_second: limit on the polls that a process sends over this connection.
     :param output_hosts: the hosts from which files of outputs may be downloaded: names or addresses,
         ``*.example.com`` for all hosts below a domain, ``http://minio:9000`` for a host that has no https; a text with

@@ -39,10 +39,9 @@ class CometReplicateHook(BaseHook):
     """Create predictions on CometAPI and read them; usable in any task.
 
     :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
-        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (default 75:
-        on a worker seconds without a byte, in a triggerer seconds for a whole poll), ``max_polls_per_second`` (polls
-        of one process, default 50), ``output_hosts`` (where files may be fetched from; default: any public host) and
-        ``allow_insecure_http`` (default false).
+        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (seconds
+        for a whole answer, default 75), ``max_polls_per_second`` (polls of one process, default 50), ``output_hosts``
+        (where files may be fetched from; default: any public host) and ``allow_insecure_http`` (default false).
         Only where ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and
         ``COMETAPI_BASE_URL`` take its place.
     """
@@ -187,6 +186,12 @@ class CometReplicateHook(BaseHook):
         for level, text in waits.on_results(zip(due, results, strict=True), chance=random.random):
             self.log.log(level, "%s", text)
         return waits.delay(now())
+
+    def halt(self) -> None:
+        """End every pause and every poll, because the task ends. For a signal handler: Airflow is not called."""
+        client: CometClient | None = vars(self).get("client")  # the property would read Airflow's connection
+        if client is not None:
+            client.halt()
 
     def test_connection(self) -> tuple[bool, str]:
         """Check URL and key by listing the models: a free, read-only call."""

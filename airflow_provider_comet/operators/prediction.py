@@ -142,6 +142,7 @@ class CreatePredictionOperator(BaseOperator):
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
         if self._submission is not None:
             self._submission.stop.killed = True
+        self.hook.halt()
         if self._paid_id is not None:
             self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
