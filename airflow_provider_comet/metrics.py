@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Stats
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.api.prediction import is_terminal
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt, log_value
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def finished(outcomes: Iterable[Outcome]) -> None:
         result: Any = outcome if isinstance(outcome, Mapping) else vars(outcome)
         if not is_terminal(result["status"]):
             continue
-        log.info("comet.finished id=%s model=%s status=%s", result["id"], result["model"], result["status"])
+        model = excerpt(str(result["model"]), WORD_CHARACTERS)
+        log.info("comet.finished id=%s model=%s status=%s", log_value(result["id"]), log_value(model), result["status"])
         count("comet.finished", status=str(result["status"]))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from airflow_provider_comet.api.redaction import excerpt
+from airflow_provider_comet.api.redaction import ID_CHARACTERS, WORD_CHARACTERS, excerpt
 
-WORD_CHARACTERS = 80
+MAX_SECONDS = 86_400.0
+"""The longest wait that an answer can ask for (``response.seconds_to_wait``)."""
+_TEXTS = ("code", "request_id", "prediction_id")
 
 
 class CometError(Exception):
@@ -42,11 +45,11 @@ class CometError(Exception):
         retry_after: float | None = None,
     ) -> None:
         self.detail = excerpt(detail)
-        self.status = status
+        self.status = _http_status(status)
         self.code = excerpt(code, WORD_CHARACTERS) if code else None
         self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
-        self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS) if prediction_id else None
-        self.retry_after = retry_after
+        self.prediction_id = excerpt(prediction_id, ID_CHARACTERS) if prediction_id else None
+        self.retry_after = _seconds(retry_after)
         super().__init__(self.detail)
 
     def __str__(self) -> str:
@@ -61,20 +64,33 @@ class CometError(Exception):
     def about(self, prediction_id: object) -> CometError:
         """Set the prediction that this error is about, unless one is set already, and return the error."""
         if self.prediction_id is None and isinstance(prediction_id, str):
-            self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS)
+            self.prediction_id = excerpt(prediction_id, ID_CHARACTERS)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON for a trigger's event; ``from_dict`` makes an equal error of it."""
-        return {"type": type(self).__name__, **vars(self)}
+        fields = ("detail", "status", *_TEXTS, "retry_after")
+        return {"type": type(self).__name__, **{name: getattr(self, name) for name in fields}}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> CometError:
+    def from_dict(data: Mapping[str, Any]) -> CometError:
         """Make an error from ``to_dict``'s JSON, of any release.
 
-        Unknown fields are dropped; an unknown type becomes a ``CometError``.
+        Unknown fields are dropped, and so are values of a wrong type; an unknown type becomes a ``CometError``.
         """
-        fields = ("status", "code", "request_id", "prediction_id", "retry_after")
-        return CometError._types.get(str(data.get("type")), CometError)(
-            str(data.get("detail") or ""), **{name: data.get(name) for name in fields}
+        texts = {name: value for name in ("type", "detail", *_TEXTS) if isinstance(value := data.get(name), str)}
+        error_class = CometError._types.get(texts.pop("type", ""), CometError)
+        return error_class(
+            texts.pop("detail", ""), status=data.get("status"), retry_after=data.get("retry_after"), **texts
         )
+
+
+def _http_status(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999 else None
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds; a number that is no time to wait is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value <= MAX_SECONDS else None
