@@ -31,6 +31,11 @@ def timing(name: str, seconds: float, **tags: str) -> None:
     _send("timing", name, seconds * 1000, tags=tags)
 
 
+def audit(event: str, values: Mapping[str, object]) -> None:
+    """Log an event as ``event key=value key=value``: a single line, and a single word for each value."""
+    log.info(" ".join([event, *(f"{key}={log_value(value)}" for key, value in values.items())]))
+
+
 def finished(outcomes: Iterable[Outcome]) -> None:
     """Log and count the predictions that have ended, well or badly.
 
@@ -43,7 +48,7 @@ def finished(outcomes: Iterable[Outcome]) -> None:
         if not is_terminal(result["status"]):
             continue
         model = excerpt(str(result["model"]), WORD_CHARACTERS)
-        log.info("comet.finished id=%s model=%s status=%s", log_value(result["id"]), log_value(model), result["status"])
+        audit("comet.finished", {"id": result["id"], "model": model, "status": result["status"]})
         count("comet.finished", status=str(result["status"]))
 
 

@@ -1,7 +1,7 @@
 """Show a server's words: without secrets, without characters that act on a terminal or a log, and short.
 
-The patterns are linear, because a server chooses what they read: a megabyte of "data:data:..." must not block a process.
-They are texts: `re` compiles them when they are first used, and not while DAG files are parsed.
+The patterns are linear, because a server chooses what they read: a megabyte of "data:data:..." must not block the
+process. They are texts: `re` compiles them when they are first used, and not while DAG files are parsed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ WORD_CHARACTERS = 80
 """What is shown of a status, a code, a request id or a model's name."""
 ID_CHARACTERS = 200
 """A longer prediction id is none: the names of its files would be too long for file systems."""
+VALUE_CHARACTERS = 250
+"""What is shown of a value in a log line: all of an Airflow id."""
 READ_CHARACTERS = 16_000
 """What is read of a text before it is shown. Further on there is nothing that a message has room for."""
 _SECRET_CHARACTERS = 2_100
@@ -78,7 +80,7 @@ def excerpt(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def log_value(value: object, limit: int = ID_CHARACTERS) -> str:
+def log_value(value: object, limit: int = VALUE_CHARACTERS) -> str:
     """Return a value for a log line of the form ``key=value``: a single word.
 
     What is not a single word becomes a JSON text without blanks, so that nobody can forge a key, or a line.

@@ -16,6 +16,9 @@ from airflow_provider_comet.polling.wait import Wait
 MIN_SECONDS_BETWEEN_COUNTS = 10.0
 """Between two lines that count how many of a list have finished."""
 
+SHOWN_STATES = 10
+"""In such a line: a server may have more words for a status than a line has room for."""
+
 LogLine: TypeAlias = tuple[int, str]
 """A log level and a text."""
 
@@ -84,7 +87,9 @@ class Progress:
 
     def _counts_line(self, now: float) -> LogLine:
         self._logged_at, self._has_changed = now, False
-        counts = ", ".join(f"{count:,} {state}" for state, count in Counter(self._states.values()).most_common())
+        states = Counter(self._states.values()).most_common()
+        counts = ", ".join(f"{count:,} {state}" for state, count in states[:SHOWN_STATES])
+        counts += f", {len(states) - SHOWN_STATES} more states" if len(states) > SHOWN_STATES else ""
         return logging.INFO, (
             f"{len(self._finished):,} of {self._total:,} predictions have finished ({counts}); the timeout "
             f"comes in {max(0.0, self._last_deadline - now):.0f} s"
