@@ -6,26 +6,38 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+MAX_LEVELS = 200
+"""What is nested deeper is left out: no model nests its output so, and Python can't walk any depth."""
+NESTED_TOO_DEEP = f"<left out: nested more than {MAX_LEVELS} levels deep>"
+
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yield everything in a value that is neither a list nor an object, in order."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
+    """Yield everything in a value that is neither a list nor an object, in order, whatever its depth."""
+    open_values = [iter([value])]
+    while open_values:
+        for item in open_values[-1]:
+            if isinstance(item, (Mapping, list)):
+                open_values.append(iter(item.values() if isinstance(item, Mapping) else item))
+                break
+            yield item
+        else:
+            open_values.pop()
 
 
-def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """Return the same value with each text in it changed, keys of objects included."""
+def map_strings(value: Any, change: Callable[[str], str], levels: int = MAX_LEVELS) -> Any:
+    """Return the same value with each text in it changed, keys of objects included.
+
+    :param levels: lists and objects below so many others become ``NESTED_TOO_DEEP``.
+    """
     if isinstance(value, str):
         return change(value)
-    if isinstance(value, Mapping):
-        return {map_strings(key, change): map_strings(item, change) for key, item in value.items()}
-    return [map_strings(item, change) for item in value] if isinstance(value, list) else value
+    if not isinstance(value, (Mapping, list)):
+        return value
+    if levels == 0:
+        return NESTED_TOO_DEEP
+    if isinstance(value, list):
+        return [map_strings(item, change, levels - 1) for item in value]
+    return {map_strings(key, change): map_strings(item, change, levels - 1) for key, item in value.items()}
 
 
 def canonical_json(value: object) -> str:

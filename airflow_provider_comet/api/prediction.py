@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.json_values import leaves, map_strings
+from airflow_provider_comet.api.json_values import canonical_json, leaves, map_strings
 from airflow_provider_comet.api.redaction import DATA_URI_START, whole_characters
 
 INLINE_LIMIT_BYTES = 48_000
@@ -183,7 +183,7 @@ class Prediction:
             model=_text(inner.get("model")),
             version=_text(inner.get("version")),
             output=inner.get("output"),
-            error=error if error is None or isinstance(error, str) else json.dumps(error),
+            error=error if error is None or isinstance(error, str) else canonical_json(error),
             logs=_text(inner.get("logs")),
             metrics=inner.get("metrics"),
             created_at=_text(inner.get("created_at")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 
 EXCERPT_CHARACTERS = 300
 WORD_CHARACTERS = 80
@@ -25,12 +26,13 @@ _SECRET_CHARACTERS = 2_100
 DATA_URI_START = r"(?i)\bdata:(?:[\w.+/;=-]|=\\?[\"'][\w.+-]{0,40}\\?[\"']){0,200},"
 """Matches a data URI up to its content. A parameter may be quoted, and inside JSON its quotes have backslashes."""
 
-_SECRETS = (
+_SECRETS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{8,}", "***"),
     (r"(?i)\b(bearer|basic)\s++(?=\S{0,300}[0-9=])[A-Za-z0-9._~+/=-]{8,}", r"\1 ***"),
     (DATA_URI_START + r"[^\s\"'<>]*", "<data URI>"),
     (r"://[^/\s\"'<>]{0,2000}@", "://***@"),
-    (r"(://[^\s\"'<>?]*+)\?[^\s\"'<>]*+", r"\1?..."),
+    # Matches links without a query, too: otherwise each "://" of a long word would be tried up to its end.
+    (r"(://[^\s\"'<>?]*+)(\?[^\s\"'<>]*+)?", lambda link: link[1] + ("?..." if link[2] else "")),
 )
 _NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control, format and surrogate characters, and of line and paragraph separators."""
@@ -40,6 +42,7 @@ def redact(text: str) -> str:
     """Return the start of a text without API keys, data URIs, URL passwords, and URL queries, which sign links."""
     if len(text) > READ_CHARACTERS:
         text = _without_unfinished(text[:READ_CHARACTERS]) + " ..."
+    text = whole_characters(text)
     for pattern, replacement in _SECRETS:
         text = re.sub(pattern, replacement, text)
     return text
@@ -76,7 +79,7 @@ def excerpt(text: str, limit: int = EXCERPT_CHARACTERS) -> str:
 
     The text is redacted before it is cut: half a key would no longer be recognised.
     """
-    text = printable(" ".join(redact(whole_characters(text)).split()))
+    text = printable(" ".join(redact(text).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
+from airflow_provider_comet.api.json_values import map_strings
 from airflow_provider_comet.api.prediction import DATA_URI, SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.redaction import whole_characters
 
 LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database. A result that does not fit is read again by the worker."""
@@ -122,7 +124,7 @@ def read_event(event: object) -> WaitResult:
     carried = event.get("outcomes") if isinstance(event, Mapping) else None
     if not isinstance(event, Mapping) or not isinstance(carried, Mapping):
         raise CometError("the trigger's event can't be read; the next try polls again")
-    read = {str(prediction_id): _read_outcome(outcome) for prediction_id, outcome in carried.items()}
+    read = {key: _read_outcome(key, outcome) for key, outcome in carried.items() if isinstance(key, str)}
     outcomes = {prediction_id: outcome for prediction_id, outcome in read.items() if outcome is not None}
     carried_errors = sum(isinstance(outcome, CometError) for outcome in outcomes.values())
     return WaitResult(
@@ -133,15 +135,29 @@ def read_event(event: object) -> WaitResult:
     )
 
 
-def _read_outcome(carried: object) -> dict[str, Any] | CometError | None:
+_TEXTS_OR_NULL = ("model", "version", "error", "created_at", "started_at", "completed_at")
+
+
+def _read_outcome(prediction_id: str, carried: object) -> dict[str, Any] | CometError | None:
     if not isinstance(carried, Mapping):
         return None
     if isinstance(carried.get("error"), dict):
         return CometError.from_dict(carried["error"])
     summary = carried.get("summary")
-    if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS}:
-        return {key: summary[key] for key in SUMMARY_KEYS}
+    if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS} and _is_summary_of(prediction_id, summary):
+        return {key: map_strings(summary[key], whole_characters) for key in SUMMARY_KEYS}
     return None
+
+
+def _is_summary_of(prediction_id: str, summary: Mapping[str, Any]) -> bool:
+    """Return whether each field is of its type. What is not as the trigger wrote it is read again."""
+    return (
+        summary["id"] == prediction_id
+        and isinstance(summary["status"], str)
+        and isinstance(summary["files"], list)
+        and isinstance(summary["data_removed"], bool)
+        and all(isinstance(summary[key], str | None) for key in _TEXTS_OR_NULL)
+    )
 
 
 def _number(value: object) -> float:
