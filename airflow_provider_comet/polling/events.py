@@ -15,6 +15,8 @@ from airflow_provider_comet.api.redaction import whole_characters
 LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database. A result that does not fit is read again by the worker."""
 
+_TEXTS_OR_NULL = ("model", "version", "error", "created_at", "started_at", "completed_at")
+
 
 class CarriedOutcome(TypedDict, total=False):
     """How the wait for one prediction ended: either its summary, or an error."""
@@ -133,9 +135,6 @@ def read_event(event: object) -> WaitResult:
         has_unfinished=bool(event.get("unfinished")),
         is_complete=carried_errors >= _number(event.get("errors")),
     )
-
-
-_TEXTS_OR_NULL = ("model", "version", "error", "created_at", "started_at", "completed_at")
 
 
 def _read_outcome(prediction_id: str, carried: object) -> dict[str, Any] | CometError | None:
