@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
 from airflow_provider_comet.api.json_values import map_strings
 from airflow_provider_comet.api.prediction import DATA_URI, SUMMARY_KEYS, Prediction
-from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt, whole_characters
 
 LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database. A result that does not fit is read again by the worker."""
@@ -105,7 +105,8 @@ class WaitResult:
         is no proof that the prediction is unknown: a retry may find it.
         """
         if isinstance(result, Prediction) and not result.is_terminal and self.has_unfinished:
-            return PredictionTimeoutError(f"last status {result.status!r}", prediction_id=result.id)
+            last_status = excerpt(result.status, WORD_CHARACTERS)
+            return PredictionTimeoutError(f"last status {last_status!r}", prediction_id=result.id)
         if isinstance(result, PredictionNotFoundError) and self.is_complete:
             detail = f"it was seen before, and is unknown now: {result.detail}"
             return CometError(detail, prediction_id=result.prediction_id)
