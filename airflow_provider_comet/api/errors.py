@@ -217,7 +217,7 @@ class UnusableIdError(PredictionError):
     """It was created and is paid for, but its id can't be part of a request. No retry changes that."""
 
     summary = "it was created and is paid for, but CometAPI gave it an id that can't be polled"
-    next_step = "The log has the whole id (comet.created): CometAPI's support may find the result by it."
+    next_step = "The log has the id (comet.created): CometAPI's support may find the result by it."
 
 
 class PredictionExpiredError(PredictionError):
