@@ -107,7 +107,7 @@ def test_a_long_text_takes_no_longer(show: Callable[[str], str], shape: str) -> 
 
 @pytest.mark.parametrize("shape", HOSTILE, ids=ascii)
 def test_each_pattern_is_linear(shape: str) -> None:
-    """Not only the cut protects: no pattern looks twice at what it has read."""
+    """Not only the cut protects: no pattern reads the same text twice."""
     for pattern in (*(secret[0] for secret in _SECRETS), DATA_URI_START):
         assert_linear(re.compile(pattern).findall, shape, sizes=(1_000, 10_000, 100_000))
 
