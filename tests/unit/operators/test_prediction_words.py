@@ -55,6 +55,7 @@ FORGED: dict[str, Any] = {"id": "x\ncomet.created id=y", "status": "\x1b[31m\nre
 
 def test_words_of_a_server(comet: Emulator, runner: TaskRunner, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """In every place of an answer, to a create and to a poll, for a create that waits and for a sensor."""
+    waiting()  # the first import of an operator sets up Airflow's logging
 
     # Not shrunk: each example is a dozen requests.
     @settings(max_examples=12, suppress_health_check=[*HealthCheck], phases=[Phase.explicit, Phase.generate])

@@ -33,6 +33,8 @@ def answer(comet: Emulator, made: str, count: int = 1) -> None:
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """What our modules log, in lines; none of them holds a character that acts, or is long."""
+    from airflow_provider_comet.operators import prediction  # noqa: F401  its first import sets up Airflow's logging
+
     caplog.set_level(logging.INFO)
     lines: list[str] = []
     yield lines
