@@ -144,7 +144,7 @@ class CreatePredictionOperator(BaseOperator):
             self._submission.stop.killed = True
         self.hook.halt()
         if self._paid_id is not None:
-            self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
+            self.log.warning("%s", airflow_errors.still_running([self._paid_id]))
         elif self._submission is not None and self._submission.is_under_way:
             self.log.warning(airflow_errors.MAY_BE_ACCEPTED)
 
