@@ -186,7 +186,7 @@ def _herds(client: _Client, figures: dict[str, float]) -> Table:
     paced = ("as a triggerer starts them, 50 polls/s", True, 50.0)
     at_once = ("in one step, no rate limit", False, 80_000.0)
     triggers, one_list = (f"{HERD:,} triggers", each), (f"a list of {HERD // 2:,}", [ids[: HERD // 2]])
-    for (words, lists), (pace, is_paced, rate) in ((triggers, paced), (triggers, at_once), (one_list, at_once)):
+    for (words, lists), (start, is_paced, rate) in ((triggers, paced), (triggers, at_once), (one_list, at_once)):
         result = client.call(
             60.0 + HERD_SECONDS,
             lists=lists,
@@ -198,6 +198,6 @@ def _herds(client: _Client, figures: dict[str, float]) -> Table:
         name = f"herd_{'list' if len(lists) == 1 else 'triggers'}_{'paced' if is_paced else 'at_once'}"
         figures[f"{name}_net_ms"] = result["net"] * 1000
         figures[f"{name}_block"] = result["block"] * 1000
-        rows.append([f"{words}, {pace}", _shown(result, "net"), _shown(result, "cpu"), _shown(result, "block")])
+        rows.append([f"{words}, {start}", _shown(result, "net"), _shown(result, "cpu"), _shown(result, "block")])
         client.close()
     return Table([f"{SILENT:,} of them get no answer", "block, ms", "of it CPU", "with collections"], rows)

@@ -77,8 +77,7 @@ async def wait(lists: list[list[str]], *, seconds: float, is_paced: bool, grace:
     all_ended = asyncio.Event()
 
     async def run(trigger: Any) -> None:
-        async for event in trigger.run():
-            events.append(event.payload)
+        events.extend([event.payload async for event in trigger.run()])
         if len(events) == len(triggers):
             all_ended.set()
 
