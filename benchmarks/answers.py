@@ -39,7 +39,7 @@ HERD_SECONDS = 6.0
 NOTES = [
     "Block: the longest time for which a timer of the same event loop was late, from the request of a "
     "`PredictionTrigger` to its event. Of a block without collections, Python's own garbage collections are taken off: "
-    "a full one visits every object of the process, which takes 130 ms with Airflow's modules alone, and no code of a "
+    "a full one visits every object of the process, Airflow's modules included, and no code of a "
     "provider shortens that.",
     "On a busy machine a block is longer than its CPU, because other processes run meanwhile.",
     f"A process that is blocked for {PATIENCE:g} s is ended; its row says so by `>`. Growth: the time for twice the "

@@ -111,7 +111,7 @@ def _outcome(event: dict[str, Any]) -> str:
     """Return how a wait ended: a prediction's status, or the name of an error."""
     if "error" in event:
         return str(event["error"]["type"])
-    outcome = next(iter(event["outcomes"].values()), {})
+    outcome: dict[str, Any] = next(iter(event["outcomes"].values()), {})
     if "error" in outcome:
         return str(outcome["error"]["type"])
     return str(outcome["summary"]["status"]) if outcome else "left to the worker"

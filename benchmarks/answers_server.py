@@ -38,6 +38,14 @@ def _page(text: str) -> bytes:
     return f"<!doctype html><html>{text}</html>".encode()
 
 
+@functools.cache
+def _bomb(size: int) -> bytes:
+    """Return a compressed answer with logs of this size."""
+    head, tail = _answer(None, "succeeded", logs="0").split(b'"0"')
+    block = b"0" * 1_000_000
+    return gzip.compress(head + b'"' + block * (size // len(block)) + b'"' + tail, 9)
+
+
 SHAPES: dict[str, Callable[[int], bytes]] = {
     # Refusals with a long text.
     "blanks": lambda size: _error("a" + " " * size + "b"),
@@ -65,14 +73,6 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
 }
 """The body of each answer, by its name; a size is about its bytes."""
 REFUSED = ("blanks", "request_ids", "urls", "queries")
-
-
-@functools.cache
-def _bomb(size: int) -> bytes:
-    """Return a compressed answer with logs of this size."""
-    head, tail = _answer(None, "succeeded", logs="0").split(b'"0"')
-    block = b"0" * 1_000_000
-    return gzip.compress(head + b'"' + block * (size // len(block)) + b'"' + tail, 9)
 
 
 @functools.cache
