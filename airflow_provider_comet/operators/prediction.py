@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_comet import airflow_errors, metrics
-from airflow_provider_comet.api.errors import PredictionError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
 from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
@@ -242,10 +242,8 @@ class CreatePredictionOperator(BaseOperator):
         return airflow_errors.final_where_paid(has_record=submission.has_store, words_about_paid=words_about_paid)
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
-        return airflow_errors.raised_as(
-            lambda error: airflow_errors.paid_exception(
-                error.about(self._paid_id),
-                has_record=submission.has_store,
-                is_execution_timeout=self._is_execution_timeout,
-            )
-        )
+        def translated(error: CometError) -> BaseException:
+            about, is_timeout = error.about(self._paid_id), self._is_execution_timeout
+            return airflow_errors.paid_exception(about, has_record=submission.has_store, is_execution_timeout=is_timeout)
+
+        return airflow_errors.raised_as(translated)

@@ -113,8 +113,8 @@ class Submission:
         self._reason = reason or "first"
         level = min(logging.WARNING, self._max_log_level)
         if (record := self.record) is not None and record.id:
-            known = log_value(record.reported_error or record.state)
-            log.log(level, "Prediction %s came before (%s); buying a new one: %s", log_value(record.id), known, reason)
+            known = log_value(record.id), log_value(record.reported_error or record.state)
+            log.log(level, "Prediction %s came before (%s); buying a new one: %s", *known, reason)
         if reason == "retry_ambiguous":
             log.log(level, "The fate of the last create is unknown; on_ambiguous_submit='retry' submits again")
         return None
