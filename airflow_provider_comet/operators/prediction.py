@@ -226,8 +226,7 @@ class CreatePredictionOperator(BaseOperator):
         return self._hand_over(context, submission, str(summary["id"]))
 
     def _hand_over(self, context: Context, submission: Submission, prediction_id: str) -> str:
-        # What is called delivered has to be in XCom: Airflow pushes it only afterwards, and that may fail.
-        if self.do_xcom_push:
+        if self.do_xcom_push:  # what is called delivered has to be there; Airflow's own push comes later, and may fail
             context["ti"].xcom_push(key=RETURN_VALUE_XCOM_KEY, value=prediction_id)
         submission.delivered(prediction_id)
         return prediction_id
@@ -244,6 +243,8 @@ class CreatePredictionOperator(BaseOperator):
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
         def translated(error: CometError) -> BaseException:
             about, is_timeout = error.about(self._paid_id), self._is_execution_timeout
-            return airflow_errors.paid_exception(about, has_record=submission.has_store, is_execution_timeout=is_timeout)
+            return airflow_errors.paid_exception(
+                about, has_record=submission.has_store, is_execution_timeout=is_timeout
+            )
 
         return airflow_errors.raised_as(translated)

@@ -85,8 +85,7 @@ class Submission:
         :raises CometError: this attempt may do neither.
         """
         self.read()
-        prediction_id = self.decide()
-        if prediction_id is not None:
+        if (prediction_id := self.decide()) is not None:
             self.reattach()
         elif not self.has_store:
             state_store.warn_of_no_store(self._ti.try_number)
