@@ -30,7 +30,7 @@ class Response:
     status: int
     headers: Mapping[str, str]
     text: str
-    json: Any = field(default=None, repr=False)
+    json: Any = field(repr=False)
 
     @classmethod
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
-from airflow_provider_comet.api.json_values import map_strings
-from airflow_provider_comet.api.portable import carried_text
+from airflow_provider_comet.api.portable import make_portable
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
-from airflow_provider_comet.api.summary import SUMMARY_KEYS, TEXT_KEYS
+from airflow_provider_comet.api.summary import INLINE_LIMIT_BYTES, SUMMARY_KEYS, TEXT_KEYS
 from airflow_provider_comet.api.uris import DATA_URI
 
 LIMIT_BYTES = 8_000
@@ -148,7 +147,8 @@ def _read_outcome(prediction_id: str, carried: object) -> dict[str, Any] | Comet
         return CometError.from_dict(carried["error"])
     summary = carried.get("summary")
     if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS} and _is_summary_of(prediction_id, summary):
-        return {key: map_strings(summary[key], carried_text) for key in SUMMARY_KEYS}
+        known = make_portable({key: summary[key] for key in SUMMARY_KEYS}, str, limit=INLINE_LIMIT_BYTES)
+        return known.value if known.is_exact else None
     return None
 
 

@@ -39,6 +39,10 @@ SHAPES = [
 ]
 
 
+def response_of(status: int, headers: dict[str, str], text: str) -> Response:
+    return Response.received(status, headers, text.encode("utf-8", "surrogatepass"), "sk-secret-0123456789")
+
+
 def read(request: protocol.Request, response: Response) -> Prediction | e.CometError:
     try:
         return protocol.read_prediction(request, response)
@@ -51,10 +55,10 @@ def test_an_answer_is_read_in_linear_time(shape: str) -> None:
     """Megabytes of anything, as a web page or as an error's message, keep no triggerer busy."""
 
     def web_page(text: str) -> None:
-        read(POLL, Response(404, {"content-type": "text/html"}, "<html>" + text))
+        read(POLL, response_of(404, {"content-type": "text/html"}, "<html>" + text))
 
     def message(text: str) -> None:
-        read(CREATE, Response(500, {}, json.dumps({"error": {"message": text, "code": text}, "detail": text})))
+        read(CREATE, response_of(500, {}, json.dumps({"error": {"message": text, "code": text}, "detail": text})))
 
     for call in (web_page, message):
         assert_linear(call, shape, sizes=(1_000, 10_000, 100_000, 1_000_000))
@@ -63,7 +67,7 @@ def test_an_answer_is_read_in_linear_time(shape: str) -> None:
 def test_a_request_id_is_found_wherever_it_stands() -> None:
     """At the end of megabytes, too: support asks for it."""
     body = {"error": {"message": "(request id: " * 100_000 + "no (request id: 2026ABC)", "code": "x"}}
-    error = read(POLL, Response(500, {}, json.dumps(body)))
+    error = read(POLL, response_of(500, {}, json.dumps(body)))
     assert isinstance(error, e.ServerError)
     assert error.request_id == "2026ABC"
 
@@ -111,7 +115,7 @@ def test_every_answer_is_a_prediction_or_an_error(
     body: Any, status: int, headers: dict[str, str], request: protocol.Request
 ) -> None:
     """Whatever JSON comes with whatever status: a prediction, or an error that is plain JSON, and nothing else."""
-    response = Response(status, headers, json.dumps(body))
+    response = response_of(status, headers, json.dumps(body))
     check(read(request, response))
     assert protocol.is_rate_limited(request, response) in {True, False}
     try:
@@ -128,7 +132,7 @@ def test_a_deep_answer_is_a_prediction_or_an_error(field: str, levels: int) -> N
     hostile = text.replace(f'"{field}": 0', f'"{field}": {"[" * levels + "]" * levels}')
     for status in (200, 400, 500):
         for error in (hostile, f'{{"error": {hostile}}}'):
-            check(read(POLL, Response(status, {}, error)))
+            check(read(POLL, response_of(status, {}, error)))
 
 
 def check(result: Prediction | e.CometError) -> None:

@@ -141,7 +141,7 @@ def test_many_429s_of_one_moment_halve_once(comet: Emulator, world: World, monke
     async def send(client: Any, request: Request) -> Response:
         sent_at.append(now())
         await asyncio.sleep(1.0)
-        return Response(429, {"retry-after": "10"}, "slow down")
+        return Response(429, {"retry-after": "10"}, "slow down", None)
 
     monkeypatch.setattr(AsyncCometClient, "send", send)
 
@@ -197,7 +197,7 @@ class LimitedApi:
         if is_accepted:
             return Response(200, {}, "", {"id": prediction_id, "status": "processing"})
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
-        return Response(429, headers, "slow down")
+        return Response(429, headers, "slow down", None)
 
     def gaps(self, ids: list[str], until: float) -> dict[str, float]:
         """Return the longest time that each prediction was without an answer."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.outcome import judge
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import SUMMARY_KEYS
 from airflow_provider_comet.polling import events
 from tests.support.characters import acting
 
