@@ -1,0 +1,39 @@
+"""Tasks that get the odd answers of `tests/e2e/test_answers.py`."""
+
+import os
+
+from airflow.sdk import dag, task
+
+from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+MODEL = "black-forest-labs/flux-schnell"
+# Airflow loses an attempt of a wait now and then (apache/airflow#67287).
+WAIT = {"defer_after": 0, "poke_interval": 1, "retries": 2, "retry_delay": 1}
+
+
+@dag(schedule=None, max_active_tasks=100)
+def answers():
+    """Wait in the triggerer, wait on a worker, and use what the waits return."""
+
+    @task
+    def ids(dag_run=None):
+        return dag_run.conf["ids"]
+
+    @task(trigger_rule="all_done")
+    def read(results):
+        return [result["id"] for result in results]
+
+    read(PredictionSensor.partial(task_id="wait", **WAIT).expand(prediction_id=ids()).output)
+
+    PredictionSensor(task_id="late", prediction_id="{{ dag_run.conf['late'] }}", timeout=20, **WAIT)
+    text = PredictionSensor(task_id="text", prediction_id="{{ dag_run.conf['text'] }}", **WAIT)
+    DownloadPredictionOutputOperator(task_id="store", prediction=text.output, output_path=os.environ["ANSWERS_FOLDER"])
+
+    CreatePredictionOperator.partial(
+        task_id="create", model=MODEL, wait_for_completion=True, deferrable=False, poke_interval=1
+    ).expand(input=[{"prompt": "a boat"}, {"prompt": "a fox"}])
+
+
+answers()
