@@ -8,15 +8,16 @@ from typing import Any
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yield everything in a value that is neither a list nor an object, in order."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
+    """Yield everything in a value that is neither a list nor an object, in order, however deep it is nested."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(reversed(item.values()))
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
+        else:
+            yield item
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:

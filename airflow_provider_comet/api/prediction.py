@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,11 +9,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.json_values import leaves, map_strings
-from airflow_provider_comet.api.redaction import DATA_URI_START, whole_characters
-
-INLINE_LIMIT_BYTES = 48_000
-"""Longer text stays out of XCom: there it would sit in the metadata database and in every log of it."""
+from airflow_provider_comet.api.json_values import canonical_json, leaves
+from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.summary import summarize
+from airflow_provider_comet.api.uris import is_data_uri, is_url
 
 
 class Status(NamedTuple):
@@ -47,16 +44,6 @@ for _name, _status_row in STATUSES.items():
     if _status_row.is_terminal != (_name == SUCCEEDED or _status_row.error is not None):
         raise TypeError(f"status {_name!r}: every terminal status but {SUCCEEDED!r} has an error, and no other has one")
 
-_URL = re.compile(r"https?://\S+")
-DATA_URI = re.compile(DATA_URI_START + r"\S*")
-_MARKER = "not in XCom:"
-
-SUMMARY_KEYS = (
-    *("id", "model", "version", "status", "files", "output", "error", "metrics"),
-    *("created_at", "started_at", "completed_at", "data_removed"),
-)
-"""What a wait puts into XCom, in every mode."""
-
 
 def normalise_status(raw: object) -> str:
     """Return the name of a status in ``STATUSES``, or the server's own word if the table does not know it."""
@@ -81,7 +68,7 @@ class Prediction:
     :param output: raw JSON, of a shape that depends on the model (a list, a string, an object, ``None``).
     :param error: the server's words if it failed.
     :param logs: the model's log.
-    :param metrics: for example ``predict_time`` in seconds.
+    :param metrics: an object, for example with ``predict_time`` in seconds.
     :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
     :param data_removed: the server has deleted input and output.
     :param input: what it was made from, as the API says it; not every answer does.
@@ -137,24 +124,8 @@ class Prediction:
         return [leaf for leaf in leaves(self.output) if isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf))]
 
     def summary(self) -> dict[str, Any]:
-        """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small.
-
-        Data URIs and text above 48 kB are replaced by a marker that says how to get them.
-        """
-        return {key: self._inline(getattr(self, key)) for key in SUMMARY_KEYS}
-
-    def _inline(self, value: Any) -> Any:
-        value = map_strings(value, self._inline_text)
-        size = len(json.dumps(value))
-        return self._marker("text", size) if size > INLINE_LIMIT_BYTES else value
-
-    def _inline_text(self, text: str) -> str:
-        if not is_data_uri(text):
-            return whole_characters(text)
-        return self._marker(text[len("data:") : 100].split(";")[0].split(",")[0] or "data", len(text))
-
-    def _marker(self, kind: str, size: int) -> str:
-        return f"<{kind}, {size} bytes, {_MARKER} CometReplicateHook(conn_id).get_prediction({self.id!r}).output>"
+        """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small. See ``summarize``."""
+        return summarize(self)
 
     @classmethod
     def from_body(
@@ -183,9 +154,9 @@ class Prediction:
             model=_text(inner.get("model")),
             version=_text(inner.get("version")),
             output=inner.get("output"),
-            error=error if error is None or isinstance(error, str) else json.dumps(error),
+            error=error if error is None or isinstance(error, str) else canonical_json(error),
             logs=_text(inner.get("logs")),
-            metrics=inner.get("metrics"),
+            metrics=metrics if isinstance(metrics := inner.get("metrics"), Mapping) else None,
             created_at=_text(inner.get("created_at")),
             started_at=_text(inner.get("started_at")),
             completed_at=_text(inner.get("completed_at")),
@@ -221,27 +192,12 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     return "processing" if is_ahead else outer
 
 
-def has_marker(value: Any) -> bool:
-    """Return whether a summary's output has a marker in the place of something that was left out."""
-    return any(isinstance(leaf, str) and leaf.startswith("<") and _MARKER in leaf[:200] for leaf in leaves(value))
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text is a URL and nothing else."""
-    return _URL.fullmatch(text) is not None
-
-
-def is_data_uri(text: str) -> bool:
-    """Return whether a text is a data URI and nothing else."""
-    return DATA_URI.fullmatch(text) is not None
-
-
 def _seconds_between(moment: str | None, date: str | None) -> float | None:
     if moment is None or date is None:  # the common case of each poll; an exception costs as much as reading the answer
         return None
     try:
         passed = parsedate_to_datetime(date) - datetime.fromisoformat(moment)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return passed.total_seconds() if passed.total_seconds() >= 0 else None
 

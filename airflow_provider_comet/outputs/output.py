@@ -13,8 +13,9 @@ from urllib.parse import unquote_to_bytes
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.json_values import leaves, map_strings
 from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
-from airflow_provider_comet.api.prediction import DATA_URI, Prediction, is_data_uri, is_url
+from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.uris import DATA_URI, is_data_uri, is_url
 
 _STREAM_TYPES = frozenset({
     "application/mp4",

@@ -15,7 +15,8 @@ from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.outcome import judge
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction, has_marker
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.manifest import StoredFile

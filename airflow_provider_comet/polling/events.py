@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
-from airflow_provider_comet.api.prediction import DATA_URI, SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import SUMMARY_KEYS
+from airflow_provider_comet.api.uris import DATA_URI
 
 LIMIT_BYTES = 8_000
 """Airflow logs each event and stores it in its database. A result that does not fit is read again by the worker."""
+MIN_OUTCOME_BYTES = 120
+"""No outcome is shorter as JSON. With less room nothing is tried: a list may have thousands of results."""
 
 
 class CarriedOutcome(TypedDict, total=False):
@@ -64,7 +68,7 @@ def make_event(outcomes: Mapping[str, Prediction | CometError | None]) -> WaitEv
 
 def _carry(outcome: Prediction | CometError | None, room: int) -> CarriedOutcome | None:
     """Return the JSON of an outcome; ``None``: there is none, or an event can't carry it."""
-    if outcome is None:
+    if outcome is None or room < MIN_OUTCOME_BYTES:
         return None
     carried: CarriedOutcome = (
         {"error": outcome.to_dict()} if isinstance(outcome, CometError) else {"summary": outcome.summary()}

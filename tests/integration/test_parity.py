@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import SUMMARY_KEYS
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, event_of, run_sensor
 

@@ -103,7 +103,7 @@ def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, come
 
 def test_the_keys_of_a_result() -> None:
     """The README names all keys of what a wait returns, in their order."""
-    from airflow_provider_comet.api.prediction import SUMMARY_KEYS
+    from airflow_provider_comet.api.summary import SUMMARY_KEYS
 
     (block,) = [one.values[0] for one in blocks("text") if one.values[0].startswith("{")]
     assert re.findall(r'"(\w+)"', block) == [*SUMMARY_KEYS]

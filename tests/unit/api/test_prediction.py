@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_comet.api import prediction as prediction_module
-from airflow_provider_comet.api.prediction import INLINE_LIMIT_BYTES, STATUSES, Prediction, normalise_status
+from airflow_provider_comet.api.prediction import STATUSES, Prediction, normalise_status
 
 ID = "rgz4gtkqmnrma0cpj5k8v5a5q4"
 URL = "https://replicate.delivery/xezq/abc/out-0.webp"
@@ -311,68 +309,6 @@ def test_text_that_begins_like_a_url_is_no_file(text: str) -> None:
     prediction = Prediction(ID, "succeeded", output=text)
     assert prediction.files == []
     assert prediction.summary()["output"] == text
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9) | st.sampled_from([URL, PNG]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@given(JSON, JSON)
-def test_every_summary_is_the_twelve_keys_in_json(output: object, metrics: object) -> None:
-    """The XCom contract holds for any output: exactly twelve keys, JSON, ``files`` a list, no data URI."""
-    prediction = Prediction(ID, "succeeded", output=output, metrics=metrics)
-    summary = prediction.summary()
-    assert set(summary) == SUMMARY_KEYS
-    assert json.loads(json.dumps(summary)) == summary
-    assert len(summary["files"]) == len(prediction.files)
-    assert PNG not in json.dumps(summary)
-
-
-def test_the_summary_shows_small_values_as_they_are() -> None:
-    """URLs, text and numbers below the limit are in the summary unchanged."""
-    prediction = read(flat(status="succeeded", output={"a": [URL], "b": "text"}, metrics={"predict_time": 1}))
-    assert prediction.summary() == {
-        "id": ID,
-        "model": "black-forest-labs/flux-schnell",
-        "version": "hidden",
-        "status": "succeeded",
-        "files": [URL],
-        "output": {"a": [URL], "b": "text"},
-        "error": None,
-        "metrics": {"predict_time": 1},
-        "created_at": "2026-03-12T11:27:18.258Z",
-        "started_at": None,
-        "completed_at": None,
-        "data_removed": False,
-    }
-
-
-def test_a_data_uri_becomes_a_marker_that_says_how_to_get_it() -> None:
-    """In place of a data URI the summary names its type, its size and the call that returns it."""
-    uri = "data:image/webp;base64," + "A" * 1000
-    summary = Prediction(ID, "succeeded", output={"image": uri, "seed": 7}).summary()
-    assert summary["files"] == [summary["output"]["image"]]
-    assert summary["output"]["seed"] == 7
-    for part in ("image/webp", str(len(uri)), "CometReplicateHook", f"get_prediction({ID!r})"):
-        assert part in summary["files"][0]
-    assert "AAAA" not in json.dumps(summary)
-
-
-@pytest.mark.parametrize("field", ["output", "error", "metrics"])
-@pytest.mark.parametrize(
-    "shape", [lambda text: text, lambda text: [text], lambda text: {"k": text}], ids=["text", "list", "object"]
-)
-def test_text_above_the_limit_becomes_a_marker(field: str, shape: Any) -> None:
-    """Values up to 48 kB are in the summary, larger ones only as a marker that names their size."""
-    small, large = shape("x" * (INLINE_LIMIT_BYTES - 100)), shape("x" * (INLINE_LIMIT_BYTES + 1))
-    assert Prediction(ID, "succeeded", **{field: small}).summary()[field] == small
-    marker = Prediction(ID, "succeeded", **{field: large}).summary()[field]
-    assert isinstance(marker, str)
-    assert len(marker) < 200
-    assert str(len(json.dumps(large))) in marker
 
 
 def test_a_prediction_can_not_be_changed() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
-from airflow_provider_comet.api.prediction import Prediction, has_marker
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import has_marker
 from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, list_outputs, without_secrets
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api.prediction import SUMMARY_KEYS
+from airflow_provider_comet.api.summary import SUMMARY_KEYS
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner, event_of
 from tests.unit.sensors.helpers import ONE_OR_MANY, ids_of, kind, sensor
