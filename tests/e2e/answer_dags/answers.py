@@ -31,9 +31,14 @@ def answers():
     text = PredictionSensor(task_id="text", prediction_id="{{ dag_run.conf['text'] }}", **WAIT)
     DownloadPredictionOutputOperator(task_id="store", prediction=text.output, output_path=os.environ["ANSWERS_FOLDER"])
 
-    CreatePredictionOperator.partial(
-        task_id="create", model=MODEL, wait_for_completion=True, deferrable=False, poke_interval=1
-    ).expand(input=[{"prompt": "a boat"}, {"prompt": "a fox"}])
+    CreatePredictionOperator(
+        task_id="create",
+        model=MODEL,
+        input={"prompt": "a boat"},
+        wait_for_completion=True,
+        deferrable=False,
+        poke_interval=1,
+    )
 
 
 answers()
