@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ class Row:
         fields = {"id": json.dumps(self.id), **GOOD, **self.fields}
         return "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
 
+    def output(self) -> Any:
+        """Return the output that the answer has."""
+        return json.loads(self.fields.get("output", GOOD["output"]))
+
 
 FAILED = {"ends": "failed", "log": "AirflowFailException: Prediction"}
 REFERENCE = '{"__classname__": "x", "__version__": 1, "__data__": {}}'
@@ -117,7 +122,7 @@ class Run:
         for row in (*ANSWERS, LATE):
             row.id = created(emulator, status="processing")
         self._answer(LATE)
-        emulator.next_outcome(status="succeeded", output=json.loads(CREATE.fields["output"]))
+        emulator.next_outcome(status="succeeded", output=CREATE.output())
         self.rest.wait_for_dag(DAG)
         conf = {row.task_id: row.id for row in (*ANSWERS, LATE)}
         self.run_id = self.rest.trigger(DAG, {**conf, "ids": [row.id for row in mapped]})
@@ -185,6 +190,8 @@ def test_answers(tmp_path: Path) -> None:
             run = Run(airflow, emulator)
             run.answer_one_by_one()
             tasks = run.finish()
+            blocked = re.findall(r"async thread was blocked for ([\d.]+) seconds", airflow.log.read_text())
+            print(f"\nThe triggerer's event loop was blocked for at most {max(map(float, blocked), default=0):.1f} s.")
             print(f"\n{'answer':36} {'task':8} {'triggerer deaths':16} XCom")
             for row in (*ANSWERS, LATE, CREATE):
                 check(run, row, tasks[row.task_id, row.map_index])
@@ -211,3 +218,5 @@ def check(run: Run, row: Row, task: dict[str, Any]) -> None:
         row.wrong.append(f"the log lacks {row.log!r}: {log[-1500:]}")
     if row.ends == "success" and (not isinstance(result, dict) or set(result) != SUMMARY or result["id"] != row.id):
         row.wrong.append(f"XCom: {result!r}"[:300])
+    elif result and result["output"] != row.output() and "not in XCom" not in str(result["output"]):
+        row.wrong.append(f"XCom has another output: {result['output']!r}"[:300])

@@ -10,7 +10,7 @@ from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 MODEL = "black-forest-labs/flux-schnell"
 # Airflow loses an attempt of a wait now and then (apache/airflow#67287).
-WAIT = {"defer_after": 0, "poke_interval": 1, "retries": 2, "retry_delay": 1}
+WAIT = {"defer_after": 0, "poke_interval": 0.5, "retries": 2, "retry_delay": 1}
 
 
 @dag(schedule=None, max_active_tasks=100)
