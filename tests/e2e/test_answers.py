@@ -103,7 +103,7 @@ ANSWERS = [
     Row("healthy, the last"),
 ]
 LATE = Row("U+0000 in status", {"status": r'"succeeded\u0000"'}, "failed", "AirflowSensorTimeout", task_id="late")
-"""This status is not known, so the wait goes on until its timeout, whose error names the status."""
+"""This status is not known, so the wait continues until its timeout, whose error names the status."""
 CREATE = Row("NaN, U+0000: polled by a worker", {"output": r'{"a": NaN, "b": "\u0000"}'}, task_id="create")
 """The answer to a worker that creates the prediction and waits for it."""
 
@@ -208,8 +208,8 @@ def check(run: Run, row: Row, task: dict[str, Any]) -> None:
     """Print a line of the table, and note in the row what is wrong."""
     key = "prediction" if row is CREATE else "return_value"
     result = run.xcom(row.task_id, row.map_index, key) if row.ends == "success" else None
-    shown = result if not isinstance(result, dict) else {key: result[key] for key in row.fields}
-    print(f"{row.name:36} {task['state']:8} {row.deaths:<16} {str(shown or '')[:70]!r}", flush=True)
+    shown = {name: result.get(name) for name in row.fields} if isinstance(result, dict) else result
+    print(f"{row.name:36} {task['state']:8} {row.deaths:<16} {ascii(shown)[:80]}", flush=True)
     if row.deaths:
         row.wrong.append("the triggerer died")
     if task["state"] != row.ends:
