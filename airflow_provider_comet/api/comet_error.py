@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from airflow_provider_comet.api.redaction import excerpt
+from airflow_provider_comet.api.redaction import EXCERPT_CHARACTERS, excerpt
 
 WORD_CHARACTERS = 80
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""The longest pause that a server gets. One wrong header must not stop all polls of a connection for a day."""
 
 
 class CometError(Exception):
@@ -17,7 +19,8 @@ class CometError(Exception):
     :param code: ``error.code`` of the answer.
     :param request_id: CometAPI's id of the request; its support asks for it.
     :param prediction_id: the prediction that the error is about.
-    :param retry_after: seconds that the server asked us to wait.
+    :param retry_after: seconds that the server asked us to wait. Of more than an hour, the error keeps an hour, and
+        says so.
     """
 
     retryable: ClassVar[bool] = False
@@ -41,7 +44,11 @@ class CometError(Exception):
         prediction_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        self.detail = excerpt(detail)
+        note = ""
+        if retry_after is not None and retry_after > MAX_RETRY_AFTER_SECONDS:
+            note = f" The server asks for a pause of {retry_after:g} s and gets {MAX_RETRY_AFTER_SECONDS:g} s."
+            retry_after = MAX_RETRY_AFTER_SECONDS
+        self.detail = (excerpt(detail, EXCERPT_CHARACTERS - len(note)) + note).strip()
         self.status = status
         self.code = excerpt(code, WORD_CHARACTERS) if code else None
         self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -12,6 +13,10 @@ KEPT_HEADERS = frozenset({"date", "retry-after", "ratelimit-reset", "content-typ
 """The headers that this package reads, in lower case."""
 MIN_KEY_CHARACTERS = 6
 """A shorter key is not real (the emulator takes any), and to remove it would garble the text."""
+MAX_TEXT_CHARACTERS = 50_000
+"""What is kept of a body as text, which is only read for the message of an error."""
+MAX_NESTING = 200
+"""Levels of lists and objects. Python can parse more of them than it can walk over afterwards."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,14 @@ class Response:
 
     :param status: the HTTP status.
     :param headers: the headers of ``KEPT_HEADERS`` that were sent, by lower-case name.
-    :param text: the body.
+    :param text: the body's first ``MAX_TEXT_CHARACTERS``.
+    :param json: the whole body, parsed, or ``None`` if it is not JSON.
     """
 
     status: int
     headers: Mapping[str, str]
     text: str
+    json: Any = field(default=None, repr=False)
 
     @classmethod
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
@@ -37,13 +44,16 @@ class Response:
         :param secret: the API key.
         """
         text = body.decode("utf-8-sig", "replace")
-        if ("\\u" in text or "\\/" in text) and (content := _load(text)) is not None:
+        content = _load(text)
+        if content is not None and ("\\u" in text or "\\/" in text):
             text = json.dumps(content, ensure_ascii=False)  # without needless escapes, which could hide a key
         kept = {lower: value for name, value in headers.items() if (lower := name.lower()) in KEPT_HEADERS}
         if len(secret) >= MIN_KEY_CHARACTERS:
-            text = text.replace(secret, "***")
             kept = {name: value.replace(secret, "***") for name, value in kept.items()}
-        return cls(status, kept, text)
+            if secret in text:
+                text = text.replace(secret, "***")
+                content = _load(text)
+        return cls(status, kept, text[:MAX_TEXT_CHARACTERS], content)
 
     @property
     def is_html(self) -> bool:
@@ -51,11 +61,6 @@ class Response:
         start = self.text[:100].lstrip().lower()
         is_labelled = "text/html" in self.headers.get("content-type", "") and self.json is None
         return is_labelled or start.startswith(("<!doctype html", "<html"))
-
-    @property
-    def json(self) -> Any:
-        """The parsed body, or ``None`` if it is not JSON."""
-        return _load(self.text)
 
     @property
     def retry_after(self) -> float | None:
@@ -69,28 +74,64 @@ class Response:
 
 
 def seconds_to_wait(hint: object, date: str | None) -> float | None:
-    """Return how long a server asks to wait, between 0 and 86,400 seconds, or ``None`` if the hint can't be read.
+    """Return how long a server asks to wait, 0 or more seconds, or ``None`` if the hint can't be read.
+
+    How much of it is obeyed, ``CometError`` decides.
 
     :param hint: seconds, or a date, which is compared with the server's own clock.
     :param date: the response's ``Date`` header.
     """
-    if hint is None or isinstance(hint, bool):
+    if isinstance(hint, bool) or not isinstance(hint, (int, float, str)):
         return None
     try:
-        return max(0.0, min(float(hint), 86_400.0)) if isinstance(hint, (int, float, str)) else None
+        seconds = float(hint)
     except OverflowError:
-        return 86_400.0
+        seconds = math.inf
     except ValueError:
-        pass
-    try:
-        wait = parsedate_to_datetime(str(hint)) - parsedate_to_datetime(str(date))
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, min(wait.total_seconds(), 86_400.0))
+        try:
+            wait = parsedate_to_datetime(str(hint)) - parsedate_to_datetime(str(date))
+        except (TypeError, ValueError, OverflowError):  # OverflowError: a year of ten digits
+            return None
+        seconds = wait.total_seconds()
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def _load(text: str) -> Any:
+    """Return the parsed text, or ``None`` if it is no JSON that Python can work with."""
     try:
-        return json.loads(text)
+        content = _parse(text)
     except (ValueError, RecursionError):
         return None
+    # The count is quick, and right for all but long answers.
+    return None if text.count("[") + text.count("{") > MAX_NESTING and _is_too_deep(content) else content
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer has more digits than Python converts
+        return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    """Return a number, or its digits as text: a float could be infinite, for which JSON has no form."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _is_too_deep(content: Any) -> bool:
+    level = [content] if isinstance(content, (dict, list)) else []
+    for _ in range(MAX_NESTING):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True

@@ -18,7 +18,8 @@ from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import ConfigurationError
 from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
-from airflow_provider_comet.client.common import HEADERS, root_cause
+from airflow_provider_comet.client.body import Body
+from airflow_provider_comet.client.common import HEADERS, root_cause, timeout_words, uses_no_proxy
 from airflow_provider_comet.polling.deadline_sweeper import DeadlineSweeper
 
 MAX_CONNECTIONS: Final = 2000
@@ -67,6 +68,7 @@ class AsyncCometClient:
                 sock_connect=self.config.connect_timeout,
             ),
             headers=HEADERS,
+            auto_decompress=False,  # it has no limit
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -110,15 +112,22 @@ class AsyncCometClient:
                     allow_redirects=False,
                 ) as answer,
             ):
-                return Response.received(answer.status, answer.headers, await answer.read(), config.api_key)
+                body = Body(answer.headers.get("Content-Encoding", ""))
+                async for piece in answer.content.iter_any():
+                    if not body.add(piece):
+                        break
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            reason = f"no answer within {config.read_timeout:g} s" if timeout.expired() else None
-            detail = reason or root_cause(error, config, outside)
+            detail = timeout_words(config) if timeout.expired() else root_cause(error, config, outside)
             raise protocol.transport_error(request, detail, sent=True) from None
         finally:
             self._sweeper.stop(on_timeout)
             if self._is_retired and not self._sweeper:
                 await self.close()
+        if (content := body.read_small()) is not None:
+            return Response.received(answer.status, answer.headers, content, config.api_key)
+        return await asyncio.to_thread(
+            lambda: Response.received(answer.status, answer.headers, body.read(), config.api_key)
+        )
 
 
 def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
@@ -126,13 +135,13 @@ def _environment(url: str) -> tuple[str | None, ssl.SSLContext | bool]:
 
     :raises ConfigurationError: the CA bundle can't be read.
     """
+    if uses_no_proxy(url):
+        return None, True
     with requests.Session() as session:
         settings = session.merge_environment_settings(url, {}, False, None, None)
     proxy = select_proxy(url, settings["proxies"])
     if proxy and "://" not in proxy:
         proxy = f"http://{proxy}"
-    if not url.startswith("https:") and not (proxy or "").startswith("https:"):
-        return proxy, True
     bundle = settings["verify"]
     path = bundle if isinstance(bundle, str) else DEFAULT_CA_BUNDLE_PATH
     is_folder = os.path.isdir(path)

@@ -1,13 +1,30 @@
-"""What both clients share: the headers that they send, and how they name the reason of a failure."""
+"""What both clients share: their headers, when they use no proxy, and how they name the reason of a failure."""
 
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from airflow_provider_comet import __version__
-from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.config import Config, is_loopback
 
-HEADERS: Final = {"User-Agent": f"airflow-provider-comet/{__version__}", "Accept": "application/json"}
+# gzip and nothing else: the libraries would offer whatever they find installed, and unpack it without a limit.
+HEADERS: Final = {
+    "User-Agent": f"airflow-provider-comet/{__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",
+}
+
+
+def uses_no_proxy(url: str) -> bool:
+    """Return whether a URL is plain http on this machine: a proxy would get the key in the clear, and can't help."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")
+
+
+def timeout_words(config: Config) -> str:
+    """Return the reason of an exchange that took too long."""
+    return f"timed out: no answer within {config.read_timeout:g} s"
 
 
 def root_cause(error: BaseException, config: Config, outside: BaseException | None) -> str:

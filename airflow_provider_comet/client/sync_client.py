@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from airflow_provider_comet.api import protocol
@@ -18,10 +18,21 @@ from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, RateLimitedError
 from airflow_provider_comet.api.protocol import Journal, Request
 from airflow_provider_comet.api.response import Response
-from airflow_provider_comet.client.common import HEADERS, root_cause
+from airflow_provider_comet.client.body import Body
+from airflow_provider_comet.client.common import HEADERS, root_cause, timeout_words
+from airflow_provider_comet.client.connections import (
+    Connections,
+    GuardedAdapter,
+    GuardedConnection,
+    Session,
+    TimeLimit,
+    pools_of,
+)
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
+
+READ_BYTES = 64 * 1024
 
 T = TypeVar("T")
 
@@ -34,7 +45,8 @@ class CometClient:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.session = _Session(config)
+        self._connections = Connections()
+        self.session = _Session(config, self._connections)
         self._halted = threading.Event()
         self._poll_limiter = RateLimiter(config.max_polls_per_second)
         self._create_limiter = RateLimiter(CREATES_PER_SECOND)
@@ -78,8 +90,13 @@ class CometClient:
             clock.wait(self._halted, pause)
 
     def halt(self) -> None:
-        """End every sleep from now on: a task that ends must not wait for a rate limit to pass."""
+        """End every sleep and every poll, also later ones: a task that ends must not wait for anything.
+
+        A create that is being sent is not ended: its answer says what was paid for. It may be called from a signal
+        handler and from any thread.
+        """
         self._halted.set()
+        self._connections.abort()
 
     def close(self) -> None:
         """Close the connections."""
@@ -100,7 +117,7 @@ class CometClient:
             self._create_limiter.on_rate_limited(sent_at=float("-inf"), now=now, retry_after=seconds, chance=0.0)
 
     def _exchange_on_record(self, request: Request, journal: Journal) -> Response:
-        body = _Body(request.body or b"")
+        body = _RequestBody(request.body or b"")
         journal.sending()
         try:
             response = self._exchange(request, body)
@@ -113,28 +130,54 @@ class CometClient:
             _note_failure(journal, error, was_sent=True)
         return response
 
-    def _exchange(self, request: Request, body: _Body | None = None) -> Response:
+    def _exchange(self, request: Request, body: _RequestBody | None = None) -> Response:
         outside = sys.exc_info()[1]
-        # A kept-alive connection may be dead already, and a create that fails on it would count as possibly accepted:
-        # each create goes out on a connection of its own.
-        session = _Session(self.config) if request.may_cost_money else self.session
+        connections, session = self._connections, self.session
+        if request.may_cost_money:
+            # A kept-alive connection may be dead already, and a create that fails on it would count as possibly
+            # accepted: each create goes out on a connection of its own.
+            connections = Connections()
+            session = _Session(self.config, connections)
         if body is None and request.body is not None:
-            body = _Body(request.body)
+            body = _RequestBody(request.body)
+        limit = TimeLimit(self.config.read_timeout)
         try:
-            answer = session.request(
-                request.method,
-                self.config.base_url + request.path,
-                data=body,
-                headers={"Content-Type": "application/json"} if body else None,
-            )
-            return Response.received(answer.status_code, answer.headers, answer.content, self.config.api_key)
+            if connections.is_aborted:
+                raise ConnectionAbortedError("the task was ended")  # as an exchange that is cut off
+            with connections.limited(limit):
+                answer = session.request(
+                    request.method,
+                    self.config.base_url + request.path,
+                    data=body,
+                    headers={"Content-Type": "application/json"} if body else None,
+                    stream=True,
+                )
+                content = _read(answer)
+            response = Response.received(answer.status_code, answer.headers, content, self.config.api_key)
+            if response.json is None and (limit.is_over or connections.is_aborted):
+                raise ConnectionAbortedError  # http.client takes headers that broke off for complete
         except Exception as error:  # whatever it is: a create that may have arrived must not look like one that did not
-            raise protocol.transport_error(
-                request, root_cause(error, self.config, outside), sent=body is not None and body.was_read
-            ) from None  # the chain holds URLs and headers; the root cause is in the message
+            detail = root_cause(error, self.config, outside)
+            if limit.is_over:
+                detail = timeout_words(self.config)
+            elif connections.is_aborted:
+                detail = "the task was ended"
+            # No chain: it holds URLs and headers; the root cause is in the message.
+            sent = body is not None and body.was_read
+            raise protocol.transport_error(request, detail, sent=sent) from None
         finally:
             if session is not self.session:
                 session.close()
+        return response
+
+
+def _read(answer: requests.Response) -> bytes:
+    """Return the body of an answer within the limit of its size, and release its connection."""
+    body = Body(answer.headers.get("Content-Encoding", ""))
+    with contextlib.closing(answer):
+        while (piece := answer.raw.read1(READ_BYTES, decode_content=False)) and body.add(piece):
+            pass
+    return body.read()
 
 
 def _note_failure(journal: Journal, error: BaseException, *, was_sent: bool) -> None:
@@ -156,15 +199,17 @@ class _OriginAuth(AuthBase):
         return request
 
 
-class _Session(requests.Session):
-    """A session that follows no redirect, which would carry the call, and by http.client's rules a key, elsewhere."""
+class _Session(Session):
+    """A session that sends the key to its own origin, and to no other host by a redirect.
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
+    :param connections: where its connections are registered.
+    """
+
+    def __init__(self, config: Config, connections: Connections) -> None:
+        pools = pools_of(GuardedConnection, connections=connections)
+        super().__init__(GuardedAdapter(pools, pools, CONCURRENT_POLLS))
         self.headers.update(HEADERS)
         self.auth = _OriginAuth(config)
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=CONCURRENT_POLLS))
         self._timeout = (config.connect_timeout, config.read_timeout)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -172,11 +217,8 @@ class _Session(requests.Session):
             kwargs["timeout"] = self._timeout
         return super().send(request, **kwargs)
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None
 
-
-class _Body(io.BytesIO):
+class _RequestBody(io.BytesIO):
     """A request body that knows whether it was read: before that, no server can have accepted it.
 
     This holds for every way in which a connection can fail (DNS, refusal, proxy, TLS, timeout), without a list of the

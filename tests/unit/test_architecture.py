@@ -19,6 +19,7 @@ ROOMS = ("api", "client", "polling", "submissions", "inputs", "outputs")
 """The folders of capabilities. What is not of them belongs to Airflow, or is the emulator."""
 IO_MODULES = (
     "client/async_client.py",
+    "client/connections.py",
     "client/sync_client.py",
     "inputs/input_files.py",
     "inputs/prepare.py",

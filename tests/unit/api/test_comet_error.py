@@ -39,3 +39,22 @@ def test_other_words_of_the_server_are_bounded_and_redacted_too(field: str) -> N
     text = str(e.ServerError("x", **facts))
     assert KEY not in text
     assert len(text) < 1000
+
+
+@pytest.mark.parametrize("asked", [3601.0, 86_400.0, 1e300, float("inf")])
+@pytest.mark.parametrize("detail", ["", "slow down", "w" * 400])
+def test_a_very_long_pause_is_cut_and_the_message_says_so(asked: float, detail: str) -> None:
+    """A server gets an hour at most. The message says once what it asked for, also after the way through JSON."""
+    error = e.RateLimitedError(detail, status=429, retry_after=asked)
+    assert error.retry_after == 3600
+    for shown in (error, e.CometError.from_dict(error.to_dict())):
+        assert str(shown).count(f"The server asks for a pause of {asked:g} s and gets 3600 s.") == 1
+        assert len(shown.detail) <= 300
+        assert shown.to_dict() == error.to_dict()
+
+
+@pytest.mark.parametrize("asked", [None, 0.0, 59.5, 3600.0])
+def test_a_pause_of_up_to_an_hour_is_kept(asked: float | None) -> None:
+    """A usual hint is taken over and not spoken of."""
+    error = e.RateLimitedError("slow down", retry_after=asked)
+    assert (error.retry_after, error.detail) == (asked, "slow down")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from airflow_provider_comet.api.response import KEPT_HEADERS, Response
+from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api import protocol
+from airflow_provider_comet.api import response as module
+from airflow_provider_comet.api.comet_error import MAX_RETRY_AFTER_SECONDS
+from airflow_provider_comet.api.response import KEPT_HEADERS, MAX_NESTING, MAX_TEXT_CHARACTERS, Response
 
 KEY = "sk-Abc123_def-456GHI789"
 
@@ -23,8 +31,8 @@ HINTS: list[tuple[str, dict[str, str], object, float | None]] = [
     ("fraction", {"retry-after": "0.5"}, {}, 0.5),
     ("zero", {"retry-after": "0"}, {"retry_after": 9}, 0),
     ("negative", {"retry-after": "-5"}, {}, 0),
-    ("a day at most", {"retry-after": "99999999"}, {}, 86_400),
-    ("infinite", {"retry-after": "inf"}, {}, 86_400),
+    ("years", {"retry-after": "99999999"}, {}, 99_999_999),
+    ("infinite", {"retry-after": "inf"}, {}, math.inf),
     ("date", {"retry-after": "Mon, 23 Nov 2026 06:00:30 GMT", "date": "Mon, 23 Nov 2026 06:00:00 GMT"}, {}, 30),
     ("past date", {"retry-after": "Mon, 23 Nov 2026 05:00:00 GMT", "date": "Mon, 23 Nov 2026 06:00:00 GMT"}, {}, 0),
     ("date without the server's clock", {"retry-after": "Mon, 23 Nov 2026 06:00:30 GMT"}, {}, None),
@@ -35,7 +43,7 @@ HINTS: list[tuple[str, dict[str, str], object, float | None]] = [
     ("body text", {}, {"retry_after": "6"}, 6),
     ("body true", {}, {"retry_after": True}, None),
     ("body list", {}, {"retry_after": [1]}, None),
-    ("body endless", {}, {"retry_after": 10**400}, 86_400),
+    ("body endless", {}, {"retry_after": 10**400}, math.inf),
     ("reset", {"RateLimit-Reset": "11"}, {}, 11),
     ("body before reset", {"ratelimit-reset": "11"}, {"retry_after": 4}, 4),
     ("none", {}, {}, None),
@@ -45,15 +53,61 @@ HINTS: list[tuple[str, dict[str, str], object, float | None]] = [
 
 @pytest.mark.parametrize(("headers", "body", "seconds"), [row[1:] for row in HINTS], ids=[row[0] for row in HINTS])
 def test_the_servers_hint_is_read(headers: dict[str, str], body: object, seconds: float | None) -> None:
-    """``Retry-After`` as seconds or date, then ``retry_after``, then ``ratelimit-reset``, between zero and a day."""
+    """``Retry-After`` as seconds or date, then ``retry_after``, then ``ratelimit-reset``; never less than zero."""
     assert received(body, headers).retry_after == seconds
 
 
-@pytest.mark.parametrize("hint", ["nan", "1e999", "-inf", "", "Mon, 99 Nov 2026 06:00:30 GMT"])
-def test_an_odd_hint_never_gives_an_odd_delay(hint: str) -> None:
-    """Whatever the header says, the delay is a number from zero to a day, or none."""
-    seconds = received({}, {"retry-after": hint, "date": "x"}).retry_after
-    assert seconds is None or 0 <= seconds <= 86_400
+ODD_TEXTS = [
+    "nan",
+    "1e999",
+    "-inf",
+    "",
+    " ",
+    "١٢",
+    "0x10",
+    "1" * 5000,
+    "1" * 1_000_000,
+    "Mon, 99 Nov 2026 06:00:30 GMT",
+    "Sat, 01 Jan 0000 00:00:00 GMT",
+    "Fri, 31 Dec 9999 23:59:59 -2359",
+    "Fri, 31 Dec 9999 23:59:59 +9999999999",
+    "Mon, 01 Jan 0001 00:00:00 +2359",
+    "Mon, 23 Nov 99999999999 06:00:30 GMT",
+    "Mon, 23 Nov 2026 99999999999:00:30 GMT",
+    f"Mon, 23 Nov {'9' * 5000} 06:00:30 GMT",
+    "Mon, 23 Nov 2026 06:00:30 -0000",
+    "Mon, 23 Nov 2026 06:00:30",
+    "9999-12-31T23:59:59+23:59",
+    ", " * 10_000,
+]
+DATES = st.builds(
+    "{} {} {} {}:{}:{} {}".format,
+    st.sampled_from(["Mon,", "", "Xyz,", "١,"]),
+    st.integers(-5, 10**12),
+    st.sampled_from(["Nov 2026", "Dec 9999", "Jan 0001", "Feb 0", "Jan 10000", "Jan 99999999999", "x"]),
+    st.integers(-1, 10**10),
+    st.integers(-1, 10**10),
+    st.integers(-1, 10**10),
+    st.sampled_from(["GMT", "-0000", "+2359", "-9999", "+99999999999999", "", "EST", "??"]),
+)
+TEXTS = st.sampled_from(ODD_TEXTS) | DATES | st.text(max_size=60) | st.floats().map(str) | st.integers().map(str)
+BODIES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | TEXTS, st.lists)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.sampled_from(sorted(KEPT_HEADERS)), TEXTS), BODIES)
+@example({"retry-after": "Mon, 23 Nov 99999999999 06:00:30 GMT", "date": "Mon, 23 Nov 2026 06:00:00 GMT"}, None)
+@example({"retry-after": "Mon, 23 Nov 2026 06:00:30 GMT", "date": "Mon, 23 Nov 99999999999 06:00:00 GMT"}, None)
+@example({}, 10**400)
+def test_no_header_and_no_hint_is_too_odd(headers: dict[str, str], hint: object) -> None:
+    """Whatever headers and body say, the answer becomes an error whose pause is none, or from zero to an hour."""
+    request = protocol.get_prediction("abc")
+    response = Response.received(429, headers, json.dumps({"retry_after": hint}).encode(), KEY)
+    with pytest.raises(e.CometError) as caught:
+        protocol.read_prediction(request, response)
+    seconds = caught.value.retry_after
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+    json.dumps(caught.value.to_dict(), allow_nan=False)
 
 
 def test_only_known_headers_are_kept() -> None:
@@ -100,3 +154,57 @@ def test_a_body_that_is_no_json(body: str) -> None:
     """A body that can't be parsed is ``None`` as JSON, and names no time to wait."""
     response = received(body)
     assert (response.json, response.retry_after) == (None, None)
+
+
+@pytest.mark.parametrize("has_escapes", [False, True])
+def test_the_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch, has_escapes: bool) -> None:
+    """However often a poll's answer is read, its JSON was parsed once, when it came."""
+    calls: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr(module.json, "loads", lambda text, **options: calls.append(text) or loads(text, **options))
+    body: dict[str, Any] = {"id": "abc", "status": "processing", "logs": "ü \n" if has_escapes else "x"}
+    response = received(body)
+    request = protocol.get_prediction("abc")
+    assert not protocol.is_rate_limited(request, response)
+    assert protocol.read_prediction(request, response).logs == body["logs"]
+    assert (response.is_html, response.retry_after) == (False, None)
+    assert len(calls) == 1
+
+
+def test_an_integer_of_any_length_is_read() -> None:
+    """A number with more digits than Python converts arrives as text, and all else of the answer as it is."""
+    digits = "7" * 5000
+    body = f'{{"id": "abc", "status": "succeeded", "output": ["x"], "metrics": {{"seed": {digits}, "n": 3}}}}'
+    prediction = protocol.read_prediction(protocol.get_prediction("abc"), received(body))
+    assert (prediction.output, prediction.metrics) == (["x"], {"seed": digits, "n": 3})
+    assert received(body + "}").json is None
+
+
+@pytest.mark.parametrize("deep", ["{open}1{close}", '{open}"x", {{}}{close}'])
+@pytest.mark.parametrize("depth", [1, 100, MAX_NESTING, MAX_NESTING + 1, 500, 900, 5000])
+def test_deep_json_is_a_result_or_an_error_of_ours(deep: str, depth: int) -> None:
+    """What Python can't walk over is no JSON, and what is nested less arrives whole, in whatever the API sends."""
+    value = deep.format(open="[" * depth, close="]" * depth)
+    response = received(f'{{"id": "abc", "status": "succeeded", "output": {value}}}')
+    request = protocol.get_prediction("abc")
+    if depth > MAX_NESTING:
+        with pytest.raises(e.ServerError):
+            protocol.read_prediction(request, response)
+    elif depth < MAX_NESTING - 2:
+        prediction = protocol.read_prediction(request, response)
+        assert prediction.files == []
+        assert json.dumps(prediction.summary()["output"]) == json.dumps(json.loads(value))
+
+
+def test_many_shallow_values_are_no_deep_json() -> None:
+    """A long list of objects is read: only the levels count."""
+    rows = [{"a": [index]} for index in range(5 * MAX_NESTING)]
+    assert received({"rows": rows}).json == {"rows": rows}
+
+
+def test_the_text_of_a_long_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is for messages: they need its beginning. The JSON of the body is whole, and the key is in neither."""
+    logs = "x" * (2 * MAX_TEXT_CHARACTERS) + KEY
+    response = received({"logs": logs})
+    assert len(response.text) == MAX_TEXT_CHARACTERS
+    assert response.json == {"logs": logs.replace(KEY, "***")}

@@ -121,6 +121,13 @@ def tls(shared_tls: Emulator) -> Emulator:
     return shared_tls
 
 
+@pytest.fixture
+def trusted_tls(tls: Emulator, authority: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The same, and both clients trust its certificate."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
+    return tls
+
+
 class FakeTime:
     """A clock that moves only while the client sleeps.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from airflow_provider_comet.api.config import Config
-from airflow_provider_comet.client.common import innermost, root_cause
+from airflow_provider_comet.client.common import innermost, root_cause, uses_no_proxy
 from tests.unit.client.conftest import KEY
 
 
@@ -41,3 +43,22 @@ def test_the_root_cause_names_the_host_and_no_key() -> None:
     assert root_cause(error, Config(KEY, "https://comet.invalid"), None) == (
         "https://comet.invalid: OSError: bad header ***"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [
+        ("http://127.0.0.1:8000/x", True),
+        ("HTTP://LOCALHOST/x", True),
+        ("http://[::1]:1", True),
+        ("http://127.9.9.9", True),
+        ("https://127.0.0.1:8000", False),
+        ("https://api.cometapi.com/v1", False),
+        ("http://localhost.example", False),
+        ("http://10.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_only_plain_http_on_this_machine_uses_no_proxy(url: str, direct: bool) -> None:
+    """Everything else, https on this machine included, goes through the proxy of the environment."""
+    assert uses_no_proxy(url) is direct

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter, deque
 from typing import Any, cast
@@ -196,7 +195,7 @@ class LimitedApi:
             self.refused.append(moment)
         await asyncio.sleep(self.latency)
         if is_accepted:
-            return Response(200, {}, json.dumps({"id": prediction_id, "status": "processing"}))
+            return Response(200, {}, "", {"id": prediction_id, "status": "processing"})
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         return Response(429, headers, "slow down")
 

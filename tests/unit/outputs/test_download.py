@@ -20,6 +20,7 @@ from airflow_provider_comet.outputs.download import Downloader
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
+from tests.support.private_ca import private_ca
 from tests.support.sockets import raw_server
 
 ROOT = Path(__file__).parents[3]
@@ -464,12 +465,14 @@ def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> N
     assert (len(accepted), received) == (1, [b""])
 
 
-def test_behind_a_proxy(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy's own address is not judged: it is where all traffic goes. The list of hosts still holds."""
+    ca = private_ca(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.bundle))
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with forward_proxy() as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url)
+    with forward_proxy() as proxy, FileServer(CONTENT, tls=ca.server) as server:
+        monkeypatch.setenv("https_proxy", proxy.url)
         with Downloader(Config(KEY, LOCAL)) as downloader:
             assert is_whole(fetch(downloader, server.url))
         assert len(proxy.lines) == 1
@@ -479,6 +482,19 @@ def test_behind_a_proxy(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> 
         ):
             downloader.open(server.url, MOST)
         assert len(proxy.lines) == 1
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_plain_http_on_this_machine_uses_no_proxy(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A file of the emulator is fetched directly, whatever proxy the environment names."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with forward_proxy() as proxy, Downloader(Config(KEY, LOCAL)) as downloader:
+        monkeypatch.setenv(variable, proxy.url)
+        assert is_whole(fetch(downloader, server.url))
+        assert proxy.lines == []
 
 
 def test_messages_name_the_host_alone(downloader: Downloader, clock: Clock) -> None:
