@@ -53,7 +53,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
     :param output_path: the folder, as any URL that ``ObjectStoragePath`` takes: ``s3://aws_default@bucket/pictures``,
         ``gs://...``, ``abfs://...``, ``file:///srv/pictures``. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
-    :param max_bytes: a larger file is refused. Default: 4 GiB.
+    :param max_bytes: of all files of a prediction together; more is refused. Default: 4 GiB.
     :param write_input: whether the manifest holds the prediction's input. Default: yes, data URIs as digests.
     :param on_item_error: what to do about an item of a list that no retry can store. ``fail`` (default): the task
         fails, after all other items were stored. ``keep``: null stands in its place, and the task succeeds if any

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import socket
+import threading
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, ClassVar, Final
 
 import requests
+from urllib3.connection import HTTPConnection
 from urllib3.response import HTTPResponse
 
 from airflow_provider_comet.api.file_errors import DeliveryError
@@ -15,6 +17,9 @@ from airflow_provider_comet.client import connections as guarded
 from airflow_provider_comet.client.common import HEADERS
 from airflow_provider_comet.outputs.download_rules import check_address
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
+
+_hidden = threading.local()
+"""``query`` is the query of the link that the thread requests; urllib3 does not know it. See ``_QuietConnection``."""
 
 # "identity": the length and the ranges of a compressed body would say nothing about the file.
 _FILE_HEADERS: Final = {**HEADERS, "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -61,7 +66,7 @@ class Session(guarded.Session):
         check = functools.partial(check_address, is_local=is_local)
         direct = guarded.pools_of(_FileConnection, connections=connections, check=staticmethod(check))
         proxied = guarded.pools_of(_FileConnection, connections=connections)
-        super().__init__(guarded.GuardedAdapter(direct, proxied))
+        super().__init__(_QuietAdapter(direct, proxied))
         self.headers.clear()
         self.headers.update(_FILE_HEADERS)
         self.auth = _no_auth
@@ -73,7 +78,38 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-class _FileConnection(guarded.GuardedConnection):
+class _QuietAdapter(guarded.GuardedAdapter):
+    """Hides the queries of links from urllib3, which puts each URL that it knows into its log, warnings and errors.
+
+    A query signs its link.
+    """
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """Return what urllib3 requests: the URL without its query."""
+        target, question_mark, query = super().request_url(request, proxies).partition("?")
+        _hidden.query = question_mark + query
+        return target
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Return the pools of a proxy, whose connections hide queries, too."""
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if proxy.lower().startswith("socks"):  # SOCKS pools have a connection class of their own
+            manager.pool_classes_by_scheme = _quiet_pools(manager.pool_classes_by_scheme)
+        return manager
+
+
+class _QuietConnection(HTTPConnection):
+    """Adds the query of a link when the request is sent."""
+
+    debuglevel = 0
+    """``http.client`` prints what it sends if somebody sets its own value."""
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Begin a request, for the whole URL."""
+        super().putrequest(method, url + _hidden.query, *args, **kwargs)
+
+
+class _FileConnection(_QuietConnection, guarded.GuardedConnection):
     connections: ClassVar[Connections]
     check: ClassVar[Any] = staticmethod(lambda address: None)
     """Called with the address of the other end."""
@@ -96,3 +132,13 @@ class _FileConnection(guarded.GuardedConnection):
             response.close()
             raise TimeoutError(f"no answer within {self.connections.header_timeout:.0f} s")
         return response
+
+
+def _quiet_pools(pools: dict[str, Any]) -> dict[str, Any]:
+    """Return pool classes like these whose connections hide the queries of links."""
+    return {
+        scheme: type(
+            pool.__name__, (pool,), {"ConnectionCls": type("Quiet", (_QuietConnection, pool.ConnectionCls), {})}
+        )
+        for scheme, pool in pools.items()
+    }

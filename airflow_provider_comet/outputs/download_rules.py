@@ -41,7 +41,7 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All IPv6 addresses that are assigned to hosts. ``is_global`` is also true for others, such as ``::127.0.0.1``."""
 _AZURE_HOST = ipaddress.ip_address("168.63.129.16")
 """Registered as public, but a machine in Azure reaches services of its own host by it."""
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z")
 
 
 def check_link(url: str, hosts: Sequence[str], *, is_local: bool) -> None:
@@ -172,4 +172,5 @@ def read_file_info(
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
+    # 18 digits are more than any file has bytes; `int` raises an error for thousands.
+    return int(text) if text is not None and re.fullmatch(r"\d{1,18}", text) else None

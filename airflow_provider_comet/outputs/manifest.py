@@ -13,8 +13,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from airflow_provider_comet.api.json_values import is_finite, leaves
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.outputs.output import utf8, without_secrets
+from airflow_provider_comet.outputs.output import json_bytes, without_secrets
 
 VERSION = 1
 SUFFIX = ".manifest.json"
@@ -43,6 +44,10 @@ SCHEMA: dict[str, Any] = {
                     "source": {**_TEXT, "description": "the link, without what signed it"},
                 },
             },
+        },
+        "non_finite_as_null": {
+            "type": "boolean",
+            "description": "whether a NaN or an infinity of the output, the input or the metrics was written as null",
         },
         "input": {"description": "what it was made from; data URIs as digests"},
         "metrics": {},
@@ -102,13 +107,16 @@ def render(
     :param stored_by: the task instance.
     :param provider_version: the release of this package.
     :param write_input: whether the manifest holds the prediction's input.
+    :raises OutputRefusedError: the input or the metrics are nested so deeply that Python can't write them.
     """
+    values = [prediction.output, prediction.metrics, *([prediction.input] if write_input else [])]
     content = {
         "manifest_version": VERSION,
         "prediction_id": prediction.id,
         "model": prediction.model,
         "version": prediction.version,
         "files": [{**asdict(file), "uri": plain_uri(file.uri)} for file in files],
+        "non_finite_as_null": not all(is_finite(leaf) for leaf in leaves(values)),
         **({"input": without_secrets(prediction.input)} if write_input else {}),
         "metrics": without_secrets(prediction.metrics),
         "created_at": prediction.created_at,
@@ -118,7 +126,7 @@ def render(
         "stored_by": dict(stored_by),
         "provider_version": provider_version,
     }
-    return utf8(json.dumps(content, ensure_ascii=False, indent=1))
+    return json_bytes(content)
 
 
 def plain_uri(uri: str) -> str:
@@ -135,7 +143,7 @@ def parse(content: bytes, prediction_id: str) -> list[StoredFile] | None:
     """
     try:
         manifest = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not _VALIDATOR.is_valid(manifest) or manifest["prediction_id"] != prediction_id:
         return None

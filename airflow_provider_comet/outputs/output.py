@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
-from airflow_provider_comet.api.json_values import leaves, map_strings
+from airflow_provider_comet.api.json_values import leaves, map_strings, strict_json
 from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import whole_characters
@@ -26,6 +25,8 @@ _STREAM_TYPES = frozenset({
 """Audio or video, although the name begins with ``application``."""
 _XML_TYPES = frozenset({"application/xml", "text/xml"})
 _WEB_PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+MAX_FILES = 1000
+"""Files of one prediction. Each may keep a worker busy for minutes, and the server decides how many it names."""
 _KINDS = {"image": "image", "video": "audio or video", "audio": "audio or video"}
 # The lengths are bounded: a text of a megabyte must not keep the regular expression busy. A link ends at the next
 # space: a quote may be part of its query, and the signature may follow the quote.
@@ -54,22 +55,38 @@ def list_outputs(prediction: Prediction) -> list[Output]:
     Each URL and each data URI is a file. A text is one file, and so is a list of texts, the tokens of a language model.
     Anything else (an object with scores beside its images) becomes one JSON file after the others.
 
-    :raises OutputRefusedError: a data URI can't be decoded.
+    :raises OutputRefusedError: a data URI can't be decoded, there are too many files, or the output is nested so
+        deeply that it can't be written.
     """
-    files = [_from_link(index, text) for index, text in enumerate(prediction.files)]
-    output = prediction.output
+    output, links = prediction.output, prediction.files
+    if len(links) > MAX_FILES:
+        raise OutputRefusedError(
+            f"its output consists of {len(links)} files, and at most {MAX_FILES} are stored. "
+            "CometReplicateHook.get_prediction returns all links"
+        )
+    files = [_from_link(index, text) for index, text in enumerate(links)]
     if output is None or all(isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf)) for leaf in leaves(output)):
         return files
     texts = output if isinstance(output, list) else [output]
     if not files and all(isinstance(text, str) for text in texts):
         return [Output(0, "text/plain", content=utf8("".join(texts)))]
-    rest = json.dumps(without_secrets(output), ensure_ascii=False, indent=1)
-    return [*files, Output(len(files), "application/json", content=utf8(rest))]
+    return [*files, Output(len(files), "application/json", content=json_bytes(without_secrets(output)))]
 
 
 def utf8(text: str) -> bytes:
     """Return a text in UTF-8; halves of surrogate pairs become replacement characters."""
     return whole_characters(text).encode()
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8, for a file.
+
+    :raises OutputRefusedError: the value is nested so deeply that Python can't write it.
+    """
+    try:
+        return utf8(strict_json(value))
+    except RecursionError:
+        raise OutputRefusedError("its JSON is nested too deeply to be written") from None
 
 
 def file_name(prediction_id: str, output: Output, media_type: str) -> str:

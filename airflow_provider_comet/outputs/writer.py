@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
-from airflow_provider_comet.api.file_errors import OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.api.file_errors import OutputExpiredError
+from airflow_provider_comet.api.json_values import leaves
 from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
+from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
 from airflow_provider_comet.outputs.output import Output, check_media_type, clean_url, file_name, list_outputs
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
@@ -35,6 +38,7 @@ FILES_AT_ONCE = 4
 """Downloads of one task at the same time. Each takes a megabyte or two of memory; in an upload up to four blocks of
 ``storage.BLOCK_BYTES``."""
 PROGRESS_SECONDS = 30.0
+READ_BYTES = 1024 * 1024
 
 
 class OutputWriter:
@@ -43,7 +47,7 @@ class OutputWriter:
     :param folder: where files and manifests are written.
     :param get_prediction: returns a prediction by its id, such as the hook's method.
     :param downloader: fetches files.
-    :param max_bytes: the largest size of a file.
+    :param max_bytes: of all files of a prediction together.
     :param write_input: whether manifests hold the input of the prediction.
     :param stored_by: the task instance, for manifests.
     """
@@ -103,16 +107,30 @@ class OutputWriter:
         """Return the files of a manifest by index, ``None`` for a missing file; ``None``: there is no manifest."""
         with storage_errors(path):
             files = manifest.parse(path.read_bytes(), prediction_id) if path.exists() else None
-            if files is None:
-                return None
-            return [self._if_stored(file, f"{prediction_id}-{index}.") for index, file in enumerate(files)]
+        if files is None:
+            return None
+        return [*self._pool.map(self._if_stored, files, (f"{prediction_id}-{index}" for index in range(len(files))))]
 
-    def _if_stored(self, file: StoredFile, prefix: str) -> StoredFile | None:
-        """Return a file of a manifest if it exists in our folder, under our name: others may write manifests, too."""
+    def _if_stored(self, file: StoredFile, stem: str) -> StoredFile | None:
+        """Return a file of a manifest if it exists in our folder, under our name: others may write manifests, too.
+
+        Its content is read, because a file that somebody has altered may have its old size.
+        """
         name = file.uri.rpartition("/")[2]
+        if not re.fullmatch(re.escape(stem) + r"\.[a-z0-9]{1,8}", name):
+            return None
         path = self._folder / name
-        is_stored = name.startswith(prefix) and path.exists() and path.stat().st_size == file.size
+        with storage_errors(path):
+            is_stored = path.exists() and path.stat().st_size == file.size and self._sha256(path) == file.sha256
         return dataclasses.replace(file, uri=str(path)) if is_stored else None
+
+    def _sha256(self, path: ObjectStoragePath) -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:  # type: ignore[no-untyped-call]
+            while chunk := file.read(READ_BYTES):
+                digest.update(chunk)
+                self._downloader.raise_if_aborted()
+        return digest.hexdigest()
 
     def _store_missing(
         self,
@@ -126,11 +144,14 @@ class OutputWriter:
             prediction = self._reader.read(prediction_id)
             # A summary has passed a wait, which may accept a success without output. An id has not.
             judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
-        links = FreshLinks(self._reader, prediction_id)
+        links, budget = FreshLinks(self._reader, prediction_id), ByteBudget(self._max_bytes)
 
         def store(output: Output) -> StoredFile:
             stored = known[output.index] if output.index < len(known) else None
-            return stored or self._store_output(output, prediction_id, links)
+            if stored is None:
+                return self._store_output(output, prediction_id, links, budget)
+            budget.claim(output.index, stored.size)
+            return stored
 
         files = [*self._pool.map(store, list_outputs(prediction))]
         if self._write_input and from_summary is not None:
@@ -158,24 +179,23 @@ class OutputWriter:
             return prediction
         return dataclasses.replace(known, output=prediction.output)
 
-    def _store_output(self, output: Output, prediction_id: str, links: FreshLinks) -> StoredFile:
+    def _store_output(self, output: Output, prediction_id: str, links: FreshLinks, budget: ByteBudget) -> StoredFile:
         if output.url is None:
-            if len(output.content) > self._max_bytes:
-                raise OutputRefusedError(f"output {output.index} has {len(output.content)} bytes; max_bytes is less")
+            budget.claim(output.index, len(output.content))
             path = self._folder / file_name(prediction_id, output, output.media_type)
             self._write([output.content], path)
             digest = hashlib.sha256(output.content).hexdigest()
             return _report(StoredFile(str(path), digest, len(output.content), output.media_type))
         try:
-            return self._download(output, output.url, prediction_id)
+            return self._download(output, output.url, prediction_id, budget)
         except OutputExpiredError:
             log.info(
                 "Prediction %s: the link of output %s has expired; requesting a new one", prediction_id, output.index
             )
-            return self._download(output, links.get(output.index), prediction_id)
+            return self._download(output, links.get(output.index), prediction_id, budget)
 
-    def _download(self, output: Output, url: str, prediction_id: str) -> StoredFile:
-        with contextlib.closing(self._downloader.open(url, self._max_bytes)) as download:
+    def _download(self, output: Output, url: str, prediction_id: str, budget: ByteBudget) -> StoredFile:
+        with contextlib.closing(self._downloader.open(url, budget, output.index)) as download:
             media_type = check_media_type(output.media_type, download.info.media_type)
             path = self._folder / file_name(prediction_id, output, media_type)
             self._write(self._with_progress(download, path.name, download.info.size), path)
@@ -211,6 +231,9 @@ def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
         return None
     judge(value, allow_empty=True)
     if has_marker(value["output"]):  # long text and data URIs are left out of summaries
+        return None
+    # What XCom can't hold became U+FFFD: half of a character whose other half is in the next token, for example.
+    if any(isinstance(leaf, str) and "\ufffd" in leaf for leaf in leaves(value["output"])):
         return None
     return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})
 

@@ -26,6 +26,7 @@ IO_MODULES = (
     "inputs/schema_files.py",
     "outputs/connections.py",
     "outputs/download.py",
+    "outputs/file_download.py",
     "outputs/storage.py",
     "outputs/writer.py",
     "polling/clock.py",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api.json_values import canonical_json, leaves, map_strings
+from airflow_provider_comet.api.json_values import canonical_json, finite, leaves, map_strings, strict_json
 
 VALUE = {"a": ["x", 1, None, {"b": "y"}], "c": True, "d": [], "e": {}}
 
@@ -43,3 +45,51 @@ def _endless() -> Any:
 def test_canonical_json_takes_any_value(value: object, text: str) -> None:
     """A value that JSON can't carry has a text, too: an error here would lose a paid result."""
     assert canonical_json(value) == text
+
+
+@pytest.mark.parametrize("depth", [400, 990, 100_000])
+def test_deep_values(depth: int) -> None:
+    """The walks take any depth: a server decides about it."""
+    lists: Any = "x"
+    objects: Any = "x"
+    for _ in range(depth):
+        lists, objects = [lists], {"k": objects}
+    assert [*leaves([lists, objects])] == ["x", "x"]
+    assert [*leaves(map_strings([lists, objects], str.upper))] == ["X", "X"]
+    assert [*leaves(finite([math.inf, lists]))] == [None, "x"]
+
+
+def test_wide_values() -> None:
+    """Half a million items keep their order."""
+    wide = {str(number): [number, "x"] for number in range(250_000)}
+    assert [*leaves(wide)][::2] == [*range(250_000)]
+    assert map_strings(wide, str.upper) == {key: [number, "X"] for key, (number, _) in wide.items()}
+    assert [*map_strings(wide, str.upper)] == [*wide]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (math.nan, "null"),
+        ([1e400, -math.inf, 0.5], "[\n null,\n null,\n 0.5\n]"),
+        ({"a": {"b": [math.nan]}}, '{\n "a": {\n  "b": [\n   null\n  ]\n }\n}'),
+        (2**64 + 1, "18446744073709551617"),
+        (10**400, "1" + "0" * 400),
+        ("a\0b", '"a\\u0000b"'),
+        (True, "true"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_strict_json(value: Any, text: str) -> None:
+    """Numbers that JSON has no form for are null; integers keep all their digits."""
+    assert strict_json(value) == text
+
+
+def test_strict_json_of_deep_values() -> None:
+    """A value is written without indents where these would be longer than the value itself."""
+    value: Any = ["x"] * 1000
+    for _ in range(400):
+        value = [value]
+    text = strict_json(value)
+    assert json.loads(text) == value
+    assert len(text) < 10_000

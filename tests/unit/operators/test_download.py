@@ -91,7 +91,7 @@ def test_a_prediction(comet: Emulator, runner: TaskRunner, create: Callable[...,
 def test_a_repeat_requests_nothing(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
-    """A file that a manifest names is not fetched again, unless it is missing or of another size."""
+    """A file that a manifest names is not fetched again, unless it is missing or altered."""
     task = store(summary(create()), tmp_path)
     first = runner.run(task)
     requests_before = len(comet.ledger()["requests"])
@@ -512,7 +512,7 @@ def test_text_that_is_too_large(
     """The limit holds for what comes with the prediction, too."""
     outcome = runner.run(store(create(status="succeeded", output="word " * 100), tmp_path, max_bytes=499))
     assert outcome.state == "failed"
-    assert "500 bytes; max_bytes is" in outcome.message
+    assert "its files have 500 bytes so far; max_bytes is 499" in outcome.message
 
 
 def test_an_id_without_output(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.outputs.connections import Connections, Session
 from airflow_provider_comet.outputs.download import Downloader
+from airflow_provider_comet.outputs.limits import ByteBudget
 from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import PrivateCA, private_ca
@@ -86,7 +87,7 @@ def test_an_abort_does_not_wait(scheme: str, sent: bytes, tmp_path: Path, monkey
 
         def fetch() -> None:
             try:
-                list(downloader.open(url, 10_000))
+                list(downloader.open(url, ByteBudget(10_000)))
             except DeliveryError as error:
                 errors.append(error)
 
@@ -120,7 +121,7 @@ def test_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
         FileServer(b"picture", tls=behind_tls.server) as server,
         Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader,
     ):
-        download = downloader.open(server.url, 100)
+        download = downloader.open(server.url, ByteBudget(100))
         assert b"".join(download) == b"picture"
         downloader.abort()
 
@@ -139,7 +140,7 @@ def test_an_abort_behind_a_proxy_with_tls(behind_tls: PrivateCA) -> None:
     with raw_server(stall) as (port, _), Downloader(Config(KEY, "http://127.0.0.1:1")) as downloader:
         threading.Thread(target=lambda: is_requested.wait(SOON) and downloader.abort()).start()
         with pytest.raises(DeliveryError, match="the task was ended"):
-            list(downloader.open(f"https://127.0.0.1:{port}/a.webp", 10_000))
+            list(downloader.open(f"https://127.0.0.1:{port}/a.webp", ByteBudget(10_000)))
         is_over.set()
 
 
@@ -150,7 +151,7 @@ def test_an_abort_ends_pauses() -> None:
         threading.Timer(0.2, downloader.abort).start()
         began = time.monotonic()
         with pytest.raises(DeliveryError, match="the task was ended"):
-            downloader.open(server.url, 10)
+            downloader.open(server.url, ByteBudget(10))
         assert time.monotonic() - began < SOON
     with pytest.raises(DeliveryError, match="the task was ended"):
         downloader.raise_if_aborted()

@@ -7,8 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from airflow_provider_comet.api.file_errors import OutputRefusedError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.manifest import StoredFile
@@ -89,3 +92,48 @@ def test_manifest_is_read_back() -> None:
 def test_a_uri_outside_of_airflow(uri: str, plain: str) -> None:
     """It lacks Airflow's connection id, and nothing else."""
     assert manifest.plain_uri(uri) == plain
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("uri", "sha256", "size", "content_type", "source"), JSON))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode))
+def test_any_bytes(content: bytes) -> None:
+    """They are no manifest, and no error."""
+    assert manifest.parse(content, "abc") is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from([*manifest.SCHEMA["properties"]]), JSON | st.lists(FIELDS), max_size=4))
+def test_any_fields(fields: dict[str, Any]) -> None:
+    """A manifest with some odd fields names files, or is none."""
+    files = manifest.parse(json.dumps({**rendered(), **fields}).encode(), "abc")
+    assert files is None or all(isinstance(file.uri, str) for file in files)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"files":' * 100_000, b"[" * 990 + b"]" * 990, b"1" * 5000], ids=len
+)
+def test_what_python_can_not_read(content: bytes) -> None:
+    """It counts as none, also if the value is nested too deeply or has too many digits."""
+    assert manifest.parse(content, "abc") is None
+    within = json.dumps({**rendered(), "input": 0}).encode().replace(b'"input": 0', b'"input": ' + content)
+    assert manifest.parse(within, "abc") is None or content[:2] == b"[["
+
+
+def test_a_manifest_of_deep_values() -> None:
+    """A deep input is written; an input that Python could not even have read is an error of the package."""
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    options: dict[str, Any] = {"stored_at": "x", "stored_by": {}, "provider_version": "1", "write_input": True}
+    assert json.loads(manifest.render(Prediction("abc", "succeeded", input=deep), [], **options))["input"] == deep
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(OutputRefusedError, match="nested too deeply"):
+        manifest.render(Prediction("abc", "succeeded", input=deep), [], **options)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
+from airflow_provider_comet.api.media_types import url_suffix
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.summary import has_marker
 from airflow_provider_comet.outputs.output import Output, check_media_type, file_name, list_outputs, without_secrets
@@ -157,3 +163,73 @@ def test_marks_in_summaries() -> None:
     assert has_marker(Prediction("abc", "succeeded", output=[PNG]).summary()["output"])
     assert has_marker(Prediction("abc", "succeeded", output="word " * 20_000).summary()["output"])
     assert not has_marker([URL, "not in XCom: a poem", {"a": ["<b>"]}])
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=60)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+)
+STARTS = ("https://", "http://[", "https://a..b/", "data:", "data:;base64,", "data:image/png;base64,", "data:,%")
+LINKS = st.builds(str.__add__, st.sampled_from(STARTS), TEXTS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANYTHING | LINKS | st.lists(LINKS, max_size=3))
+@example([["https://[::1", "x"]])
+def test_any_output(output: Any) -> None:
+    """Whatever a server sends, the files are listed, or the error is the package's own."""
+    try:
+        files = outputs(output)
+    except OutputRefusedError:
+        return
+    for number, file in enumerate(files):
+        assert file.index == number
+        assert file_name("abc", file, file.media_type).startswith(f"abc-{number}.")
+        if file.media_type == "application/json":
+            json.loads(file.content, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("leaf", ["x", 7, URL, PNG], ids=["text", "number", "link", "data URI"])
+def test_a_deep_output(leaf: Any) -> None:
+    """As deep as Python reads JSON it is stored; deeper, it is refused."""
+    deep: Any = leaf
+    for _ in range(900):
+        deep = [deep]
+    assert outputs(deep)
+    for _ in range(5000):
+        deep = {"k": deep}
+    if leaf in {URL, PNG}:
+        assert len(outputs(deep)) == 1
+    else:
+        with pytest.raises(OutputRefusedError, match="nested too deeply"):
+            outputs(deep)
+
+
+def test_a_wide_output() -> None:
+    """Half a million tokens are one text, and half a million numbers one JSON file."""
+    assert outputs(["ab"] * 500_000)[0].content == b"ab" * 500_000
+    assert json.loads(outputs([7] * 500_000)[0].content) == [7] * 500_000
+
+
+SHAPES = ["a", "://", "a://", "a:// ", "a://u@", "a://" + "u" * 50, ".", "a.b", "?", "#", "%2"]
+SHAPES += ["data:", "data:,", 'data:="a"', '="aaaa"']
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("act", [without_secrets, url_suffix, outputs], ids=lambda act: act.__name__)
+def test_long_texts_take_linear_time(act: Callable[[str], Any], shape: str) -> None:
+    """Four times the text takes about four times as long, not sixteen times."""
+
+    def seconds(length: int) -> float:
+        text = (shape * (length // len(shape) + 1))[:length]
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            with contextlib.suppress(OutputRefusedError):
+                act(text)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    short = max(seconds(60_000), 0.002)  # less can't be measured
+    assert seconds(240_000) < 10 * short

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api.file_errors import DeliveryError
+from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
@@ -44,6 +44,7 @@ def store(
     write_input: bool = False,
     at_once: int = 1,
     now: Callable[[], float] | None = None,
+    max_bytes: int = 1 << 30,
 ) -> list[dict[str, Any]]:
     """Store these predictions as a task does; ``now`` replaces the time of ``clock``."""
     from airflow.sdk import ObjectStoragePath
@@ -55,7 +56,7 @@ def store(
     hook = CometReplicateHook()
     assert hook.client is not None  # as the operator does
     path = ObjectStoragePath(f"file://{folder}")
-    options: dict[str, Any] = {"max_bytes": 1 << 30, "write_input": write_input, "stored_by": STORED_BY}
+    options: dict[str, Any] = {"max_bytes": max_bytes, "write_input": write_input, "stored_by": STORED_BY}
     with (
         Downloader(hook.config, sleep=clock.sleep, clock=now or clock.monotonic) as downloader,
         OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
@@ -119,13 +120,24 @@ def test_only_what_is_missing_is_fetched(comet: Emulator, clock: Clock, server: 
     first = store(tmp_path, clock, summary(server, files=4))
     (tmp_path / "abc-1.webp").unlink()
     (tmp_path / "abc-2.webp").write_bytes(b"half")
+    (tmp_path / "abc-3.webp").write_bytes(PICTURE[:-1] + b"!")  # altered, and as long as before
     server.requests.clear()
     assert store(tmp_path, clock, summary(server, files=4)) == first
-    assert sorted(headers["path"] for headers in server.requests) == ["/abc/1.webp", "/abc/2.webp"]
+    assert sorted(headers["path"] for headers in server.requests) == ["/abc/1.webp", "/abc/2.webp", "/abc/3.webp"]
+    server.requests.clear()
+    assert store(tmp_path, clock, summary(server, files=4)) == first
+    assert server.requests == []
     assert {path.read_bytes() for path in tmp_path.glob("*.webp")} == {PICTURE}
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/..", "s3://bucket/other.webp", "def-0.webp", "abc-1.webp", ""], ids=repr)
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("s3://bucket/..", "s3://bucket/other.webp", "def-0.webp", "abc-1.webp", ""),
+        *("abc-0.\0", "abc-0." + "x" * 300, "abc-0.\ud800"),  # no names of files
+    ],
+    ids=lambda uri: ascii(uri)[:20],
+)
 def test_a_manifest_by_somebody_else(
     comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path, uri: str
 ) -> None:
@@ -178,3 +190,84 @@ def test_an_api_that_is_up_again(comet: Emulator, clock: Clock, server: FileServ
     clock.sleep(RETRY_BUDGET_SECONDS)
     assert reader.read(created).id == created
     assert reader.read(created).id == created
+
+
+def api(server: FileServer, monkeypatch: pytest.MonkeyPatch, fields: str) -> None:
+    """Let the server answer the API's requests, with a succeeded prediction that has these fields of raw JSON."""
+    body = f'{{"id": "abc", "status": "succeeded", {fields}}}'.encode()
+    server.otherwise = Answer(headers={"Content-Type": "application/json"}, body=body)
+    base_url = f"http://127.0.0.1:{server.port}"
+    connection = {"conn_type": "cometapi", "host": base_url, "password": "sk-writer-0123456789"}
+    monkeypatch.setenv("AIRFLOW_CONN_COMETAPI_DEFAULT", json.dumps(connection))
+
+
+NESTED = "[" * 450 + '"x"' + "]" * 450
+
+
+@pytest.mark.parametrize(
+    ("output", "name", "content", "is_changed"),
+    [
+        (r'"a\u0000b"', "abc-0.txt", b"a\0b", False),
+        (r'["a\u0000", "b\r\n", "\u001f"]', "abc-0.txt", b"a\0b\r\n\x1f", False),
+        (r'["\ud83d", "\ude00"]', "abc-0.txt", "\U0001f600".encode(), False),
+        ("[NaN, Infinity, -Infinity, 1e400, 0.5]", "abc-0.json", b"[\n null,\n null,\n null,\n null,\n 0.5\n]", True),
+        ("[18446744073709551617]", "abc-0.json", b"[\n 18446744073709551617\n]", False),
+        (f"[{NESTED}, 1e999]", "abc-0.json", f"[{NESTED}, null]".encode(), True),
+    ],
+    ids=["nul", "controls", "pair", "no numbers", "integer", "deep"],
+)
+def test_what_is_stored_is_exact(
+    server: FileServer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    output: str,
+    name: str,
+    content: bytes,
+    is_changed: bool,
+) -> None:
+    """Text is written byte for byte; JSON is strict, and the manifest says what that has changed."""
+    api(server, monkeypatch, f'"output": {output}')
+    store(tmp_path, clock, "abc", write_input=True)
+    assert (tmp_path / name).read_bytes() == content
+    assert json.loads((tmp_path / "abc.manifest.json").read_text())["non_finite_as_null"] is is_changed
+
+
+def test_a_summary_of_what_xcom_can_not_hold(
+    server: FileServer, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Halves of characters are lost in a summary, so the text is read from the API once more."""
+    api(server, monkeypatch, r'"output": ["\ud83d", "\ude00"]')
+    store(tmp_path, clock, Prediction("abc", "succeeded", output=["\ud83d", "\ude00"]).summary())
+    assert (tmp_path / "abc-0.txt").read_text() == "\U0001f600"
+
+
+def test_a_manifest_is_strict_json(
+    server: FileServer, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Input and metrics are the server's words, too."""
+    api(server, monkeypatch, '"output": "x", "metrics": {"predict_time": NaN}, "input": {"seeds": [1e999, 7]}')
+    store(tmp_path, clock, "abc", write_input=True)
+    stored = json.loads((tmp_path / "abc.manifest.json").read_text(), parse_constant=pytest.fail)
+    assert (stored["metrics"], stored["input"]) == ({"predict_time": None}, {"seeds": [None, 7]})
+    assert stored["non_finite_as_null"] is True
+
+
+def test_all_files_of_a_prediction_together(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """Four files that are fetched at once share a single limit; files that are stored already count."""
+    limit = 4 * len(PICTURE)
+    store(tmp_path, clock, summary(server, files=4), summary(server, "def", files=4), max_bytes=limit)
+    (tmp_path / "abc-2.webp").unlink()
+    with pytest.raises(OutputRefusedError, match=f"its files have {limit} bytes so far; max_bytes is {limit - 1}"):
+        store(tmp_path, clock, summary(server, files=4), max_bytes=limit - 1)
+    assert not (tmp_path / "abc-2.webp").exists()
+    inline = Prediction("ghi", "succeeded", output={"image": server.url, "mask": "data:,abc"})
+    with pytest.raises(OutputRefusedError, match="for all files of a prediction together"):
+        store(tmp_path, clock, {**inline.summary(), "output": inline.output}, max_bytes=len(PICTURE) + 2)
+
+
+def test_a_thousand_files(comet: Emulator, clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """More are refused before a single file is requested."""
+    with pytest.raises(OutputRefusedError, match="consists of 1001 files, and at most 1000 are stored"):
+        store(tmp_path, clock, summary(server, files=1001))
+    assert server.requests == []
