@@ -9,11 +9,11 @@ from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 MODEL = "black-forest-labs/flux-schnell"
-# Airflow loses an attempt of a wait now and then (apache/airflow#67287).
-WAIT = {"defer_after": 0, "poke_interval": 0.5, "retries": 2, "retry_delay": 1}
+WAIT = {"defer_after": 0, "poke_interval": 0.5}
 
 
-@dag(schedule=None, max_active_tasks=100)
+# Airflow loses an attempt now and then: of a wait (apache/airflow#67287), and of any task on a busy machine.
+@dag(schedule=None, max_active_tasks=100, default_args={"retries": 2, "retry_delay": 1})
 def answers():
     """Wait in the triggerer, wait on a worker, and use what the waits return."""
 
