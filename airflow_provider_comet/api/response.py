@@ -15,7 +15,7 @@ MIN_KEY_CHARACTERS = 6
 """A shorter key is not real (the emulator takes any), and to remove it would garble the text."""
 MAX_TEXT_CHARACTERS = 50_000
 """What is kept of a body as text, which is only read for the message of an error."""
-MAX_NESTING = 500
+MAX_NESTING = 200
 """Levels of lists and objects. Python can parse more of them than it can walk over afterwards."""
 
 

@@ -130,7 +130,7 @@ class Run:
 
     def answer_one_by_one(self) -> None:
         """Answer each wait when all are deferred, and note which answer the triggerer dies of."""
-        until("all waits are deferred", lambda: self._count("deferred") >= len(ANSWERS))
+        until("all waits are deferred", lambda: self._deferred("wait") + self._deferred("text") == len(ANSWERS))
         for row in ANSWERS:
             self._answer(row)
             until(f"{row.name}: the triggerer has ended the wait", lambda row=row: self._has_left(row))
@@ -158,8 +158,9 @@ class Run:
             self._emulator.fault(**answer, status=500, body=row.before)
         self._emulator.fault(**answer, status=200, body=row.body(), count=None)
 
-    def _count(self, state: str) -> int:
-        return int(self.rest.send("GET", f"{self._path}?state={state}&limit=1")["total_entries"])
+    def _deferred(self, task_id: str) -> int:
+        """Return how many instances of a task are deferred."""
+        return int(self.rest.send("GET", f"{self._path}?task_id={task_id}&state=deferred&limit=1")["total_entries"])
 
     def _has_left(self, row: Row) -> bool:
         path = f"{self._path}/{row.task_id}" + (f"/{row.map_index}" if row.map_index >= 0 else "")
