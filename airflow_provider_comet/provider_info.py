@@ -41,8 +41,14 @@ CONNECTION_TYPE: dict[str, Any] = {
         "output_hosts": {
             "label": "Output hosts",
             "description": "Hosts from which files may be downloaded, separated by commas; *.example.com for all hosts "
-            "below example.com. Default: any public host.",
+            "below example.com, http://minio:9000 for a host without https. Default: any public host.",
             "schema": {"type": ["string", "null"]},
+        },
+        "allow_insecure_http": {
+            "label": "Allow insecure http",
+            "description": "Allow a base URL with http: everybody on the way can read the API key. For the emulator in "
+            "another container. Default: only https, and http on this machine.",
+            "schema": {"type": ["boolean", "null"]},
         },
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from tests.support.task_runner import Clock, TaskRunner
 
 private_airflow()  # before the first import of Airflow, which reads its environment
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> None:
+    """Each test begins as a process does that has read no connection yet."""
+    if module := sys.modules.get("airflow_provider_comet.hooks.connection"):
+        module._found.clear()
+        module._warn_once.cache_clear()
 
 
 @pytest.fixture

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import unicodedata
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
+from airflow_provider_comet.api.base_url import (
+    DEFAULT_BASE_URL,
+    clean_base_url,
+    clean_host,
+    http_origin,
+    is_loopback,
+    origin,
+)
 from airflow_provider_comet.api.errors import ConfigurationError
 
-DEFAULT_BASE_URL = "https://api.cometapi.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 75.0
 """Seconds. A poll can take more than 45 s (the documentation page of that route, March 2026)."""
@@ -19,11 +24,12 @@ DEFAULT_MAX_POLLS_PER_SECOND = 50.0
 
 NUMERIC_EXTRAS = {"connect_timeout": "seconds", "read_timeout": "seconds", "max_polls_per_second": "polls"}
 """The extras of a connection that are numbers, with their units."""
-EXTRAS = (*NUMERIC_EXTRAS, "output_hosts")
+EXTRAS = (*NUMERIC_EXTRAS, "output_hosts", "allow_insecure_http")
 """All extras of a connection."""
 
-_HOST = re.compile(r"[\w.:-]+")
-_OUTPUT_HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
+_INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Characters that look like a blank, but count as letters or symbols."""
+_QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019", "``")
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,12 @@ class Config:
     :param api_key: sent as a Bearer token, to the origin of ``base_url`` only.
     :param base_url: the API's address; see ``clean_base_url``.
     :param connect_timeout: seconds to connect.
-    :param read_timeout: on a worker, seconds without a byte of the response; in a triggerer, seconds for the whole
-        request.
+    :param read_timeout: seconds for a whole request once it is connected: until the last byte of its answer was read.
     :param max_polls_per_second: limit on the polls that a process sends over this connection.
-    :param output_hosts: the hosts from which files of outputs may be downloaded: names, or ``*.example.com`` for all
-        hosts below a domain; a text with commas, or a list. Empty: any public host.
+    :param output_hosts: the hosts from which files of outputs may be downloaded: names or addresses,
+        ``*.example.com`` for all hosts below a domain, ``http://minio:9000`` for a host that has no https; a text with
+        commas, or a list. Empty: any public host.
+    :param allow_insecure_http: whether the base URL may be http, over which everybody on the way can read the key.
     :param is_from_environment: whether key and URL come from environment variables instead of an Airflow connection.
     :raises ConfigurationError: a value can't be used.
     """
@@ -48,11 +55,14 @@ class Config:
     read_timeout: float = DEFAULT_READ_TIMEOUT
     max_polls_per_second: float = DEFAULT_MAX_POLLS_PER_SECOND
     output_hosts: tuple[str, ...] = ()
+    allow_insecure_http: bool = False
     is_from_environment: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _clean_key(self.api_key))
-        object.__setattr__(self, "base_url", clean_base_url(self.base_url))
+        allowed = _clean_flag("allow_insecure_http", self.allow_insecure_http)
+        object.__setattr__(self, "allow_insecure_http", allowed)
+        object.__setattr__(self, "base_url", clean_base_url(self.base_url, allow_insecure_http=allowed))
         for name, unit in NUMERIC_EXTRAS.items():
             object.__setattr__(self, name, _clean_number(name, getattr(self, name), unit))
         object.__setattr__(self, "output_hosts", _clean_hosts(self.output_hosts))
@@ -60,58 +70,47 @@ class Config:
     @property
     def is_local(self) -> bool:
         """Whether the API runs on this machine (the emulator), so that the files of its outputs may be here too."""
-        return is_loopback(urlsplit(self.base_url).hostname or "")
+        return is_loopback(self._origin[1] or "")
+
+    @property
+    def is_insecure(self) -> bool:
+        """Whether the key travels in the clear, over a network."""
+        return self._origin[0] == "http" and not self.is_local
+
+    @property
+    def trusted_hosts(self) -> tuple[str, ...]:
+        """The ``output_hosts`` that somebody named one by one, and an API over http: they may be private."""
+        _, host, port = self._origin
+        own = (http_origin(host, port),) if self.is_insecure else ()
+        return own + tuple(host for host in self.output_hosts if not host.startswith("*."))
+
+    @property
+    def key_from(self) -> str:
+        """Where the key comes from, and so which account pays."""
+        return "environment" if self.is_from_environment else "connection"
 
     def is_own(self, url: str) -> bool:
         """Whether the key may go to this URL: scheme, host and port are those of the base URL."""
         try:
-            return _origin(url) == _origin(self.base_url)
+            return origin(url) == self._origin
         except ValueError:
             return False
 
-
-def clean_base_url(text: str) -> str:
-    """Return a base URL to which the path of a request can be appended.
-
-    A host without a scheme gets https. Trailing slashes and ``/v1`` are removed: CometAPI's chat routes need ``/v1`` in
-    the base URL, the prediction routes don't.
-
-    :raises ConfigurationError: the URL is not https (http is allowed for this machine only), contains a user name or a
-        password, or has no host.
-    """
-    text = text.strip()
-    if "@" in text:
-        raise ConfigurationError("the host holds a user name or a password; the API key belongs in the password field")
-    try:
-        parts = urlsplit(text if "://" in text else f"https://{text}")
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError(f"the host {text!r} is not a base URL such as {DEFAULT_BASE_URL}") from None
-    if not host or not _HOST.fullmatch(host) or parts.query or parts.fragment:
-        raise ConfigurationError(f"the host {text!r} is not a base URL such as {DEFAULT_BASE_URL}")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise ConfigurationError(f"the base URL {text!r} must use https; http would send the API key in the clear")
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or an address is this machine itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    @property
+    def _origin(self) -> tuple[str, str | None, int | None]:
+        return origin(self.base_url)
 
 
 def _clean_key(key: object) -> str:
-    text = key.strip().lstrip("\ufeff") if isinstance(key, str) else ""
+    """Return a key without what copying adds to it: blanks, quotes and ``Bearer``."""
+    text, before = key if isinstance(key, str) else "", None
+    while text != before:
+        before, text = text, text.strip("".join(filter(_is_blank, text)))
+        if text[:1] + text[1:][-1:] in _QUOTES:
+            text = text[1:-1]
+        head, *rest = text.split(maxsplit=1) or [""]
+        if head.lower() == "bearer":
+            text = "".join(rest)
     if not text:
         raise ConfigurationError("the API key is missing: put it into the password of the Airflow connection")
     # JSON escapes quote and backslash, so an echoed key that has them would not be found and removed.
@@ -120,18 +119,39 @@ def _clean_key(key: object) -> str:
     return text
 
 
+def _is_blank(character: str) -> bool:
+    # "Cf": without width, such as a byte order mark.
+    return character.isspace() or character in _INVISIBLE_LETTERS or unicodedata.category(character) == "Cf"
+
+
 def _clean_hosts(value: object) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
-    hosts = []
-    for item in items if isinstance(items, (list, tuple)) else [items]:
-        host = item.strip() if isinstance(item, str) else ""
-        if not _OUTPUT_HOST.fullmatch(host):
-            raise ConfigurationError(
-                "the connection's extra 'output_hosts' must be host names with commas between them, such as "
-                f"'replicate.delivery, *.replicate.delivery'; {item!r} is no host name"
-            )
-        hosts.append(host)
-    return tuple(hosts)
+    return tuple(_clean_output_host(item) for item in (items if isinstance(items, (list, tuple)) else [items]))
+
+
+def _clean_output_host(item: object) -> str:
+    text = item.strip().lower() if isinstance(item, str) else ""
+    try:
+        if text.startswith("*."):
+            return f"*.{clean_host(text[2:])}"
+        if not text.startswith("http://"):
+            return clean_host(text)
+        if "/" not in text.removeprefix("http://").rstrip("/"):
+            _, host, port = origin(clean_base_url(text, allow_insecure_http=True))
+            return http_origin(host, port)
+    except (ConfigurationError, ValueError):
+        pass
+    raise ConfigurationError(
+        "the connection's extra 'output_hosts' must be host names with commas between them, such as "
+        f"'replicate.delivery, *.replicate.delivery, http://minio:9000'; {text.rpartition('@')[2]!r} is no host name"
+    )
+
+
+def _clean_flag(name: str, value: object) -> bool:
+    text = str(value).strip().lower() if isinstance(value, (bool, str)) else ""
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"the connection's extra {name!r} must be true or false")
+    return text == "true"
 
 
 def _clean_number(name: str, value: object, unit: str) -> float:

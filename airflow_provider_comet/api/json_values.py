@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 INDENTED_LEVELS = 20
+"""Values that are nested more deeply are written without indents: these would grow with the depth of each item."""
 
 
 def leaves(value: Any) -> Iterator[Any]:

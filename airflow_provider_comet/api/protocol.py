@@ -77,8 +77,8 @@ class Request:
 class Journal(Protocol):
     """Is told before and after each time that a create is sent, so that a crash leaves a trace of what may be paid."""
 
-    def sending(self) -> None:
-        """Note that the request is about to be sent. If this raises, it is not sent."""
+    def sending(self, key_from: str) -> None:
+        """Note that the request is about to be sent, and whose key pays. If this raises, it is not sent."""
 
     def rejected(self) -> None:
         """Note that the request was certainly not accepted."""

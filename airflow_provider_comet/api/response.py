@@ -15,8 +15,6 @@ MIN_KEY_CHARACTERS = 6
 """A shorter key is not real (the emulator takes any), and to remove it would garble the text."""
 MAX_TEXT_CHARACTERS = 50_000
 """What is kept of a body as text, which is only read for the message of an error."""
-MAX_NESTING = 200
-"""Levels of lists and objects. Python can parse more of them than it can walk over afterwards."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,11 @@ def seconds_to_wait(hint: object, date: str | None) -> float | None:
 
 
 def _load(text: str) -> Any:
-    """Return the parsed text, or ``None`` if it is no JSON that Python can work with."""
+    """Return the parsed text, or ``None`` if it is no JSON, or nested more deeply than Python can parse."""
     try:
-        content = _parse(text)
+        return _parse(text)
     except (ValueError, RecursionError):
         return None
-    # The count is quick, and right for all but long answers.
-    return None if text.count("[") + text.count("{") > MAX_NESTING and _is_too_deep(content) else content
 
 
 def _parse(text: str) -> Any:
@@ -121,17 +117,3 @@ def _integer(digits: str) -> int | str:
         return int(digits)
     except ValueError:
         return digits
-
-
-def _is_too_deep(content: Any) -> bool:
-    level = [content] if isinstance(content, (dict, list)) else []
-    for _ in range(MAX_NESTING):
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True

@@ -6,7 +6,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_comet import __version__
-from airflow_provider_comet.api.config import Config, is_loopback
+from airflow_provider_comet.api.base_url import is_loopback
+from airflow_provider_comet.api.config import Config
 
 # gzip and nothing else: the libraries would offer whatever they find installed, and unpack it without a limit.
 HEADERS: Final = {

@@ -113,7 +113,9 @@ def _shut_down(connection: Socket | None) -> None:
         connection = connection.socket
     if connection is not None:
         with contextlib.suppress(OSError):  # it has been closed already
-            connection.shutdown(socket.SHUT_RDWR)
+            # Not the method of a TLS socket: that takes TLS off first, and what another thread sends at this moment,
+            # the key included, would leave in the clear.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class Session(requests.Session):

@@ -118,7 +118,7 @@ class CometClient:
 
     def _exchange_on_record(self, request: Request, journal: Journal) -> Response:
         body = _RequestBody(request.body or b"")
-        journal.sending()
+        journal.sending(self.config.key_from)
         try:
             response = self._exchange(request, body)
         except BaseException as error:

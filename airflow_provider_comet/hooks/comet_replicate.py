@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.validation import check_prediction_id
-from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config, remember_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_comet.api.protocol import Journal
     from airflow_provider_comet.client.sync_client import CometClient
     from airflow_provider_comet.inputs.schemas import InputSchema
+    from airflow_provider_comet.submissions.record import Record
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,9 +39,9 @@ class CometReplicateHook(BaseHook):
     """Create predictions on CometAPI and read them; usable in any task.
 
     :param conn_id: an Airflow connection of type ``cometapi``: API key in the password, base URL in the host (default
-        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (default 75:
-        on a worker seconds without a byte, in a triggerer seconds for a whole poll), ``max_polls_per_second`` (polls
-        of one process, default 50) and ``output_hosts`` (where files may be fetched from; default: any public host).
+        ``https://api.cometapi.com``), extras ``connect_timeout`` (seconds, default 10), ``read_timeout`` (seconds
+        for a whole answer, default 75), ``max_polls_per_second`` (polls of one process, default 50), ``output_hosts``
+        (where files may be fetched from; default: any public host) and ``allow_insecure_http`` (default false).
         Only where ``cometapi_default`` does not exist, the environment variables ``COMETAPI_KEY`` and
         ``COMETAPI_BASE_URL`` take its place.
     """
@@ -79,6 +80,14 @@ class CometReplicateHook(BaseHook):
     def get_conn(self) -> requests.Session:
         """Return a session that sends the key to the connection's own origin, and to no other host."""
         return self.client.session
+
+    def stay_with(self, records: Iterable[Record | None]) -> None:
+        """Use no key of the environment if the connection's key has paid for an earlier create of the task.
+
+        :param records: what is on record of those creates.
+        """
+        if any(record is not None and record.key_from == "connection" for record in records):
+            remember_read(self.conn_id)
 
     def create_prediction(
         self,
@@ -177,6 +186,12 @@ class CometReplicateHook(BaseHook):
         for level, text in waits.on_results(zip(due, results, strict=True), chance=random.random):
             self.log.log(level, "%s", text)
         return waits.delay(now())
+
+    def halt(self) -> None:
+        """End every pause and every poll, because the task ends. For a signal handler: Airflow is not called."""
+        client: CometClient | None = vars(self).get("client")  # the property would read Airflow's connection
+        if client is not None:
+            client.halt()
 
     def test_connection(self) -> tuple[bool, str]:
         """Check URL and key by listing the models: a free, read-only call."""

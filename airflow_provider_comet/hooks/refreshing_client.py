@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from airflow_provider_comet.api.errors import CometError, ConfigurationError
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.hooks.connection import aget_config
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import Backoff
@@ -104,12 +104,7 @@ class RefreshingClient:
 
     async def _replace_client(self) -> None:
         config = await aget_config(self.conn_id)
-        current = self.client and self.client.config
-        if current and config.is_from_environment and not current.is_from_environment:
-            # Airflow also calls a connection missing while its secrets backend is away: that is no reason to continue
-            # with another account.
-            raise ConfigurationError("it does not exist any more; what was read before is used, not COMETAPI_KEY")
-        if current != config:
+        if self.client is None or self.client.config != config:
             # Loads aiohttp: not while DAGs are parsed.
             from airflow_provider_comet.client.async_client import AsyncCometClient
 

@@ -138,6 +138,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         check_model(self.model)
         batch = Batch.of(self.model, self._read_inputs(context), submission.stop)
         submission.resume(batch)
+        self.hook.stay_with(submission.records)
         self._check(batch)
         return batch
 

@@ -108,8 +108,7 @@ class CreatePredictionOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
         self._warn_if_unlimited(context)
-        # Before the create: if this fails, nothing was paid.
-        context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)
+        context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)  # if this fails, nothing was paid
         self._submission = submission = self._new_submission(context)
         with self._final_where_paid(submission):
             prediction_id, is_known = self._create(context, submission)
@@ -132,6 +131,7 @@ class CreatePredictionOperator(BaseOperator):
         self._paid_id = (next_kwargs or {}).get("prediction_id")
         with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
+            self.hook.stay_with([submission.record])
             self._paid_id = (submission.record and submission.record.id) or self._paid_id
             return resume(
                 functools.partial(super().resume_execution, next_method, next_kwargs, context),
@@ -142,6 +142,7 @@ class CreatePredictionOperator(BaseOperator):
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
         if self._submission is not None:
             self._submission.stop.killed = True
+        self.hook.halt()
         if self._paid_id is not None:
             self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
         elif self._submission is not None and self._submission.is_under_way:
@@ -156,6 +157,7 @@ class CreatePredictionOperator(BaseOperator):
         )
         with airflow_errors.raised_as(translated):
             self._paid_id = submission.resume()
+        self.hook.stay_with([submission.record])
         if self._paid_id is not None:
             return self._paid_id, True
         submission.input = self._make_input(context)  # may call a function, whose errors stay its own
@@ -171,8 +173,7 @@ class CreatePredictionOperator(BaseOperator):
             self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
         )
         waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
-        # A new prediction has not finished yet.
-        delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0
+        delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
         if delay is not None and self.deferrable:
             kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
             defer(self, waits.pending, self.conn_id, kwargs=kwargs)

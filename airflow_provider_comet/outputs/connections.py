@@ -12,6 +12,8 @@ import requests
 from urllib3.connection import HTTPConnection
 from urllib3.response import HTTPResponse
 
+from airflow_provider_comet.api.base_url import clean_host
+from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.client import connections as guarded
 from airflow_provider_comet.client.common import HEADERS
@@ -59,11 +61,11 @@ class Session(guarded.Session):
     that address is the proxy's, so only the list of hosts protects there.
 
     :param connections: where its connections are registered.
-    :param is_local: this machine's own addresses are allowed.
+    :param config: which hosts may deliver. The API key in it is not used.
     """
 
-    def __init__(self, connections: Connections, *, is_local: bool) -> None:
-        check = functools.partial(check_address, is_local=is_local)
+    def __init__(self, connections: Connections, config: Config) -> None:
+        check = functools.partial(check_address, config=config)
         direct = guarded.pools_of(_FileConnection, connections=connections, check=staticmethod(check))
         proxied = guarded.pools_of(_FileConnection, connections=connections)
         super().__init__(_QuietAdapter(direct, proxied))
@@ -111,14 +113,14 @@ class _QuietConnection(HTTPConnection):
 
 class _FileConnection(_QuietConnection, guarded.GuardedConnection):
     connections: ClassVar[Connections]
-    check: ClassVar[Any] = staticmethod(lambda address: None)
-    """Called with the address of the other end."""
+    check: ClassVar[Any] = staticmethod(lambda address, host: None)
+    """Called with the address of the other end, and with the host that led there."""
 
     def _new_conn(self) -> socket.socket:
         """Connect, and check the other end before anything is sent, the TLS handshake included."""
         connection = super()._new_conn()
         try:
-            self.check(connection.getpeername()[0])
+            self.check(connection.getpeername()[0], clean_host(self.host))
         except BaseException:
             connection.close()
             raise

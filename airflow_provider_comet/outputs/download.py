@@ -18,13 +18,7 @@ from airflow_provider_comet.outputs.connections import Connections, Session
 from airflow_provider_comet.outputs.file_download import Download, connection_error
 from airflow_provider_comet.outputs.limits import ByteBudget
 
-_NO_URL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    LocationValueError,
-    InvalidURL,
-    UnicodeError,
-)
+_NO_URL = (requests.exceptions.InvalidURL, LocationValueError, InvalidURL, UnicodeError)
 """What the libraries raise for a link whose parts they read only when they connect."""
 _FAILURES = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 """What they raise for any trouble. requests does not translate every exception of the libraries below it."""
@@ -48,7 +42,7 @@ class Downloader:
         self._config = config
         self.clock = clock
         self._connections = Connections()
-        self._session = Session(self._connections, is_local=config.is_local)
+        self._session = Session(self._connections, config)
         self.sleep = sleep or self._connections.pause
 
     def __enter__(self) -> Downloader:
@@ -95,7 +89,7 @@ class Downloader:
             except (requests.RequestException, ValueError):
                 raise OutputRefusedError("a link is no URL") from None
             url = request.url or ""
-            rules.check_link(url, self._config.output_hosts, is_local=self._config.is_local)
+            rules.check_link(url, self._config)
             self.raise_if_aborted()
             timeout = (self._config.connect_timeout, self._config.read_timeout)
             try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from airflow_provider_comet.api.config import is_loopback
+from airflow_provider_comet.api.base_url import clean_host, http_origin, is_loopback
+from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.response import seconds_to_wait
 from airflow_provider_comet.outputs.output import clean_url
@@ -39,47 +40,73 @@ _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 """These bytes before the last four of an IPv6 address mark the last four as an IPv4 address within the site."""
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All IPv6 addresses that are assigned to hosts. ``is_global`` is also true for others, such as ``::127.0.0.1``."""
-_AZURE_HOST = ipaddress.ip_address("168.63.129.16")
+_AZURE_HOST = ipaddress.ip_network("168.63.129.16/32")
 """Registered as public, but a machine in Azure reaches services of its own host by it."""
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128")
+)
+"""Where a host may be whose name somebody has written into the connection."""
+_METADATA = (
+    ipaddress.ip_network("100.100.100.200/32"),  # Alibaba
+    ipaddress.ip_network("fd00:ec2::/32"),  # AWS
+    ipaddress.ip_network("fd20:ce::/32"),  # Google
+)
+"""A cloud's metadata services among the private addresses: whoever reaches them gets the machine's own credentials. The
+other ones are link-local, which is never allowed."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z")
 
 
-def check_link(url: str, hosts: Sequence[str], *, is_local: bool) -> None:
+def check_link(url: str, config: Config) -> None:
     """Refuse a link or a redirect that leads where a worker must not connect, before anything is sent.
 
     :param url: as the HTTP library will send it. Parsers disagree about some URLs, such as those with a backslash
         before an ``@``; what the library connects to decides.
-    :param hosts: allowed host names, ``*.example.com`` for all names below; empty: every public host.
-    :param is_local: the API runs on this machine (the emulator), so its files may be served from here, over http.
+    :param config: its ``output_hosts`` are the allowed hosts; none: every public host. Over http goes only what is
+        named so there, and what the API itself delivers over http.
     :raises OutputRefusedError: the link is not allowed.
     """
     try:
         parts = urlsplit(url)
-        shown, host, _ = clean_url(url), (parts.hostname or "").rstrip("."), parts.port
+        shown, host, port = clean_url(url), clean_host((parts.hostname or "").removesuffix(".")), parts.port
+        origin = http_origin(host, port or 80) if parts.scheme == "http" else None
     except ValueError:
         raise OutputRefusedError("a link is no URL") from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_local and is_loopback(host)):
+    is_local = config.is_local and is_loopback(host)
+    if parts.scheme != "https" and not (origin and (is_local or origin in config.trusted_hosts)):
         raise OutputRefusedError(f"{shown} is not https")
-    if hosts and not any(_matches(host, pattern) for pattern in hosts):
+    if config.output_hosts and not any(pattern == origin or _matches(host, pattern) for pattern in config.output_hosts):
         raise OutputRefusedError(f"{shown}: the host {host!r} is not among the connection's output_hosts")
     try:
-        check_address(host, is_local=is_local)
+        check_address(host, host, config)
     except ValueError:
         return  # a host name: its address is checked after connecting
 
 
-def check_address(address: str, *, is_local: bool) -> None:
+def check_address(address: str, host: str, config: Config) -> None:
     """Refuse an address that is not public: loopback, private, link-local, or a cloud's metadata service.
 
-    :param is_local: this machine's own addresses are allowed.
-    :raises OutputRefusedError: the address is not public.
+    A host that the connection names may be private: somebody has decided that. A metadata service is always refused.
+
+    :param host: the host of the link that led to the address.
+    :raises OutputRefusedError: the address is not allowed.
     :raises ValueError: the text is no address.
     """
     parsed = ipaddress.ip_address(address.partition("%")[0].strip("[]"))
-    if is_local and parsed.is_loopback:
+    if config.is_local and parsed.is_loopback:
         return
-    if _is_isatap(parsed) or not _is_public(_embedded_ipv4(parsed) or parsed):
+    reached = _embedded_ipv4(parsed) or parsed
+    is_allowed = _is_public(reached) or (_is_private(reached) and _is_trusted(host, config))
+    if _is_isatap(parsed) or not is_allowed:
         raise OutputRefusedError(f"{address} is not a public address")
+
+
+def _is_trusted(host: str, config: Config) -> bool:
+    return any(host == (urlsplit(name).hostname or name) for name in config.trusted_hosts)
+
+
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _PRIVATE) and not any(address in network for network in _METADATA)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -87,7 +114,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address):
         return address.is_global and address in _GLOBAL_UNICAST
-    return address.is_global and not address.is_multicast and address != _AZURE_HOST
+    return address.is_global and not address.is_multicast and address not in _AZURE_HOST
 
 
 def _is_isatap(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -104,7 +131,6 @@ def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ip
 
 
 def _matches(host: str, pattern: str) -> bool:
-    host, pattern = host.lower(), pattern.lower()
     return host.endswith(pattern[1:]) and len(host) >= len(pattern) if pattern.startswith("*.") else host == pattern
 
 

@@ -81,7 +81,7 @@ class Download:
             range_start = self.received if headers else 0
             first = self.info if self.received else None
             info = rules.read_file_info(response.status_code, response.headers, range_start=range_start, first=first)
-            self._budget.claim(self._index, max(info.size or 0, self.received))
+            self._budget.claim(self._index, max(info.size or 0, self.info.size or 0, self.received))
         except BaseException as error:
             response.close()
             if headers and isinstance(error, DeliveryError) and error.status in rules.NO_RESUME_STATUSES:

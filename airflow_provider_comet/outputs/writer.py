@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
-from airflow_provider_comet.api.json_values import leaves
 from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
@@ -25,7 +24,7 @@ from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
 from airflow_provider_comet.outputs.output import Output, check_media_type, clean_url, file_name, list_outputs
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
-from airflow_provider_comet.outputs.storage import open_atomic, storage_errors
+from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -38,7 +37,6 @@ FILES_AT_ONCE = 4
 """Downloads of one task at the same time. Each takes a megabyte or two of memory; in an upload up to four blocks of
 ``storage.BLOCK_BYTES``."""
 PROGRESS_SECONDS = 30.0
-READ_BYTES = 1024 * 1024
 
 
 class OutputWriter:
@@ -121,15 +119,15 @@ class OutputWriter:
             return None
         path = self._folder / name
         with storage_errors(path):
-            is_stored = path.exists() and path.stat().st_size == file.size and self._sha256(path) == file.sha256
-        return dataclasses.replace(file, uri=str(path)) if is_stored else None
+            if not path.exists() or path.stat().st_size != file.size:
+                return None
+        return dataclasses.replace(file, uri=str(path)) if self._sha256(path) == file.sha256 else None
 
     def _sha256(self, path: ObjectStoragePath) -> str:
         digest = hashlib.sha256()
-        with path.open("rb") as file:  # type: ignore[no-untyped-call]
-            while chunk := file.read(READ_BYTES):
-                digest.update(chunk)
-                self._downloader.raise_if_aborted()
+        for block in read_blocks(path):
+            self._downloader.raise_if_aborted()
+            digest.update(block)
         return digest.hexdigest()
 
     def _store_missing(
@@ -145,13 +143,12 @@ class OutputWriter:
             # A summary has passed a wait, which may accept a success without output. An id has not.
             judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
         links, budget = FreshLinks(self._reader, prediction_id), ByteBudget(self._max_bytes)
+        for index, file in enumerate(known):
+            budget.claim(index, file.size if file else 0)
 
         def store(output: Output) -> StoredFile:
             stored = known[output.index] if output.index < len(known) else None
-            if stored is None:
-                return self._store_output(output, prediction_id, links, budget)
-            budget.claim(output.index, stored.size)
-            return stored
+            return stored or self._store_output(output, prediction_id, links, budget)
 
         files = [*self._pool.map(store, list_outputs(prediction))]
         if self._write_input and from_summary is not None:
@@ -230,10 +227,7 @@ def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
     if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
         return None
     judge(value, allow_empty=True)
-    if has_marker(value["output"]):  # long text and data URIs are left out of summaries
-        return None
-    # What XCom can't hold became U+FFFD: half of a character whose other half is in the next token, for example.
-    if any(isinstance(leaf, str) and "\ufffd" in leaf for leaf in leaves(value["output"])):
+    if has_marker(value["output"]):  # what is large, and what Airflow can't carry, is left out of summaries
         return None
     return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})
 

@@ -156,7 +156,8 @@ class PredictionSensor(BaseSensorOperator):
             )
 
     def on_kill(self) -> None:
-        """Log what keeps running. Called by a signal handler: no request to Airflow may be made here."""
+        """End a running poll, and log what keeps running. A signal handler: Airflow can't be called here."""
+        self.hook.halt()
         ids = self._ids or self.prediction_id
         self.log.warning("%s", still_running(ids if isinstance(ids, list) else [ids]))
 
@@ -164,8 +165,7 @@ class PredictionSensor(BaseSensorOperator):
         """Poll once, for the modes that hold a worker or take one for each poll."""
         with self._translated_errors(context):
             waits = self._begin(context)
-            delay = self.hook.poll(waits, self._now)
-            if delay is not None:
+            if (delay := self.hook.poll(waits, self._now)) is not None:
                 self._next_delay = delay
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, waits.outcomes))
@@ -213,9 +213,9 @@ class PredictionSensor(BaseSensorOperator):
 
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome]) -> Any:
         ids = self._read_ids(context)
-        ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
         from airflow_provider_comet import metrics  # loads Airflow's metrics: not while DAGs are parsed
 
+        ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
         metrics.finished(ended.values())
         if isinstance(ids, str):
             return judge(ended[ids], allow_empty=self.allow_empty)

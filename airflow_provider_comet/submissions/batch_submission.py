@@ -17,7 +17,7 @@ from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.submissions import state_store
 from airflow_provider_comet.submissions.batch import Batch, Item, RecordedCreate, record_key
-from airflow_provider_comet.submissions.record import BATCH_KEY, BatchRecord
+from airflow_provider_comet.submissions.record import BATCH_KEY, BatchRecord, Record
 from airflow_provider_comet.submissions.stop_flag import BatchStopped, StopFlag
 from airflow_provider_comet.submissions.submission import Submission
 
@@ -71,6 +71,11 @@ class BatchSubmission:
     def is_under_way(self) -> bool:
         """Whether a create may have been sent whose answer is not known."""
         return any(create.is_under_way for create in [*self._creates.values()])  # threads add to it
+
+    @property
+    def records(self) -> list[Record | None]:
+        """The records of the inputs, as far as they were read."""
+        return [create.record for create in self._creates.values()]
 
     def resume(self, batch: Batch) -> None:
         """Give each item its key, and the id that an earlier attempt paid for or the error that prevents sending it.

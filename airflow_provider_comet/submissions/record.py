@@ -52,6 +52,7 @@ class Record:
     :param at: when this state was reached, ISO 8601.
     :param answer: what CometAPI answered instead of an id, if it answered.
     :param request_id: CometAPI's id of that answer.
+    :param key_from: ``connection`` or ``environment``: an account that has paid is not replaced by another.
     :param earlier: the ids of all predictions that this task instance bought before.
     """
 
@@ -65,6 +66,7 @@ class Record:
     at: str | None = None
     answer: str | None = None
     request_id: str | None = None
+    key_from: str | None = None
     earlier: tuple[str, ...] = ()
 
     def changes(self, model: str, input: object) -> list[str]:

@@ -147,8 +147,8 @@ class Submission:
         if self.stop.stopped:
             raise BatchStopped
 
-    def sending(self) -> None:
-        """Record that a POST is about to be sent.
+    def sending(self, key_from: str) -> None:
+        """Record that a POST is about to be sent, with the key of the ``connection`` or of the ``environment``.
 
         :raises SubmissionRecordError: the record can't be written; the POST must not be sent then.
         """
@@ -161,6 +161,7 @@ class Submission:
             input=digest(self.input),
             max_tries=self._ti.max_tries,
             at=_now(),
+            key_from=key_from,
             earlier=() if before is None else (*before.earlier, *([before.id] if before.id else ())),
         )
         try:

@@ -13,6 +13,7 @@ except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does no
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.hooks.connection import was_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.wait import Wait
 
@@ -47,6 +48,7 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: di
             first.poke_interval,
             first.last_polled_at,
             not_before=min(wait.not_before or 0.0 for wait in waits) or None,
+            key_from="connection" if was_read(conn_id) else None,
         ),
         method_name="execute_complete",
         kwargs=kwargs,

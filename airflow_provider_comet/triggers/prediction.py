@@ -13,7 +13,7 @@ from airflow_provider_comet import airflow_errors
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
-from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, remember_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import WaitEvent, make_error_event, make_event
 from airflow_provider_comet.polling.prediction_ids import distinct
@@ -49,6 +49,7 @@ class PredictionTrigger(BaseTrigger):
     :param source: of such a wait: the task and key of the XCom that holds the id.
     :param timeout_margin: of such a wait: its deadline is so many seconds before Airflow's own timeout.
     :param airflow_timeout: of such a wait: it began so many seconds before Airflow's own timeout.
+    :param key_from: ``connection`` if the worker has used the connection: ``COMETAPI_KEY`` does not take its place.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PredictionTrigger(BaseTrigger):
         source: Mapping[str, str] | None = None,
         timeout_margin: float | None = None,
         airflow_timeout: float | None = None,
+        key_from: str | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -78,11 +80,12 @@ class PredictionTrigger(BaseTrigger):
         self.source = source
         self.timeout_margin = timeout_margin
         self.airflow_timeout = airflow_timeout
+        self.key_from = key_from
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
         always = ("prediction_ids", "conn_id", "started_at", "deadline", "poke_interval", "last_polled_at")
-        if_set = ("not_before", "prediction_id", "source", "timeout_margin", "airflow_timeout")
+        if_set = ("not_before", "prediction_id", "source", "timeout_margin", "airflow_timeout", "key_from")
         kwargs = {name: getattr(self, name) for name in always}
         return PATH, {**kwargs, **{name: value for name in if_set if (value := getattr(self, name)) is not None}}
 
@@ -93,6 +96,8 @@ class PredictionTrigger(BaseTrigger):
         event: WaitEvent
         try:
             await self._complete_kwargs()
+            if self.key_from == "connection":
+                remember_read(self.conn_id)
             async with shared_client(self.conn_id, lambda error: self.log.warning("%s", error)) as client:
                 event = make_event(await self._wait_for_all(client))
         except CometError as error:

@@ -64,7 +64,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 def test_every_fence_is_tested() -> None:
     """Each block says its language, and it is one that a test here reads."""
     found = {block[2] for page in PAGES for block in FENCE.finditer(page.read_text(encoding="utf-8"))}
-    assert found == {"python", "json", "bash", "ini", "text"}
+    assert found == {"python", "json", "bash", "ini", "text", "yaml"}
     assert len(blocks("text")) == 2  # the result's keys, and the line of a create
     for page in PAGES:
         assert len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) % 2 == 0, page
@@ -192,6 +192,25 @@ def test_what_is_asked_of_airflow(code: str) -> None:
         ("PATCH", rest._question("DAG", "RUN", "review", -1)): lambda: body["chosen_options"],
     }
     assert known[method, path]()
+
+
+def test_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compose file starts the emulator as its command line allows, and its connection leads to that service."""
+    import yaml
+
+    from airflow_provider_comet.emulator.__main__ import parser
+    from airflow_provider_comet.hooks.connection import get_config
+
+    (block,) = blocks("yaml")
+    services = yaml.safe_load(block.values[0])["services"]
+    (command,) = shlex.split(services["comet-emulator"]["command"])[2:]
+    options = parser().parse_args(shlex.split(command)[3:])
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_COMETAPI_DEFAULT", services["airflow"]["environment"]["AIRFLOW_CONN_COMETAPI_DEFAULT"]
+    )
+    config = get_config("cometapi_default")
+    assert (config.base_url, config.api_key) == (f"http://comet-emulator:{options.port}", options.api_key)
+    assert options.host == "0.0.0.0"  # the other container is another machine
 
 
 @pytest.mark.parametrize("code", blocks("bash"))

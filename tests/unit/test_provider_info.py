@@ -200,4 +200,5 @@ def test_airflow_shows_the_form(cli: Any) -> None:
         "extra__cometapi__read_timeout": ["number", "null"],
         "extra__cometapi__max_polls_per_second": ["number", "null"],
         "extra__cometapi__output_hosts": ["string", "null"],
+        "extra__cometapi__allow_insecure_http": ["boolean", "null"],
     }

@@ -1,4 +1,4 @@
-"""``api/config.py``: the base URL, where the key may go, timeouts, and that nothing shows the key."""
+"""``api/config.py``: where the key may go, timeouts, and that nothing shows the key."""
 
 from __future__ import annotations
 
@@ -7,127 +7,36 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api.config import DEFAULT_BASE_URL, Config, clean_base_url, is_loopback
+from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import ConfigurationError
 
 KEY = "sk-Abc123_def-456GHI789"
 
 
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("https://api.cometapi.com", "https://api.cometapi.com"),
-        ("https://api.cometapi.com/", "https://api.cometapi.com"),
-        ("https://api.cometapi.com///", "https://api.cometapi.com"),
-        ("https://api.cometapi.com/v1", "https://api.cometapi.com"),
-        ("https://api.cometapi.com/v1/", "https://api.cometapi.com"),
-        ("api.cometapi.com/v1/", "https://api.cometapi.com"),
-        ("api.cometapi.com", "https://api.cometapi.com"),
-        ("  api.cometapi.com\n", "https://api.cometapi.com"),
-        ("api.cometapi.com:8443", "https://api.cometapi.com:8443"),
-        ("HTTPS://api.cometapi.com", "https://api.cometapi.com"),
-        ("https://gateway.example/comet/v1", "https://gateway.example/comet"),
-        ("https://gateway.example/v1beta", "https://gateway.example/v1beta"),
-        ("http://127.0.0.1:8765", "http://127.0.0.1:8765"),
-        ("http://127.0.0.2:8765/v1", "http://127.0.0.2:8765"),
-        ("http://localhost:8765/", "http://localhost:8765"),
-        ("http://LOCALHOST:8765", "http://LOCALHOST:8765"),
-        ("http://[::1]:8765", "http://[::1]:8765"),
-        ("http://[::1]", "http://[::1]"),
-        ("https://[2001:db8::1]:443/v1", "https://[2001:db8::1]:443"),
-        ("localhost:8765", "https://localhost:8765"),
-    ],
-)
-def test_a_base_url_is_cleaned(text: str, cleaned: str) -> None:
-    """A host without a scheme gets https, and trailing slashes and ``/v1`` are removed; a clean URL does not change."""
-    assert clean_base_url(text) == cleaned
-    assert clean_base_url(cleaned) == cleaned
-    assert Config(KEY, text).base_url == cleaned
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "   ",
-        "https://",
-        "https:///v1",
-        "https://:443",
-        "https://api.cometapi.com:port",
-        "https://api.cometapi.com:99999",
-        "https://api.cometapi.com?x=1",
-        "https://api.cometapi.com/#x",
-        "https://[::1",
-        "https://[not-an-address]",
-        "http:api.cometapi.com",
-        "https://api comet.example",
-    ],
-)
-def test_what_is_no_base_url_is_refused(text: str) -> None:
-    """Text that can't be a base URL is a ``ConfigurationError`` that names the text and shows an example."""
-    with pytest.raises(ConfigurationError, match=DEFAULT_BASE_URL):
-        clean_base_url(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "http://api.cometapi.com",
-        "http://api.cometapi.com:443",
-        "http://10.0.0.1",
-        "http://192.168.0.1:8080",
-        "http://localhost.example",
-        "http://127.0.0.1.example",
-        "http://[2001:db8::1]",
-        "http://0.0.0.0",
-        "ftp://127.0.0.1",
-        "ws://localhost",
-    ],
-)
-def test_the_key_never_travels_in_the_clear(text: str) -> None:
-    """http is allowed for this machine only, and no other scheme than http and https."""
+def test_the_base_url_is_cleaned() -> None:
+    """It follows the rules of ``clean_base_url``, and http needs to be allowed."""
+    assert Config(KEY, "gateway.example/v1/").base_url == "https://gateway.example"
     with pytest.raises(ConfigurationError, match="must use https"):
-        clean_base_url(text)
+        Config(KEY, "http://comet-emulator:8765")
+    config = Config(KEY, "http://comet-emulator:8765", allow_insecure_http=True)
+    assert (config.base_url, config.is_insecure, config.is_local) == ("http://comet-emulator:8765", True, False)
+    assert not Config(KEY, "http://127.0.0.1:8765", allow_insecure_http=True).is_insecure
+    assert not Config(KEY, allow_insecure_http=True).is_insecure
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "https://me:pa55w0rd@api.cometapi.com",
-        "me:pa55w0rd@api.cometapi.com",
-        "https://pa55w0rd@api.cometapi.com",
-        "https://:pa55w0rd@api.cometapi.com",
-        "https://me:pa55w0rd@api.cometapi.com:port?x",
-        "ftp://me:pa55w0rd@api.cometapi.com",
-        "https://me:pa55w0rd/x@api.cometapi.com",
-        "https://me:x#pa55w0rd@api.cometapi.com",
-        "https://@api.cometapi.com",
-    ],
+    ("value", "is_allowed"), [(True, True), (False, False), ("true", True), (" True\n", True), ("false", False)]
 )
-def test_a_password_in_the_url_is_refused_and_not_shown(text: str) -> None:
-    """User names and passwords are refused in a base URL, and the message does not repeat them."""
-    with pytest.raises(ConfigurationError) as caught:
-        clean_base_url(text)
-    assert "pa55w0rd" not in str(caught.value)
+def test_a_flag_is_true_or_false(value: Any, is_allowed: bool) -> None:
+    """Also as a text: a connection that is written as a URI has only texts."""
+    assert Config(KEY, allow_insecure_http=value).allow_insecure_http is is_allowed
 
 
-@pytest.mark.parametrize(
-    ("host", "own"),
-    [
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("127.255.255.254", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("localhost.example", False),
-        ("", False),
-    ],
-)
-def test_loopback_is_this_machine_only(host: str, own: bool) -> None:
-    """Only ``localhost`` and loopback addresses are this machine."""
-    assert is_loopback(host) is own
+@pytest.mark.parametrize("value", ["", "yes", 1, 0, 1.0, None, [], {}, "truee"], ids=repr)
+def test_another_flag_is_refused(value: Any) -> None:
+    """A typing error does not send the key in the clear; the error names the extra."""
+    with pytest.raises(ConfigurationError, match="'allow_insecure_http' must be true or false"):
+        Config(KEY, allow_insecure_http=value)
 
 
 OWN = [
@@ -163,13 +72,36 @@ def test_the_key_goes_to_its_own_origin_only(base: str, url: str, own: bool) -> 
     assert Config(KEY, base).is_own(url) is own
 
 
-@pytest.mark.parametrize("key", [f" {KEY}\n", f"\ufeff{KEY}", f"{KEY}\t"], ids=repr)
+COPIED = [
+    f" {KEY}\n",
+    f"{KEY}\r\n",
+    f"\ufeff{KEY}",
+    f"\n\ufeff {KEY}",
+    f"{KEY}\t",
+    f"\u200b{KEY}\u200d\u2060",
+    f"\u00a0{KEY}\u3000",
+    f"\u2028{KEY}\u2800",
+    f"\u00ad{KEY}\u202c",
+    f'"{KEY}"',
+    f"'{KEY}' ",
+    f"\u201c{KEY}\u201d",
+    f"Bearer {KEY}",
+    f"bearer\u00a0 {KEY}",
+    f' "Bearer {KEY}\u200b"\n',
+    f"Bearer '{KEY}'",
+]
+"""How a key may arrive that was copied from a page, a file or a ``curl`` command."""
+
+
+@pytest.mark.parametrize("key", COPIED, ids=ascii)
 def test_a_copied_key_is_cleaned(key: str) -> None:
-    """Blanks, line ends and a byte order mark around a key are removed."""
+    """Blanks of all kinds, a byte order mark, quotes and ``Bearer`` around a key are removed."""
     assert Config(key).api_key == KEY
 
 
-@pytest.mark.parametrize("key", ["", "  \n", None, 7, "\ufeff"], ids=repr)
+@pytest.mark.parametrize(
+    "key", ["", "  \n", None, 7, "\ufeff", "\u200b \u2800", '""', "''", "Bearer", ' "Bearer " '], ids=ascii
+)
 def test_a_missing_key_is_refused(key: Any) -> None:
     """A missing key is an error, which says where the key belongs."""
     with pytest.raises(ConfigurationError, match="API key is missing"):
@@ -177,7 +109,20 @@ def test_a_missing_key_is_refused(key: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["Bearer tok3n", "tok3n\nx: y", "tök3n", "tok3n\x00", "tok3n…", 'tok"k3n', "tok\\k3n"], ids=repr
+    "key",
+    [
+        "x tok3n",
+        "tok3n\nx: y",
+        "tök3n",
+        "tok3n\x00",
+        "tok3n…",
+        'tok"k3n',
+        "tok\\k3n",
+        "to\u200bk3n",
+        '"tok3n',
+        "to\ufeffk3n",
+    ],
+    ids=ascii,
 )
 def test_a_broken_key_is_refused_and_not_shown(key: str) -> None:
     """A key with blanks, control or other characters is refused without repeating it."""
@@ -230,6 +175,10 @@ def test_the_defaults_fit_the_service() -> None:
         ("replicate.delivery", ("replicate.delivery",)),
         (" a.example , *.b.example", ("a.example", "*.b.example")),
         (["a.example", "*.b.example "], ("a.example", "*.b.example")),
+        ("A.Example,*.B.example", ("a.example", "*.b.example")),
+        ("10.0.0.5, [FD00::0:5], fd00::6", ("10.0.0.5", "fd00::5", "fd00::6")),
+        ("http://minio:9000, HTTP://Minio/", ("http://minio:9000", "http://minio:80")),
+        ("http://10.0.0.5, http://[fd00::5]:9000", ("http://10.0.0.5:80", "http://[fd00::5]:9000")),
     ],
 )
 def test_output_hosts_are_a_list_of_names(value: Any, hosts: tuple[str, ...]) -> None:
@@ -238,7 +187,30 @@ def test_output_hosts_are_a_list_of_names(value: Any, hosts: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "value", ["", "a.example,", "https://a.example", "a.example/x", "*", "*.", "a.*.example", 7, [None]], ids=repr
+    "value",
+    [
+        "",
+        "a.example,",
+        "https://a.example",
+        "a.example/x",
+        "a.example:9000",
+        "*",
+        "*.",
+        "*.http://a.example",
+        "a.*.example",
+        "a..b",
+        "127.1",
+        "fd00::1%eth0",
+        "http://",
+        "http://minio:9000/bucket",
+        "http://minio/v1",
+        "http://minio:0",
+        "http://*.example",
+        "http://minio?x",
+        7,
+        [None],
+    ],
+    ids=repr,
 )
 def test_an_invalid_output_host_is_refused(value: Any) -> None:
     """Anything but host names, such as a URL or an empty item, is refused; the error names the extra."""
@@ -251,3 +223,21 @@ def test_an_invalid_poll_rate_is_refused(value: Any) -> None:
     """The limit on polls is a positive number; the error names the extra and its unit."""
     with pytest.raises(ConfigurationError, match="'max_polls_per_second' must be a number of polls above 0"):
         Config(KEY, max_polls_per_second=value)
+
+
+def test_a_password_in_output_hosts_is_not_shown() -> None:
+    """The message names the host alone."""
+    with pytest.raises(ConfigurationError, match="'minio:9000'") as caught:
+        Config(KEY, output_hosts="http://me:pa55w0rd@minio:9000")
+    assert "pa55w0rd" not in str(caught.value)
+
+
+def test_hosts_that_were_named_are_trusted() -> None:
+    """Hosts that somebody named one by one, and an API over http; neither a wildcard nor anything by default."""
+    assert Config(KEY).trusted_hosts == ()
+    named = Config(KEY, output_hosts="replicate.delivery, *.replicate.delivery, http://minio:9000")
+    assert named.trusted_hosts == ("replicate.delivery", "http://minio:9000")
+    own = Config(KEY, "http://comet-emulator", allow_insecure_http=True)
+    assert own.trusted_hosts == ("http://comet-emulator:80",)
+    assert Config(KEY, "https://gateway.example:8443").trusted_hosts == ()
+    assert Config(KEY, "http://127.0.0.1:8765").trusted_hosts == ()

@@ -26,7 +26,7 @@ def body_of(raw: bytes, encoding: str, piece: int = 1000) -> Body:
     """Return a body that came in pieces."""
     body = Body(encoding)
     for start in range(0, len(raw), piece):
-        assert body.add(raw[start : start + piece])
+        body.add(raw[start : start + piece])
     return body
 
 
@@ -82,17 +82,17 @@ def test_a_long_encoding_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_bomb_is_not_unpacked(encoding: str) -> None:
-    """What would unpack to a gigabyte costs little more memory than the limit, and is called too large."""
+    """What would unpack to a quarter of a gigabyte costs little more memory than the limit, and is called too large."""
     zeros = bytes(16 * 1024 * 1024)
-    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
-    bomb = b"".join([*(packer.compress(zeros) for _ in range(64)), packer.flush()])
+    packer = zlib.compressobj(1, wbits=31 if encoding == "gzip" else 15)
+    bomb = b"".join([*(packer.compress(zeros) for _ in range(16)), packer.flush()])
     assert len(bomb) < 2_000_000
     tracemalloc.start()
     words = body_of(bomb, encoding).read()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert words == b"the body has more than 64 MiB, which is the limit; it was not read"
-    assert peak < 3 * MAX_ANSWER_BYTES
+    assert peak < 2.5 * MAX_ANSWER_BYTES
 
 
 @pytest.mark.parametrize("surplus", [-1, 0, 1])

@@ -189,8 +189,8 @@ class ListJournal:
     def __init__(self) -> None:
         self.entries: list[str] = []
 
-    def sending(self) -> None:
-        self.entries.append("sending")
+    def sending(self, key_from: str) -> None:
+        self.entries.append(f"sending with the key of the {key_from}")
 
     def rejected(self) -> None:
         self.entries.append("rejected")
@@ -202,11 +202,11 @@ class ListJournal:
 @pytest.mark.parametrize(
     ("fault", "entries"),
     [
-        (None, ["sending"]),
-        ({"status": 429, "headers": {"retry-after": "121"}}, ["sending", "rejected"]),
-        ({"status": 400, "body": envelope("no")}, ["sending", "rejected"]),
-        ({"status": 502}, ["sending", "unclear: AmbiguousSubmissionError"]),
-        ({"drop": "after"}, ["sending", "unclear: AmbiguousSubmissionError"]),
+        (None, ["sending with the key of the connection"]),
+        ({"status": 429, "headers": {"retry-after": "121"}}, ["sending with the key of the connection", "rejected"]),
+        ({"status": 400, "body": envelope("no")}, ["sending with the key of the connection", "rejected"]),
+        ({"status": 502}, ["sending with the key of the connection", "unclear: AmbiguousSubmissionError"]),
+        ({"drop": "after"}, ["sending with the key of the connection", "unclear: AmbiguousSubmissionError"]),
     ],
     ids=["accepted", "rejected for now", "rejected", "unclear", "no answer"],
 )

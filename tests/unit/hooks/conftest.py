@@ -61,8 +61,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow_provider_comet.client.async_client import AsyncCometClient
-        from airflow_provider_comet.hooks import refreshing_client
-        from airflow_provider_comet.hooks.connection import aget_config
+        from airflow_provider_comet.hooks import connection, refreshing_client
         from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
         self.polls: list[tuple[float, str, str]] = []
@@ -95,16 +94,31 @@ class World:
                 await close(client)
             self.open -= 1
 
+        get_connection, mask_secret, aget_config = (
+            connection._aget_connection,
+            connection._amask_secret,
+            connection.aget_config,
+        )
+
         async def counted_lookup(conn_id: str) -> Any:
             self.lookups.append(now())
+            return await aget_config(conn_id)
+
+        async def busy_get_connection(conn_id: str) -> Any:
             with self._busy():
-                return await aget_config(conn_id)
+                return await get_connection(conn_id)
+
+        async def busy_mask_secret(secret: str) -> None:
+            with self._busy():
+                await mask_secret(secret)
 
         self.aget_config = counted_lookup
         monkeypatch.setattr(AsyncCometClient, "send", counted_send)
         monkeypatch.setattr(AsyncCometClient, "open", counted_open)
         monkeypatch.setattr(AsyncCometClient, "close", counted_close)
         monkeypatch.setattr(refreshing_client, "aget_config", counted_lookup)
+        monkeypatch.setattr(connection, "_aget_connection", busy_get_connection)
+        monkeypatch.setattr(connection, "_amask_secret", busy_mask_secret)
         monkeypatch.setattr(clock, "now", self.time)
         monkeypatch.setattr(PredictionTrigger, "log", property(self._log))
 

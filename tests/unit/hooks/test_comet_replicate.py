@@ -195,3 +195,38 @@ def test_wait_logs_changes_only(
     text = said.out + said.err
     assert text.count("is unknown here; it counts as still running") == 1
     assert len(clock.sleeps) > 5
+
+
+def test_halt_reads_no_connection() -> None:
+    """A task that is killed before its first request makes no call to Airflow: a signal handler must not."""
+    unused = hook("not_there")
+    unused.halt()
+    assert "client" not in vars(unused)
+
+
+def test_halt_ends_the_polls_of_the_client(comet: Emulator, create: Callable[..., str]) -> None:
+    """After it, a poll ends at once, as trouble that says why."""
+    used, prediction_id = hook(), create()
+    assert used.get_prediction(prediction_id).id == prediction_id
+    used.halt()
+    with pytest.raises(e.TransportError, match="the task was ended"):
+        used.get_prediction(prediction_id)
+    assert [entry["method"] for entry in comet.ledger()["requests"]].count("GET") == 1
+
+
+@pytest.mark.parametrize("mode", ["sensor", "create"])
+def test_a_task_that_is_killed_halts_its_client(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's signal reaches the client of a sensor and of a create, also before anything was sent."""
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+    from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+    halted: list[str] = []
+    monkeypatch.setattr(CometReplicateHook, "halt", lambda hook: halted.append(hook.conn_id))
+    task = (
+        PredictionSensor(task_id="wait", prediction_id="abc", conn_id="mine")
+        if mode == "sensor"
+        else CreatePredictionOperator(task_id="create", model="a/b", input={"prompt": "x"}, conn_id="mine")
+    )
+    task.on_kill()
+    assert halted == ["mine"]

@@ -60,7 +60,7 @@ def test_headers_that_never_end(scheme: str, tmp_path: Path, monkeypatch: pytest
             line.sendall(b"x")
 
     with talking(trickle, scheme, tmp_path, monkeypatch) as url:
-        session = Session(Connections(0.3), is_local=True)
+        session = Session(Connections(0.3), Config(KEY, "http://127.0.0.1:1"))
         began = time.monotonic()
         with pytest.raises(requests.RequestException):
             session.get(url, stream=True, timeout=30)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api.config import Config
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.outputs.download import Downloader
 from airflow_provider_comet.outputs.limits import ByteBudget
@@ -465,6 +466,87 @@ def test_a_name_that_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> N
             downloader.open(f"https://files.example:{port}/a.webp", MOST)
         assert heard.wait(5)
     assert (len(accepted), received) == (1, [b""])
+
+
+@pytest.mark.parametrize("hosts", ["http://files.example:{port}", "http://minio, http://files.example:{port}"])
+def test_a_private_host_over_http(server: FileServer, monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    """A host that the connection names with ``http://`` delivers over http from a private address; at another port, or
+    under another name for the same address, it does not."""
+    resolve_to(monkeypatch, "127.0.0.1")
+    url = f"http://files.example:{server.port}/a.webp"
+    with Downloader(Config(KEY, output_hosts=hosts.format(port=server.port)), sleep=pytest.fail) as downloader:
+        assert is_whole(fetch(downloader, url))
+        for other in (f"http://127.0.0.1:{server.port}/a.webp", "http://files.example:1/a.webp"):
+            with pytest.raises(OutputRefusedError, match="is not https"):
+                downloader.open(other, MOST)
+        server.answers = [Answer(302, {"Location": f"http://127.0.0.1:{server.port}/b.webp"})]
+        with pytest.raises(OutputRefusedError, match="is not https"):
+            downloader.open(url, MOST)
+    assert len(server.requests) == 2
+    assert KEY not in str(server.requests)
+
+
+def test_files_of_an_emulator_in_another_container(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API that is allowed to be http delivers its own files from a private address."""
+    resolve_to(monkeypatch, "127.0.0.1")
+    config = Config(KEY, f"http://files.example:{server.port}", allow_insecure_http=True)
+    with Downloader(config, sleep=pytest.fail) as downloader:
+        assert is_whole(fetch(downloader, f"http://files.example:{server.port}/a.webp"))
+
+
+BROKEN_LINKS = [
+    "https://a..b/x.png",
+    "https://.b/x.png",
+    f"https://{'a' * 64}.example/x.png",
+    f"https://{'.'.join(['a' * 60] * 5)}/x.png",
+    "https://[::1",
+    "https://[::1]x/y.png",
+    "https://a.example:99999/x.png",
+    "https://\udc80.example/x.png",
+    f"https://{'é' * 70}.example/x.png",
+    "https://a%00b/x.png",
+]
+
+
+@pytest.mark.parametrize("url", BROKEN_LINKS, ids=ascii)
+@pytest.mark.parametrize("is_redirect", [False, True], ids=["link", "redirect"])
+def test_a_link_that_is_no_url(
+    monkeypatch: pytest.MonkeyPatch, server: FileServer, url: str, is_redirect: bool
+) -> None:
+    """Whatever is wrong with a link, or with a redirect, it is refused for good and nothing is looked up."""
+    if is_redirect:
+        server.answers = [Answer(302, {"Location": url.encode("utf-8", "replace").decode("latin-1")})]
+    original = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        assert host == "127.0.0.1"
+        return original(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    config = Config(KEY, f"http://127.0.0.1:{server.port}")
+    with Downloader(config, sleep=pytest.fail) as downloader, pytest.raises(OutputRefusedError, match="no URL"):
+        downloader.open(server.url if is_redirect else url, MOST)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(UnicodeError("label empty or too long"), OutputRefusedError), (ValueError("x"), DeliveryError)],
+)
+def test_a_name_that_no_rule_has_foreseen(
+    downloader: Downloader,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[CometError],
+) -> None:
+    """What the codec for host names raises deep inside the HTTP library is an error of this package, too."""
+
+    def getaddrinfo(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(expected):
+        downloader.open(server.url, MOST)
 
 
 def test_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.outputs.download_rules import (
     FileInfo,
@@ -17,6 +19,9 @@ from airflow_provider_comet.outputs.download_rules import (
     resume_headers,
 )
 
+KEY = "sk-rules-0123456789"
+REMOTE = Config(KEY)
+LOCAL = Config(KEY, "http://127.0.0.1:8765")
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = {
     "127.0.0.1": "this machine",
@@ -62,7 +67,7 @@ NOT_PUBLIC = {
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
     """Addresses that everybody can reach are allowed, in each of their forms."""
-    check_address(address, is_local=False)
+    check_address(address, "files.example", REMOTE)
 
 
 @pytest.mark.parametrize("is_local", [False, True])
@@ -71,10 +76,10 @@ def test_addresses_that_only_a_worker_can_reach(address: str, is_local: bool) ->
     """They are refused, also in the forms that hide an IPv4 address. With an API on this machine, the machine's own
     addresses are allowed."""
     if is_local and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        check_address(address, is_local=True)
+        check_address(address, "files.example", LOCAL)
         return
     with pytest.raises(OutputRefusedError, match="not a public address"):
-        check_address(address, is_local=is_local)
+        check_address(address, "files.example", LOCAL if is_local else REMOTE)
 
 
 @given(st.ip_addresses(v=4))
@@ -83,7 +88,7 @@ def test_no_form_hides_an_ipv4_address(address: ipaddress.IPv4Address) -> None:
 
     def is_refused(text: str) -> bool:
         try:
-            check_address(text, is_local=False)
+            check_address(text, "files.example", REMOTE)
         except OutputRefusedError:
             return True
         return False
@@ -99,19 +104,27 @@ def test_no_form_hides_an_ipv4_address(address: ipaddress.IPv4Address) -> None:
     [
         ("http://replicate.delivery/a.webp", "is not https"),
         ("ftp://replicate.delivery/a.webp", "is not https"),
-        ("file:///etc/passwd", "is not https"),
+        ("file:///etc/passwd", "is no URL"),
+        ("file://host/etc/passwd", "is not https"),
         ("http://127.0.0.1/a.webp", "is not https"),
         ("https://127.0.0.1/a.webp", "not a public address"),
         ("https://[::1]/a.webp", "not a public address"),
         ("https://169.254.169.254/latest/meta-data", "not a public address"),
         ("https://a.example:port/b", "is no URL"),
         ("https://[::1/b", "is no URL"),
+        ("https://a..b/x.png", "is no URL"),
+        ("https://.b/x.png", "is no URL"),
+        (f"https://{'a' * 64}.example/x.png", "is no URL"),
+        (f"https://{'.'.join(['a' * 60] * 5)}/x.png", "is no URL"),
+        ("https://2130706433/x.png", "is no URL"),
+        ("https://a%2eb/x.png", "is no URL"),
+        ("https://[fe80::1%25eth0]/x.png", "is no URL"),
     ],
 )
 def test_refused_links(url: str, words: str) -> None:
     """They are refused before anything is sent."""
     with pytest.raises(OutputRefusedError, match=words):
-        check_link(url, (), is_local=False)
+        check_link(url, REMOTE)
 
 
 @pytest.mark.parametrize(
@@ -119,16 +132,16 @@ def test_refused_links(url: str, words: str) -> None:
 )
 def test_links_to_any_public_host(url: str) -> None:
     """Without a list of hosts every name is allowed: its address is checked after connecting."""
-    check_link(url, (), is_local=False)
+    check_link(url, REMOTE)
 
 
 def test_links_of_an_api_on_this_machine() -> None:
     """They may lead to this machine over http, and nowhere else over http."""
-    check_link("http://127.0.0.1:8765/delivery/a.webp", (), is_local=True)
-    check_link("http://localhost:8765/delivery/a.webp", (), is_local=True)
+    check_link("http://127.0.0.1:8765/delivery/a.webp", LOCAL)
+    check_link("http://localhost:8765/delivery/a.webp", LOCAL)
     for url in ("http://replicate.delivery/a.webp", "https://10.0.0.1/a.webp"):
         with pytest.raises(OutputRefusedError):
-            check_link(url, (), is_local=True)
+            check_link(url, LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +162,123 @@ def test_links_of_an_api_on_this_machine() -> None:
 )
 def test_list_of_hosts(host: str, is_allowed: bool) -> None:
     """Only these names, and those below a wildcard; user names don't fool the check."""
-    hosts = ("replicate.delivery", "*.replicate.delivery", "files.example")
+    config = Config(KEY, output_hosts=("replicate.delivery", "*.replicate.delivery", "files.example"))
     if is_allowed:
-        check_link(f"https://{host}/a.webp", hosts, is_local=False)
+        check_link(f"https://{host}/a.webp", config)
         return
     with pytest.raises(OutputRefusedError, match="not among the connection's output_hosts"):
-        check_link(f"https://{host}/a.webp", hosts, is_local=False)
+        check_link(f"https://{host}/a.webp", config)
+
+
+PRIVATE = ["10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"]
+METADATA = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "fe80::a9fe:a9fe",
+    "::ffff:169.254.169.254",
+    "64:ff9b::169.254.169.254",
+    "2002:a9fe:a9fe::1",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_a_named_host_may_be_private(address: str) -> None:
+    """A host that the connection names, with or without a scheme, may be in a private network; another host that
+    resolves to the same address may not, and a wildcard names nobody."""
+    config = Config(KEY, output_hosts="minio, http://store:9000, *.inner.example")
+    for host in ("minio", "store"):
+        check_address(address, host, config)
+    for host in ("files.example", "a.inner.example", "inner.example"):
+        with pytest.raises(OutputRefusedError, match="not a public address"):
+            check_address(address, host, config)
+
+
+@pytest.mark.parametrize("address", [*METADATA, "0.0.0.0", "224.0.0.1", "fec0::1", "2606:4700::5efe:a00:1"])
+def test_a_metadata_service_is_refused_whoever_names_it(address: str) -> None:
+    """No list of hosts lets a worker reach the credentials of its machine, nor what is no host at all: not by a name
+    that resolves to it, not by the address itself, and not over an API that is allowed to be http."""
+    config = Config(KEY, "http://gateway", output_hosts=f"gateway, minio, {address}", allow_insecure_http=True)
+    for host in ("minio", "gateway", address):
+        with pytest.raises(OutputRefusedError, match="not a public address"):
+            check_address(address, host, config)
+    bracketed = f"[{address}]" if ":" in address else address
+    with pytest.raises(OutputRefusedError):
+        check_link(f"https://{bracketed}/latest/meta-data", config)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_allowed"),
+    [
+        ("http://minio:9000/a.webp", True),
+        ("http://MINIO:9000/a.webp", True),
+        ("http://minio.:9000/a.webp", True),
+        ("http://store/a.webp", True),
+        ("http://store:80/a.webp", True),
+        ("https://10.0.0.5/a.webp", True),
+        ("https://10.0.0.5:9000/a.webp", True),
+        ("https://[fd00:0::5]/a.webp", True),
+        ("http://minio/a.webp", False),
+        ("http://minio:9001/a.webp", False),
+        ("https://minio:9000/a.webp", False),
+        ("http://10.0.0.5/a.webp", False),
+        ("https://10.0.0.6/a.webp", False),
+        ("https://[fd00::6]/a.webp", False),
+        ("http://replicate.delivery/a.webp", False),
+        ("http://minio:9000@evil.example/a.webp", False),
+        ("https://replicate.delivery/a.webp", False),
+    ],
+)
+def test_hosts_of_ones_own(url: str, is_allowed: bool) -> None:
+    """``http://minio:9000`` allows http to this host and port; an address or a name alone allows https, at any port."""
+    config = Config(KEY, output_hosts="http://minio:9000, http://store, 10.0.0.5, fd00::5")
+    if is_allowed:
+        check_link(url, config)
+        return
+    with pytest.raises(OutputRefusedError):
+        check_link(url, config)
+
+
+def test_files_of_an_api_over_http() -> None:
+    """An API that is allowed to be http delivers its files by itself, over http: from its own port, also if it is in a
+    private network. Where hosts are named, it has to be among them."""
+    config = Config(KEY, "http://comet-emulator:8765", allow_insecure_http=True)
+    check_link("http://comet-emulator:8765/delivery/a.webp", config)
+    check_address("172.18.0.2", "comet-emulator", config)
+    check_link("https://replicate.delivery/a.webp", config)
+    for url in ("http://comet-emulator:8766/a.webp", "http://other:8765/a.webp", "http://127.0.0.1:8765/a.webp"):
+        with pytest.raises(OutputRefusedError, match="is not https"):
+            check_link(url, config)
+    with pytest.raises(OutputRefusedError, match="not a public address"):
+        check_address("172.18.0.2", "files.example", config)
+    for hosts, is_allowed in (("files.example", False), ("comet-emulator", True), ("http://comet-emulator:8765", True)):
+        config = Config(KEY, "http://comet-emulator:8765", output_hosts=hosts, allow_insecure_http=True)
+        if is_allowed:
+            check_link("http://comet-emulator:8765/delivery/a.webp", config)
+        else:
+            with pytest.raises(OutputRefusedError, match="output_hosts"):
+                check_link("http://comet-emulator:8765/delivery/a.webp", config)
+
+
+@given(st.one_of(st.text(max_size=20), st.text("ab.:/@[]%-1é\\", max_size=20)))
+def test_any_link_is_allowed_or_refused(text: str) -> None:
+    """No other error comes of any link, and the name in a link that is allowed can be looked up."""
+    for url in (text, f"https://{text}", f"https://{text}/x.png"):
+        try:
+            check_link(url, REMOTE)
+        except OutputRefusedError:
+            continue
+        assert (urlsplit(url).hostname or "").encode("idna")
 
 
 def test_a_message_never_shows_what_signs_a_link() -> None:
     """User name, query and fragment stay out."""
     with pytest.raises(OutputRefusedError) as caught:
-        check_link("http://user:pass@files.example/a.webp?X-Amz-Signature=abc#frag", (), is_local=False)
+        check_link("http://user:pass@files.example/a.webp?X-Amz-Signature=abc#frag", REMOTE)
     assert "http://files.example/a.webp" in str(caught.value)
     assert not any(word in str(caught.value) for word in ("pass", "abc", "frag"))
 

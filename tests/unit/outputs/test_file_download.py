@@ -68,6 +68,21 @@ def test_an_expired_link_does_not_count_twice(downloader: Downloader, server: Fi
         assert b"".join(downloader.open(server.url, budget, 0)) == CONTENT
 
 
+def test_what_was_announced_counts_until_the_end(downloader: Downloader) -> None:
+    """Also after a connection that broke, and a second answer that does not say how long the file is."""
+    with FileServer(CONTENT, ranges=False) as server:
+        server.answers = [Answer(break_after=400_000), Answer(chunked=True)]
+        budget, received = ByteBudget(1_500_000), 0
+        download = downloader.open(server.url, budget, 0)
+        for chunk in download:
+            received += len(chunk)
+            if received > 400_000:
+                break
+        with pytest.raises(OutputRefusedError):
+            budget.claim(1, 600_000)
+        download.close()
+
+
 def slow_server(clock: Clock, seconds_per_answer: float, new_bytes: int) -> Callable[[socket.socket], None]:
     """Answer with some more bytes than the time before, and break off: without ranges, so that all is repeated."""
     sent = 0

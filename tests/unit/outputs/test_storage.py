@@ -336,3 +336,25 @@ def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind
     with pytest.raises(StorageError, match=rf"film\.mp4: RuntimeError: no {step}"), open_atomic(path) as file:
         file.write(bytes(size))
     assert [upload.done[-1] for upload in uploads] == ["discard"] * (step != "open")
+
+
+def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
+    """What can't be read is a ``StorageError``; what the reader raises between two pieces passes unchanged."""
+    from airflow_provider_comet.api.file_errors import DeliveryError, StorageError
+    from airflow_provider_comet.outputs.storage import read_blocks
+
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "a.bin").write_bytes(content)
+    path = path_to(tmp_path / "a.bin")
+    blocks = [*read_blocks(path)]
+    assert len(blocks) > 1
+    assert b"".join(blocks) == content
+    with pytest.raises(StorageError, match=r"missing\.bin"):
+        next(read_blocks(path_to(tmp_path / "missing.bin")))
+
+    def read_until_the_end_of_the_task() -> None:
+        for _ in read_blocks(path):
+            raise DeliveryError("the task was ended")
+
+    with pytest.raises(DeliveryError):
+        read_until_the_end_of_the_task()
