@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.submissions.record import FORCE, PUT_ON_RECORD, MalformedRecordError
 
 STILL_RUNNING = (
@@ -193,4 +194,4 @@ def final_where_paid(*, has_record: bool, words_about_paid: Callable[[], str | N
 def still_running(prediction_ids: Sequence[object]) -> str:
     """Return ``STILL_RUNNING`` for these predictions."""
     more = f" (and {len(prediction_ids) - 1} more)" if len(prediction_ids) > 1 else ""
-    return STILL_RUNNING % f"{prediction_ids[0] if prediction_ids else None}{more}"
+    return STILL_RUNNING % f"{log_value(prediction_ids[0] if prediction_ids else None)}{more}"

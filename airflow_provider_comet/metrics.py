@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Stats
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.api.prediction import is_terminal
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt, log_value
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ def timing(name: str, seconds: float, **tags: str) -> None:
     _send("timing", name, seconds * 1000, tags=tags)
 
 
+def audit(event: str, values: Mapping[str, object]) -> None:
+    """Log an event as ``event key=value key=value``: a single line, and a single word for each value."""
+    log.info(" ".join([event, *(f"{key}={log_value(value)}" for key, value in values.items())]))
+
+
 def finished(outcomes: Iterable[Outcome]) -> None:
     """Log and count the predictions that have ended, well or badly.
 
@@ -41,7 +47,8 @@ def finished(outcomes: Iterable[Outcome]) -> None:
         result: Any = outcome if isinstance(outcome, Mapping) else vars(outcome)
         if not is_terminal(result["status"]):
             continue
-        log.info("comet.finished id=%s model=%s status=%s", result["id"], result["model"], result["status"])
+        model = excerpt(str(result["model"]), WORD_CHARACTERS)
+        audit("comet.finished", {"id": result["id"], "model": model, "status": result["status"]})
         count("comet.finished", status=str(result["status"]))
 
 

@@ -75,6 +75,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "cpu": _module("cpu_per_poll"),
     "many": _module("many_waits"),
     "slow": _module("slow_answers"),
+    "answers": _module("answers"),
     "imports": _module("imports"),
     "triggerer": _module("triggerer"),
     "end_to_end": _module("end_to_end"),

@@ -15,17 +15,23 @@ PATIENCE = 300.0
 """Seconds after which a process that does not answer is killed."""
 
 
+class NoAnswer(RuntimeError):
+    """A process was killed because it did not answer in time."""
+
+
 class Process:
     """A module of this folder that runs in a process; as a context manager it ends with the block.
 
     ``hello`` is the first line that the module prints.
 
     :param arguments: the module below ``benchmarks`` and its arguments.
+    :ivar patience: seconds after which it is killed if it does not answer; ``PATIENCE`` at first.
     """
 
     def __init__(self, *arguments: str) -> None:
         """Start the process and read its first line."""
         module, *rest = arguments
+        self.patience = PATIENCE
         self._name = module
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
@@ -47,13 +53,21 @@ class Process:
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        watch = threading.Timer(PATIENCE, self._process.kill)
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self._process.kill()
+
+        watch = threading.Timer(self.patience, end)
         watch.start()
         line = self._process.stdout.readline()
         watch.cancel()
         if line:
             return json.loads(line)
         self._process.wait()
+        if is_late.is_set():
+            raise NoAnswer(f"benchmarks.{self._name} has not answered within {self.patience:g} s")
         self._errors.seek(0)
         raise RuntimeError(f"benchmarks.{self._name} has ended:\n{self._errors.read()[-3000:]}")
 

@@ -13,6 +13,7 @@ from airflow.sdk import dag, task
 
 from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.outputs.markdown import code, picture
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep under a fern"]
@@ -33,14 +34,15 @@ def example_review():
         task_id="wait", prediction_id=create.output, on_item_error="keep", retries=2, retry_delay=10
     )
 
-    # Airflow shows Markdown with pictures: the browser of the person fetches them by their links.
+    # Airflow shows Markdown with pictures: the browser of the person fetches them by their links. Prompts and links are
+    # escaped, so that no word in them becomes a link of its own.
     @task
     def contact_sheet(predictions: list[dict[str, Any] | None]) -> str:
         rows = []
         for prompt, prediction in zip(PROMPTS, predictions, strict=True):
             files = prediction["files"] if prediction else []
-            pictures = " ".join(f"![{prompt}]({file})" for file in files)
-            rows.append(f"## {prompt}\n\n{pictures or 'There is no picture.'}")
+            pictures = " ".join(map(picture, files))
+            rows.append(f"## {code(prompt)}\n\n{pictures or 'There is no picture.'}")
         return "\n\n".join(rows)
 
     # The links last about an hour. Without an answer before that the task fails, and nothing is stored.

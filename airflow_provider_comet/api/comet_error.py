@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from airflow_provider_comet.api.redaction import EXCERPT_CHARACTERS, excerpt
+from airflow_provider_comet.api.redaction import EXCERPT_CHARACTERS, ID_CHARACTERS, WORD_CHARACTERS, excerpt
 
-WORD_CHARACTERS = 80
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """The longest pause that a server gets. One wrong header must not stop all polls of a connection for a day."""
+_TEXTS = ("code", "request_id", "prediction_id")
 
 
 class CometError(Exception):
@@ -44,16 +46,16 @@ class CometError(Exception):
         prediction_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        note = ""
-        if retry_after is not None and retry_after > MAX_RETRY_AFTER_SECONDS:
-            note = f" The server asks for a pause of {retry_after:g} s and gets {MAX_RETRY_AFTER_SECONDS:g} s."
-            retry_after = MAX_RETRY_AFTER_SECONDS
+        note, seconds = "", _seconds(retry_after)
+        if seconds is not None and seconds > MAX_RETRY_AFTER_SECONDS:
+            note = f" The server asks for a pause of {seconds:g} s and gets {MAX_RETRY_AFTER_SECONDS:g} s."
+            seconds = MAX_RETRY_AFTER_SECONDS
         self.detail = (excerpt(detail, EXCERPT_CHARACTERS - len(note)) + note).strip()
-        self.status = status
+        self.status = _http_status(status)
         self.code = excerpt(code, WORD_CHARACTERS) if code else None
         self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
-        self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS) if prediction_id else None
-        self.retry_after = retry_after
+        self.prediction_id = excerpt(prediction_id, ID_CHARACTERS) if prediction_id else None
+        self.retry_after = seconds
         super().__init__(self.detail)
 
     def __str__(self) -> str:
@@ -68,20 +70,36 @@ class CometError(Exception):
     def about(self, prediction_id: object) -> CometError:
         """Set the prediction that this error is about, unless one is set already, and return the error."""
         if self.prediction_id is None and isinstance(prediction_id, str):
-            self.prediction_id = excerpt(prediction_id, WORD_CHARACTERS)
+            self.prediction_id = excerpt(prediction_id, ID_CHARACTERS)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON for a trigger's event; ``from_dict`` makes an equal error of it."""
-        return {"type": type(self).__name__, **vars(self)}
+        fields = ("detail", "status", *_TEXTS, "retry_after")
+        return {"type": type(self).__name__, **{name: getattr(self, name) for name in fields}}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> CometError:
+    def from_dict(data: Mapping[str, Any]) -> CometError:
         """Make an error from ``to_dict``'s JSON, of any release.
 
-        Unknown fields are dropped; an unknown type becomes a ``CometError``.
+        Unknown fields are dropped, and so are values of a wrong type; an unknown type becomes a ``CometError``.
         """
-        fields = ("status", "code", "request_id", "prediction_id", "retry_after")
-        return CometError._types.get(str(data.get("type")), CometError)(
-            str(data.get("detail") or ""), **{name: data.get(name) for name in fields}
+        texts = {name: value for name in ("type", "detail", *_TEXTS) if isinstance(value := data.get(name), str)}
+        error_class = CometError._types.get(texts.pop("type", ""), CometError)
+        return error_class(
+            texts.pop("detail", ""), status=data.get("status"), retry_after=data.get("retry_after"), **texts
         )
+
+
+def _http_status(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999 else None
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds; a number that is no time to wait is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -25,6 +25,7 @@ CometError
     │   ├── PredictionRefusedError    because of its input: the same input fails again
     │   ├── PredictionCanceledError
     │   └── PredictionAbortedError
+    ├── UnusableIdError           created and paid for, under an id that can't be polled
     ├── PredictionExpiredError    succeeded, but its output was removed
     ├── EmptyOutputError          succeeded without output
     ├── OutputExpiredError        the links to its files have expired *
@@ -210,6 +211,13 @@ class PredictionAbortedError(PredictionFailedError):
     """It was aborted before it started. Polling again does not help."""
 
     summary = "it was aborted before it started"
+
+
+class UnusableIdError(PredictionError):
+    """It was created and is paid for, but its id can't be part of a request. No retry changes that."""
+
+    summary = "it was created and is paid for, but CometAPI gave it an id that can't be polled"
+    next_step = "The log has the id (comet.created): CometAPI's support may find the result by it."
 
 
 class PredictionExpiredError(PredictionError):

@@ -36,6 +36,9 @@ _TYPES = {suffix: media_type for media_type, suffixes in _SUFFIXES.items() for s
 ANY = "application/octet-stream"
 """The media type that stands for an unknown type."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+MAX_CHARACTERS = 255
+"""What is read of a media type: type and subtype have at most 127 characters each (RFC 6838)."""
 
 
 def media_type_of(suffix: str) -> str:
@@ -50,6 +53,12 @@ def suffix_of(media_type: str) -> str | None:
     """Return the suffix for files of this type; ``None`` if the type is unknown."""
     known = _SUFFIXES.get(media_type)
     return known[0] if known else None
+
+
+def clean_media_type(text: str | None) -> str:
+    """Return the media type of a ``Content-Type`` header or a data URI, in lower case; an empty text if it is none."""
+    media_type = (text or "")[:MAX_CHARACTERS].partition(";")[0].strip().lower()
+    return media_type if _MEDIA_TYPE.fullmatch(media_type) else ""
 
 
 def url_suffix(url: str | None) -> str:

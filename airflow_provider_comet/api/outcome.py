@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import leaves
 from airflow_provider_comet.api.prediction import STATUSES, SUCCEEDED, Prediction
+from airflow_provider_comet.api.redaction import READ_CHARACTERS
 
 Outcome: TypeAlias = Prediction | e.CometError | Mapping[str, Any]
 """How a wait ended: with a prediction, with its ``summary()``, or with an error."""
@@ -70,4 +71,4 @@ def judge_all(
 
 def blames_input(words: str) -> bool:
     """Return whether the error of a failed prediction blames its input, so that the same input fails again."""
-    return re.search(_REFUSALS, words) is not None
+    return re.search(_REFUSALS, words[:READ_CHARACTERS]) is not None

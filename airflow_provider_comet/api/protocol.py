@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.json_values import canonical_json
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.api.validation import check_create, check_prediction_id
@@ -51,8 +52,9 @@ _BY_STATUS: dict[int, type[e.APIError]] = {
 # Cloudflare could not connect to the API's server: with its "cf-ray" header these prove that nothing was accepted.
 _NOT_CONNECTED = frozenset({521, 523, 525, 526, 530})
 
-_REQUEST_ID = re.compile(r"\s*\(request id: ([^)]+)\)")
-_TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
+# Linear, because a server chooses what they read: each part stops where the next attempt could begin.
+_REQUEST_ID = re.compile(r" ?\(request id: ([^()]++)\)")
+_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)</title>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -222,16 +224,20 @@ def _message_and_code(body: Any) -> tuple[str, str | None, bool]:
         return "", None, False
     error = body.get("error")
     if isinstance(error, Mapping):
-        return str(error.get("message") or ""), _word(error.get("code")), True
+        return _words(error.get("message")), _word(error.get("code")), True
     if isinstance(body.get("code"), str) and body["code"] != "success":
-        return str(body.get("message") or ""), body["code"], True
-    detail = error or body.get("detail") or body.get("title") or ""
-    return detail if isinstance(detail, str) else json.dumps(detail), None, False
+        return _words(body.get("message")), body["code"], True
+    return _words(error or body.get("detail") or body.get("title")), None, False
 
 
 def _request_id(message: str, body: Any) -> str | None:
     found = _REQUEST_ID.search(message)
     return found[1] if found else _word(body.get("request_id")) if isinstance(body, Mapping) else None
+
+
+def _words(value: object) -> str:
+    """Return a text as it is, and any other value as JSON."""
+    return value if isinstance(value, str) else canonical_json(value) if value else ""
 
 
 def _word(value: object) -> str | None:

@@ -18,6 +18,8 @@ SUMMARY_KEYS: Final = (
     *("created_at", "started_at", "completed_at", "data_removed"),
 )
 """What a wait puts into XCom, in every mode. docs/waiting.md has their types."""
+TEXT_KEYS: Final = ("model", "version", "error", "created_at", "started_at", "completed_at")
+"""The keys whose value is text or null."""
 _MARKER: Final = "not in XCom:"
 _ID_CHARACTERS: Final = 80
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from airflow_provider_comet.api.errors import InvalidInputError
+from airflow_provider_comet.api.redaction import ID_CHARACTERS
 
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
@@ -55,13 +56,18 @@ def check_create(model: object, input: object) -> None:
         raise InvalidInputError(f"{path} {fault}")
 
 
+def is_prediction_id(value: object) -> TypeGuard[str]:
+    """Return whether a value can be a prediction's id: a text that is safe in a URL's path, and not too long."""
+    return isinstance(value, str) and len(value) <= ID_CHARACTERS and _ID.match(value) is not None and value != "None"
+
+
 def check_prediction_id(prediction_id: object) -> str:
     """Return a prediction's id if it is safe in a URL's path.
 
     :raises InvalidInputError: the value is no id, for example the ``None`` of a skipped upstream task, or the text
         that a template makes of that.
     """
-    if not isinstance(prediction_id, str) or not _ID.match(prediction_id) or prediction_id == "None":
+    if not is_prediction_id(prediction_id):
         got = repr(prediction_id[:40]) if isinstance(prediction_id, str) else _type_name(prediction_id)
         hint = ""
         if isinstance(prediction_id, str) and prediction_id.startswith("["):

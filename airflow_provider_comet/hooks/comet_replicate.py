@@ -222,12 +222,12 @@ class CometReplicateHook(BaseHook):
     def _map_concurrently(self, call: Callable[[T], R], items: Sequence[T]) -> list[R]:
         if len(items) < 2:
             return [call(item) for item in items]
-        assert self.client is not None  # reads Airflow's connection, which threads can't
+        client = self.client  # reads Airflow's connection, which threads can't
         with ThreadPoolExecutor(CONCURRENT_POLLS) as pool:
             try:
                 return [*pool.map(call, items)]
             except BaseException:  # the task's timeout, or its end: the pool waits for those who wait for a rate limit
-                self.client.halt()
+                client.halt()
                 raise
 
 

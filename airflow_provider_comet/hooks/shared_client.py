@@ -29,6 +29,7 @@ from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.deadline_sweeper import DeadlineSweeper, Slot
 from airflow_provider_comet.polling.rate_limiter import RateLimiter
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
+from airflow_provider_comet.polling.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.prediction import Prediction
@@ -45,11 +46,13 @@ class SharedClient:
 
     :param conn_id: the Airflow connection.
     :param limiter: the rate limit of this connection. It outlives the client, as a pause outlives its last user.
+    :ivar turnstile: what a wait enters before it does something that thousands of waits may do at the same time.
     """
 
     def __init__(self, conn_id: str, limiter: RateLimiter) -> None:
         self.conn_id = conn_id
         self.users = 0
+        self.turnstile = Turnstile()
         self._waits = 0
         self._connection = RefreshingClient(conn_id, limiter)
         self._limiter = limiter
@@ -131,6 +134,7 @@ class SharedClient:
         await self._concurrent.acquire()
         slot = Slot(self._concurrent)
         try:
+            await self.turnstile.enter()  # of many polls that end together, the slots are free in the same turn
             sent_at: float | None
             sent_at = now = clock.loop_time()
             if (slot_at := self._limiter.acquire(now, give_up_at)) > now:
@@ -225,6 +229,7 @@ async def shared_client(conn_id: str, notify: Notify) -> AsyncIterator[SharedCli
         client = clients[conn_id] = SharedClient(conn_id, limiter)
     client.users += 1
     try:
+        await client.turnstile.enter()
         await client.open(notify)
         yield client
     finally:

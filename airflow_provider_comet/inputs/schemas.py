@@ -17,7 +17,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from airflow_provider_comet.api.errors import InvalidInputError
-from airflow_provider_comet.api.redaction import redact
+from airflow_provider_comet.api.redaction import printable, redact
 from airflow_provider_comet.inputs.violations import URL, describe_violation, suggest
 
 MAX_SHOWN_VIOLATIONS = 100
@@ -47,7 +47,7 @@ class InputSchemaError(InvalidInputError):
     def of(cls, source: str, violations: Sequence[str]) -> InputSchemaError:
         """Return the error that names all violations of the schema from a source."""
         error = cls(f"the input does not fit {source}")
-        error.violations = [redact(violation) for violation in violations]
+        error.violations = [printable(redact(violation)) for violation in violations]
         return error
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from airflow.sdk.definitions.asset import AssetRef
 from airflow_provider_comet.airflow_errors import raised_as, wait_exception
 from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
 from airflow_provider_comet.api.options import check_choice
+from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.outputs.manifest import plain_uri
@@ -153,13 +154,13 @@ class DownloadPredictionOutputOperator(BaseOperator):
             raise InvalidInputError(
                 f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
             )
-        assert folder.fs is not None  # reads Airflow's connection here, because threads can't
+        _ = folder.fs  # reads Airflow's connection here, because threads can't
         return folder
 
     def _store_all(self, writer: OutputWriter, items: list[Any]) -> tuple[dict[str, dict[str, Any]], list[CometError]]:
         """Store each distinct prediction; return the results by id, and the errors of the others."""
         predictions = {_id(item): item for item in items if _is_prediction(item)}
-        assert self.hook.client is not None  # made here, because threads can't read Airflow's connection
+        self.hook.get_conn()  # makes the client here, because threads can't read Airflow's connection
 
         def store(prediction: Any) -> dict[str, Any] | CometError:
             try:
@@ -167,7 +168,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
             except CometError as error:
                 return error
             except Exception as error:  # one item must not stop the others
-                self.log.exception("Prediction %s could not be stored", _id(prediction))
+                self.log.exception("Prediction %s could not be stored", log_value(_id(prediction)))
                 return CometError(f"{type(error).__name__}: {error}", prediction_id=_id(prediction))
 
         with ThreadPoolExecutor(PREDICTIONS_AT_ONCE, "comet-prediction") as pool:

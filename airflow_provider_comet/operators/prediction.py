@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_comet import airflow_errors, metrics
-from airflow_provider_comet.api.errors import PredictionError, PredictionTimeoutError
+from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
 from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
@@ -144,7 +144,7 @@ class CreatePredictionOperator(BaseOperator):
             self._submission.stop.killed = True
         self.hook.halt()
         if self._paid_id is not None:
-            self.log.warning(airflow_errors.STILL_RUNNING, self._paid_id)
+            self.log.warning("%s", airflow_errors.still_running([self._paid_id]))
         elif self._submission is not None and self._submission.is_under_way:
             self.log.warning(airflow_errors.MAY_BE_ACCEPTED)
 
@@ -226,8 +226,7 @@ class CreatePredictionOperator(BaseOperator):
         return self._hand_over(context, submission, str(summary["id"]))
 
     def _hand_over(self, context: Context, submission: Submission, prediction_id: str) -> str:
-        # What is called delivered has to be in XCom: Airflow pushes it only afterwards, and that may fail.
-        if self.do_xcom_push:
+        if self.do_xcom_push:  # what is called delivered has to be there; Airflow's own push comes later, and may fail
             context["ti"].xcom_push(key=RETURN_VALUE_XCOM_KEY, value=prediction_id)
         submission.delivered(prediction_id)
         return prediction_id
@@ -242,10 +241,10 @@ class CreatePredictionOperator(BaseOperator):
         return airflow_errors.final_where_paid(has_record=submission.has_store, words_about_paid=words_about_paid)
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
-        return airflow_errors.raised_as(
-            lambda error: airflow_errors.paid_exception(
-                error.about(self._paid_id),
-                has_record=submission.has_store,
-                is_execution_timeout=self._is_execution_timeout,
+        def translated(error: CometError) -> BaseException:
+            about, is_timeout = error.about(self._paid_id), self._is_execution_timeout
+            return airflow_errors.paid_exception(
+                about, has_record=submission.has_store, is_execution_timeout=is_timeout
             )
-        )
+
+        return airflow_errors.raised_as(translated)

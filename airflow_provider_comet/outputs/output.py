@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputRefusedError
 from airflow_provider_comet.api.json_values import leaves, map_strings, strict_json
-from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
+from airflow_provider_comet.api.media_types import ANY, clean_media_type, media_type_of, suffix_of, url_suffix
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import whole_characters
 from airflow_provider_comet.api.uris import DATA_URI, is_data_uri, is_url
@@ -109,7 +109,7 @@ def check_media_type(expected: str, announced: str | None) -> str:
     :raises DeliveryError: a document was sent instead.
     :raises OutputRefusedError: a file of another kind was sent.
     """
-    media_type = (announced or "").partition(";")[0].strip().lower()
+    media_type = clean_media_type(announced)
     if media_type in {"", ANY, "binary/octet-stream"}:
         return expected
     if expected == "image/svg+xml" and media_type in _XML_TYPES:
@@ -149,7 +149,7 @@ def _from_link(index: int, text: str) -> Output:
         content = base64.b64decode(body, validate=True) if "base64" in options else unquote_to_bytes(utf8(body))
     except ValueError as error:  # also for characters outside ASCII
         raise OutputRefusedError(f"output {index} is a data URI that can't be read: {error}") from None
-    return Output(index, media_type.strip() or "text/plain", content=content)
+    return Output(index, clean_media_type(media_type) or "text/plain", content=content)
 
 
 def _kind(media_type: str) -> str:

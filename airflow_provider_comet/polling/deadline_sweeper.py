@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
+
+from airflow_provider_comet.polling.turnstile import STEPS_PER_TURN
 
 
 class DeadlineSweeper:
@@ -19,7 +22,7 @@ class DeadlineSweeper:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._started_at: dict[Callable[[], None], float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def start(self, on_timeout: Callable[[], None]) -> None:
         """Call ``on_timeout`` when the time is over, unless ``stop`` comes first."""
@@ -46,12 +49,14 @@ class DeadlineSweeper:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        for on_timeout, started_at in [*self._started_at.items()]:
+        for on_timeout, started_at in [*islice(self._started_at.items(), STEPS_PER_TURN)]:
             if started_at + self._seconds > loop.time():
                 self._timer = loop.call_at(started_at + self._seconds, self._sweep)
                 return
             del self._started_at[on_timeout]
             on_timeout()
+        if self._started_at:  # the others in the next turn: each callback wakes a task, which may do much
+            self._timer = loop.call_soon(self._sweep)
 
 
 class Slot:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
+from airflow_provider_comet.api.json_values import map_strings
+from airflow_provider_comet.api.portable import carried_text
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.summary import SUMMARY_KEYS
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
+from airflow_provider_comet.api.summary import SUMMARY_KEYS, TEXT_KEYS
 from airflow_provider_comet.api.uris import DATA_URI
 
 LIMIT_BYTES = 8_000
@@ -105,7 +108,8 @@ class WaitResult:
         is no proof that the prediction is unknown: a retry may find it.
         """
         if isinstance(result, Prediction) and not result.is_terminal and self.has_unfinished:
-            return PredictionTimeoutError(f"last status {result.status!r}", prediction_id=result.id)
+            last_status = excerpt(result.status, WORD_CHARACTERS)
+            return PredictionTimeoutError(f"last status {last_status!r}", prediction_id=result.id)
         if isinstance(result, PredictionNotFoundError) and self.is_complete:
             detail = f"it was seen before, and is unknown now: {result.detail}"
             return CometError(detail, prediction_id=result.prediction_id)
@@ -126,7 +130,7 @@ def read_event(event: object) -> WaitResult:
     carried = event.get("outcomes") if isinstance(event, Mapping) else None
     if not isinstance(event, Mapping) or not isinstance(carried, Mapping):
         raise CometError("the trigger's event can't be read; the next try polls again")
-    read = {str(prediction_id): _read_outcome(outcome) for prediction_id, outcome in carried.items()}
+    read = {key: _read_outcome(key, outcome) for key, outcome in carried.items() if isinstance(key, str)}
     outcomes = {prediction_id: outcome for prediction_id, outcome in read.items() if outcome is not None}
     carried_errors = sum(isinstance(outcome, CometError) for outcome in outcomes.values())
     return WaitResult(
@@ -137,15 +141,27 @@ def read_event(event: object) -> WaitResult:
     )
 
 
-def _read_outcome(carried: object) -> dict[str, Any] | CometError | None:
+def _read_outcome(prediction_id: str, carried: object) -> dict[str, Any] | CometError | None:
     if not isinstance(carried, Mapping):
         return None
     if isinstance(carried.get("error"), dict):
         return CometError.from_dict(carried["error"])
     summary = carried.get("summary")
-    if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS}:
-        return {key: summary[key] for key in SUMMARY_KEYS}
+    if isinstance(summary, dict) and summary.keys() >= {*SUMMARY_KEYS} and _is_summary_of(prediction_id, summary):
+        return {key: map_strings(summary[key], carried_text) for key in SUMMARY_KEYS}
     return None
+
+
+def _is_summary_of(prediction_id: str, summary: Mapping[str, Any]) -> bool:
+    """Return whether each field is of its type. What is not as the trigger wrote it is read again."""
+    return (
+        summary["id"] == prediction_id
+        and isinstance(summary["status"], str)
+        and isinstance(summary["files"], list)
+        and isinstance(summary["data_removed"], bool)
+        and isinstance(summary["metrics"], dict | None)
+        and all(isinstance(summary[key], str | None) for key in TEXT_KEYS)
+    )
 
 
 def _number(value: object) -> float:

@@ -9,11 +9,15 @@ from typing import TypeAlias
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
 from airflow_provider_comet.polling.wait import Wait
 
 MIN_SECONDS_BETWEEN_COUNTS = 10.0
 """Between two lines that count how many of a list have finished."""
+
+SHOWN_STATES = 10
+"""In such a line: a server may have more words for a status than a line has room for."""
 
 LogLine: TypeAlias = tuple[int, str]
 """A log level and a text."""
@@ -70,7 +74,7 @@ class Progress:
         return [(level if logged_at is None else logging.INFO, f"{text} (Others may have the same.)")]
 
     def _counts(self, prediction_id: str, result: Prediction | CometError, now: float) -> list[LogLine]:
-        state = result.status if isinstance(result, Prediction) else type(result).__name__
+        state = _status(result) if isinstance(result, Prediction) else type(result).__name__
         self._has_changed |= self._states.get(prediction_id) != state
         self._states[prediction_id] = state
         if isinstance(result, Prediction) and result.is_terminal:
@@ -83,18 +87,25 @@ class Progress:
 
     def _counts_line(self, now: float) -> LogLine:
         self._logged_at, self._has_changed = now, False
-        counts = ", ".join(f"{count:,} {state}" for state, count in Counter(self._states.values()).most_common())
+        states = Counter(self._states.values()).most_common()
+        counts = ", ".join(f"{count:,} {state}" for state, count in states[:SHOWN_STATES])
+        counts += f", {len(states) - SHOWN_STATES} more states" if len(states) > SHOWN_STATES else ""
         return logging.INFO, (
             f"{len(self._finished):,} of {self._total:,} predictions have finished ({counts}); the timeout "
             f"comes in {max(0.0, self._last_deadline - now):.0f} s"
         )
 
 
+def _status(prediction: Prediction) -> str:
+    """Return a status for the log: a word that is not in the table is the server's own."""
+    return excerpt(prediction.status, WORD_CHARACTERS)
+
+
 def _describe(prediction_id: str, result: Prediction | CometError) -> tuple[str, LogLine]:
     """Return a few words that stay the same while nothing changes, and the line for the log."""
     if isinstance(result, CometError):  # the request id in its text is another one each time
         return f"{type(result).__name__} {result.status}", (logging.WARNING, str(result))
-    words = f"status {result.status!r}"
+    words = f"status {_status(result)!r}"
     text = f"Prediction {prediction_id}: {words}"
     if result.has_known_status:
         return words, (logging.INFO, text)

@@ -11,6 +11,7 @@ from airflow_provider_comet.api.errors import (
     RateLimitedError,
 )
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
 from airflow_provider_comet.polling.schedule import FIRST_POLL_AGE, NOT_FOUND_GRACE_SECONDS, next_delay
 
 
@@ -108,9 +109,9 @@ class Wait:
 
     def _timeout_error(self, result: Prediction | CometError, age: float) -> PredictionTimeoutError:
         error = result if isinstance(result, CometError) else CometError()
-        last = (
-            f"last status {result.status!r}" if error is not result else f"last poll: {error.summary}. {error.detail}"
-        )
+        last = f"last poll: {error.summary}. {error.detail}"
+        if isinstance(result, Prediction):
+            last = f"last status {excerpt(result.status, WORD_CHARACTERS)!r}"
         return PredictionTimeoutError(
             f"{last}, {age:.0f} s after it was created",
             prediction_id=self.prediction_id,

@@ -121,7 +121,7 @@ class Batch:
     def has_only_items_errors(self) -> bool:
         """Whether each error is about its own input, so that the other predictions can be used."""
         return all(
-            is_about_input(item.error) or isinstance(item.error, e.AmbiguousSubmissionError)
+            is_about_input(item.error) or isinstance(item.error, (e.AmbiguousSubmissionError, e.UnusableIdError))
             for item in self.failed_items
         )
 
@@ -133,6 +133,8 @@ class Batch:
     def failed(self, item: Item, error: e.CometError) -> None:
         """Note the error of an item, and stop the batch unless the error is about this input alone."""
         item.error = error
+        if isinstance(error, e.UnusableIdError):
+            item.id = None  # whoever gets the list of ids could not use it; it is on record
         if isinstance(error, e.AmbiguousSubmissionError):
             self._lost_in_a_row += 1
             stops = self._lost_in_a_row >= STOP_AFTER_LOST
@@ -184,7 +186,7 @@ def is_about_input(error: e.CometError | None) -> bool:
 
 def is_open(error: e.CometError | None) -> bool:
     """Return whether the input may have been paid for, so that a person has to check."""
-    return isinstance(error, (e.AmbiguousSubmissionError, e.UnrecordedPredictionError))
+    return isinstance(error, (e.AmbiguousSubmissionError, e.UnrecordedPredictionError, e.UnusableIdError))
 
 
 def _in_order_of_use(digest: str, recorded: Sequence[RecordedCreate]) -> Iterator[RecordedCreate]:

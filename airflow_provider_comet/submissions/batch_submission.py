@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.submissions import state_store
 from airflow_provider_comet.submissions.batch import Batch, Item, RecordedCreate, record_key
@@ -189,7 +190,7 @@ class BatchSubmission:
         create = self._read(key, input)
         try:
             return RecordedCreate(key, create.decide())
-        except e.AmbiguousSubmissionError as error:
+        except (e.AmbiguousSubmissionError, e.UnusableIdError) as error:
             return RecordedCreate(key, error=error)
 
     def _write(self, record: BatchRecord) -> None:
@@ -231,10 +232,11 @@ class BatchSubmission:
                 log.warning(
                     "Prediction %s was paid for and never handed over, or may be (record %s, %s): its input is not in "
                     "the list any more, or not so often. A PredictionSensor with its id gets it at no cost",
-                    *(record.id, record_key(key), record.state),
+                    *(log_value(record.id), record_key(key), record.state),
                 )
             elif is_of_cycle:
-                log.warning("Prediction %s was handed over (record %s): its input is gone", record.id, record_key(key))
+                shown = log_value(record.id), record_key(key)
+                log.warning("Prediction %s was handed over (record %s): its input is gone", *shown)
         if dropped_in_cycle and self.batch.missing and is_same_cycle:
             raise e.InvalidInputError(
                 f"{dropped_in_cycle} inputs that an earlier try has paid for, or may have, are not in the list any "

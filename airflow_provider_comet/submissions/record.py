@@ -15,7 +15,8 @@ from typing import Any
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import canonical_json
-from airflow_provider_comet.api.validation import check_prediction_id
+from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.validation import check_prediction_id, is_prediction_id
 
 KEY = "comet_submission"
 BATCH_KEY = "comet_batch"
@@ -27,6 +28,7 @@ PUT_ON_RECORD = (
 )
 """What a user does to record the id of a paid prediction."""
 FORCE = f"To buy a new one all the same, delete {KEY} from the task's state store and clear the task."
+STORED_ID_CHARACTERS = 1_000
 STATES = ("sending", "rejected", "accepted", "delivered")
 
 
@@ -149,9 +151,17 @@ class BatchRecord:
         :raises MalformedRecordError: the value can't be understood.
         """
         items = value.get("items") if isinstance(value, Mapping) and value.get("version") == VERSION else None
-        if not isinstance(items, Mapping) or not all(re.fullmatch(r"\w+-\d+", str(key)) for key in items):
+        if not isinstance(items, Mapping) or not all(_is_item(key, items[key]) for key in items):
             raise MalformedRecordError(f"{BATCH_KEY!r} does not hold a record of version {VERSION}: {_describe(value)}")
-        return cls(dict(items), value.get("max_tries") if isinstance(value, Mapping) else None)
+        max_tries = value.get("max_tries") if isinstance(value, Mapping) else None
+        return cls(dict(items), max_tries if isinstance(max_tries, int) else None)
+
+
+def stored_id(prediction_id: str) -> str:
+    """Return an id as any database can hold it. A usable id stays as it is, and no other becomes a usable id."""
+    text = whole_characters(prediction_id).replace("\0", "\ufffd")
+    length = len(text)
+    return text if length <= STORED_ID_CHARACTERS else f"{text[:STORED_ID_CHARACTERS]}... ({length} characters)"
 
 
 def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) -> str | None:
@@ -183,6 +193,8 @@ def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) ->
         if error.buys_again:
             return "retry_failed"
         raise error
+    if not is_prediction_id(record.id):
+        raise e.UnusableIdError(prediction_id=record.id)
     return None
 
 
@@ -199,7 +211,13 @@ def _short(prediction_id: str) -> str:
     return hashlib.sha256(prediction_id.encode()).hexdigest()[:8]
 
 
+def _is_item(key: object, value: object) -> bool:
+    """Return whether these can be the key and the digest of an input in the record of a batch."""
+    is_key = isinstance(key, str) and re.fullmatch(r"\w{1,80}-\d{1,9}", key) is not None
+    return is_key and (value is None or isinstance(value, str))
+
+
 def _describe(value: object) -> str:
     if not isinstance(value, Mapping):
         return f"it is of type {type(value).__name__}"
-    return f"version {value.get('version')!r}, state {value.get('state')!r}"
+    return f"version {canonical_json(value.get('version'))}, state {canonical_json(value.get('state'))}"

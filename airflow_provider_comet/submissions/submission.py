@@ -18,9 +18,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.redaction import excerpt, log_value
+from airflow_provider_comet.api.validation import is_prediction_id
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.submissions import state_store
-from airflow_provider_comet.submissions.record import KEY, Record, decide, digest
+from airflow_provider_comet.submissions.record import KEY, Record, decide, digest, stored_id
 from airflow_provider_comet.submissions.stop_flag import BatchStopped, StopFlag
 
 if TYPE_CHECKING:
@@ -83,8 +85,7 @@ class Submission:
         :raises CometError: this attempt may do neither.
         """
         self.read()
-        prediction_id = self.decide()
-        if prediction_id is not None:
+        if (prediction_id := self.decide()) is not None:
             self.reattach()
         elif not self.has_store:
             state_store.warn_of_no_store(self._ti.try_number)
@@ -111,8 +112,8 @@ class Submission:
         self._reason = reason or "first"
         level = min(logging.WARNING, self._max_log_level)
         if (record := self.record) is not None and record.id:
-            known = record.reported_error or record.state
-            log.log(level, "Prediction %s came before (%s); buying a new one: %s", record.id, known, reason)
+            known = log_value(record.id), log_value(record.reported_error or record.state)
+            log.log(level, "Prediction %s came before (%s); buying a new one: %s", *known, reason)
         if reason == "retry_ambiguous":
             log.log(level, "The fate of the last create is unknown; on_ambiguous_submit='retry' submits again")
         return None
@@ -127,14 +128,14 @@ class Submission:
         once_more = "clear the task once more; if that does not help, " if record.state == "delivered" else ""
         log.log(
             min(logging.INFO, self._max_log_level),
-            f"Continuing with prediction {record.id}, which an earlier attempt paid for ({record.state} at "
-            f"{record.at}): nothing is sent. To buy a new one all the same, {once_more}delete {self._key} from the "
-            "task's state store and clear the task.",
+            f"Continuing with prediction {log_value(record.id)}, which an earlier attempt paid for ({record.state} at "
+            f"{log_value(record.at)}): nothing is sent. To buy a new one all the same, {once_more}delete {self._key} "
+            "from the task's state store and clear the task.",
         )
         if changed := record.changes(self._model, self.input):
             log.warning(
-                f"The task renders differently now than when prediction {record.id} was created; changed: "
-                f"{', '.join(changed)}. The prediction is used all the same."
+                f"The task renders differently now than when prediction {log_value(record.id)} was created; changed: "
+                f"{excerpt(', '.join(changed))}. The prediction is used all the same."
             )
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
             self._update(max_tries=self._ti.max_tries)  # a retry of this cycle must not be taken for a clear
@@ -193,16 +194,13 @@ class Submission:
     def accepted(self, prediction_id: str) -> None:
         """Log, record and count a prediction that was paid for.
 
-        :raises UnrecordedPredictionError: the id can't be recorded; the error carries it.
+        :raises CometError: the id can't be recorded, or no request can name it; the error carries the id.
         """
         ti = self._ti
-        # One line for each accepted create, always of this form: spending is counted by it (never key or prompt). It
-        # comes first: if all else fails, the id is here.
-        log.info(
-            f"comet.created id={prediction_id} model={self._model} dag={ti.dag_id} run={ti.run_id} task={ti.task_id} "
-            f"map={ti.map_index} try={ti.try_number} reason={self._reason}"
-        )
-        fields = {"state": "accepted", "id": prediction_id, "at": _now(), "answer": None, "request_id": None}
+        # It comes first: if all else fails, the id is here. Spending is counted by it (it has no key and no prompt).
+        task = {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id, "map": ti.map_index, "try": ti.try_number}
+        metrics.audit("comet.created", {"id": prediction_id, "model": self._model, **task, "reason": self._reason})
+        fields = {"state": "accepted", "id": stored_id(prediction_id), "at": _now(), "answer": None, "request_id": None}
         try:
             try:
                 self._update(**fields)
@@ -215,6 +213,8 @@ class Submission:
             raise e.UnrecordedPredictionError(error.detail, prediction_id=prediction_id) from error
         finally:
             metrics.count("comet.created", model=self._model, reason=self._reason)
+        if not is_prediction_id(prediction_id):
+            raise e.UnusableIdError(prediction_id=prediction_id)
 
     def reported(self, error: e.PredictionError) -> None:
         """Record that this attempt reports why the prediction has no result."""

@@ -142,8 +142,13 @@ class PredictionTrigger(BaseTrigger):
         times = (self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before)
         waits = [Wait(prediction_id, *times) for prediction_id in ids]
         progress = Progress(waits)
+        if len(waits) == 1:  # without a task of its own: what a wait keeps, the garbage collector visits
+            return {ids[0]: await self._wait_for(client, waits[0], progress)}
+        tasks = {}
         async with asyncio.TaskGroup() as group:
-            tasks = {wait.prediction_id: group.create_task(self._wait_for(client, wait, progress)) for wait in waits}
+            for wait in waits:
+                await client.turnstile.enter()
+                tasks[wait.prediction_id] = group.create_task(self._wait_for(client, wait, progress))
         return {prediction_id: task.result() for prediction_id, task in tasks.items()}
 
     async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError | None:
@@ -165,6 +170,7 @@ class PredictionTrigger(BaseTrigger):
         with client.counted_wait():
             while isinstance(outcome, float):
                 await sleep(outcome)
+                await client.turnstile.enter()  # waits with the same deadline wake together
                 result: Prediction | CometError | None
                 try:
                     result = await client.get_prediction(wait.prediction_id, notify, give_up_at)
@@ -175,6 +181,7 @@ class PredictionTrigger(BaseTrigger):
                     return CometError(f"{type(error).__name__}: {error}", prediction_id=wait.prediction_id)
                 if result is None:
                     await sleep(wait.deadline - offset - clock.loop_time())
+                    await client.turnstile.enter()
                     return None
                 notify(result)
                 outcome = wait.on_result(result, now=clock.loop_time() + offset, chance=random.random())

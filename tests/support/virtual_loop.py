@@ -16,6 +16,7 @@ class _Selector(selectors.DefaultSelector):
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> Any:
+        self.loop.turn += 1
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         if self.loop.busy:
@@ -30,11 +31,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop on which an hour of sleep takes no time.
 
     :ivar now: the loop's time. A test may set it forward, as if something had blocked the loop.
+    :ivar turn: the number of the turn: a loop runs everything that is ready in one turn, and nothing else meanwhile.
     :ivar busy: how many requests and look-ups are running: time stands still meanwhile.
     """
 
     def __init__(self) -> None:
         self.now = BEGIN
+        self.turn = 0
         self.busy = 0
         selector = _Selector()
         selector.loop = self

@@ -20,6 +20,7 @@ FACTS = {
     e.PredictionCanceledError,
     e.PredictionAbortedError,
     e.PredictionExpiredError,
+    e.UnusableIdError,
     e.EmptyOutputError,
     e.PredictionNotFoundError,
     e.InvalidInputError,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
+from tests.support.characters import acting
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -58,3 +63,48 @@ def test_a_pause_of_up_to_an_hour_is_kept(asked: float | None) -> None:
     """A usual hint is taken over and not spoken of."""
     error = e.RateLimitedError("slow down", retry_after=asked)
     assert (error.retry_after, error.detail) == (asked, "slow down")
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = ["type", "detail", "status", "code", "request_id", "prediction_id", "retry_after", "errors", "self"]
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+def check(error: e.CometError) -> None:
+    """Each field has its type, the error is plain JSON, and can be shown."""
+    assert isinstance(error.detail, str)
+    assert type(error.status) in {int, type(None)}
+    for text in (error.code, error.request_id, error.prediction_id):
+        assert isinstance(text, str | None)
+    assert error.retry_after is None or (type(error.retry_after) is float and 0 <= error.retry_after < math.inf)
+    assert acting(str(error), "\n" if isinstance(error, e.PredictionListError) else "") == []
+    carried = json.loads(json.dumps(error.to_dict(), allow_nan=False))
+    again = e.CometError.from_dict(carried)
+    assert (type(again), again.to_dict()) == (type(error), error.to_dict())
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES | st.sampled_from(["ServerError", "PredictionListError"])))
+def test_any_json_makes_an_error(data: dict[str, Any]) -> None:
+    """An event that was altered, or comes from another release, still makes an error whose fields have their types."""
+    check(e.CometError.from_dict(data))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [DEEP, math.nan, math.inf, -1, 10**5000, True, "soon", {"a": 1}, "\ud83d"], ids=type)
+def test_no_single_value_breaks_an_error(name: str, value: Any) -> None:
+    """Numbers that are none, values that can't be hashed or walked, text that is not UTF-8."""
+    check(e.CometError.from_dict({"type": "ServerError", name: value}))
+
+
+def test_an_error_is_plain_json_whatever_it_holds() -> None:
+    """A list of errors, notes and numbers that JSON has no form for stay out of an event."""
+    error = e.PredictionListError.of([e.ServerError("a", retry_after=math.nan, status=10**9)], 2)
+    error.add_note("a note")
+    check(error)
+    check(error.errors[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_comet.api.media_types import ANY, media_type_of, suffix_of, url_suffix
+from airflow_provider_comet.api.media_types import ANY, clean_media_type, media_type_of, suffix_of, url_suffix
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,25 @@ def test_the_suffix_of_a_media_type(media_type: str, suffix: str | None) -> None
 def test_the_suffix_of_a_link(url: str | None, suffix: str) -> None:
     """That of its path, in lower case, and at most eight characters long."""
     assert url_suffix(url) == suffix
+
+
+@pytest.mark.parametrize(
+    ("text", "media_type"),
+    [
+        ("Image/PNG; charset=x", "image/png"),
+        ("application/vnd.ms-excel.sheet+xml", "application/vnd.ms-excel.sheet+xml"),
+        (None, ""),
+        ("", ""),
+        ("png", ""),
+        ("image/", ""),
+        ("image/png\nforged", ""),
+        ("image/\u202egnp", ""),
+        ("a b/c", ""),
+        ("image/" + "x" * 1_000_000, "image/" + "x" * 249),
+        (" " * 1_000_000 + "image/png", ""),
+    ],
+    ids=lambda text: repr(text)[:40],
+)
+def test_what_is_no_media_type_is_none(text: str | None, media_type: str) -> None:
+    """A server's header may hold anything; what goes into XCom and manifests is a media type, or nothing."""
+    assert clean_media_type(text) == media_type

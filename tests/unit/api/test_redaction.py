@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.redaction import DATA_URI_START, excerpt, redact, whole_characters
+from airflow_provider_comet.api.redaction import (
+    _SECRETS,
+    DATA_URI_START,
+    READ_CHARACTERS,
+    excerpt,
+    log_value,
+    printable,
+    redact,
+    whole_characters,
+)
+from tests.support.growth import assert_linear
+
+HOSTILE = [
+    *(" ", "\n", "a", "A1", "é", "-", ".", "/", "@", "?", "<", "\u202e", "\ud83d"),
+    *("sk-", "sk-a ", "bearer ", "bearer", "basic a", "data:", "data:a", 'data:="', "data:,", 'data:=\\"a'),
+    *("http://", "https://a", "://", "a://", "://a@", "://:", "@://", "https://a?", "a/?", "a+.-"),
+]
+"""What texts are made of that are to keep a pattern busy."""
 
 KEY = "sk-Abc123_def-456GHI789"
 
@@ -80,13 +98,64 @@ def test_an_excerpt_is_one_line() -> None:
     assert excerpt(" a\r\n\tb\n\n c ") == "a b c"
 
 
-@pytest.mark.parametrize("text", ["data:" + "a" * 20_000, "http://" * 3_000], ids=["data", "http"])
-def test_redaction_takes_no_noticeable_time(text: str) -> None:
-    """A server's text can't hold up the event loop of a triggerer: the patterns are linear."""
+@pytest.mark.parametrize("shape", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("show", [excerpt, redact, log_value], ids=lambda show: show.__name__)
+def test_a_long_text_takes_no_longer(show: Callable[[str], str], shape: str) -> None:
+    """A server's text can't hold up the event loop of a triggerer, whatever ten million characters of it are."""
+    assert_linear(show, shape, sizes=(1_000, 10_000, 100_000, 10_000_000), is_bounded=True)
 
-    began = time.perf_counter()
-    redact(text)
-    assert time.perf_counter() - began < 1
+
+@pytest.mark.parametrize("shape", HOSTILE, ids=ascii)
+def test_each_pattern_is_linear(shape: str) -> None:
+    """Not only the cut protects: no pattern reads the same text twice."""
+    for pattern in (*(secret[0] for secret in _SECRETS), DATA_URI_START):
+        assert_linear(re.compile(pattern).findall, shape, sizes=(1_000, 10_000, 100_000))
+
+
+SECRETS = [
+    f"x {KEY}", "Bearer tok3n-of-another", "https://me:pa55w0rd@proxy:3128/", "https://h.example/a?sig=s3cr3t",
+    "data:image/png;base64,s3cr3tAAAA",
+]  # fmt: skip
+PARTS = ("Abc123", "def-456", "tok3n", "pa55", "s3cr")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_no_half_of_a_secret_at_the_cut(secret: str) -> None:
+    """A long text is cut before its secrets are found: what stands at the cut is left out, as far as it is a secret."""
+    for length in range(READ_CHARACTERS - len(secret) - 3, READ_CHARACTERS + 3):
+        text = " " * length + secret + " tail" * 99
+        assert not [part for part in PARTS if part in redact(text) + excerpt(text)], length
+
+
+HIDDEN_CHARACTERS = [
+    *map(chr, (*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F))),
+    *map(chr, (*range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF, 0xFFF9, 0x1D173, 0xE0001, 0xE0041, 0xD800)),
+]
+
+
+@pytest.mark.parametrize("character", HIDDEN_CHARACTERS, ids=ascii)
+def test_characters_that_act_are_not_shown(character: str) -> None:
+    """Line breaks, terminal sequences, and what hides text or turns its direction reach neither message nor log."""
+    text = f"a{character}b"
+    for shown in (printable(text), excerpt(text), log_value(text), str(e.ServerError(text, code=text))):
+        assert character not in shown or character == " "
+        assert shown.isprintable()
+        assert unicodedata.normalize("NFC", shown).startswith(("a", '"a', "CometAPI"))
+
+
+@given(st.text() | st.integers() | st.none())
+def test_a_value_of_a_log_line_is_one_word(value: object) -> None:
+    """Whatever it holds, nobody can forge another key or line; and the value can be read back."""
+    shown = log_value(value)
+    assert len(shown.split()) == 1
+    assert shown.isprintable()
+    assert shown == str(value) or json.loads(shown) == str(value)
+
+
+def test_a_value_of_a_log_line_is_short() -> None:
+    """Five million characters are no line of a log."""
+    assert len(log_value("x" * 5_000_000)) < 300
+    assert len(log_value("\u202e" * 5_000_000)) < 2_000
 
 
 @given(st.text(max_size=400), st.integers(0, 400))

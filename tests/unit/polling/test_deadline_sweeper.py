@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
+from typing import cast
 
 from airflow_provider_comet.polling.deadline_sweeper import DeadlineSweeper, Slot
 from tests.support.virtual_loop import VirtualLoop
@@ -38,6 +40,51 @@ def test_each_callback_is_called_at_its_own_deadline() -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         assert runner.run(run()) == [("first", 10), ("later", 16)]
+
+
+def test_a_thousand_deadlines_do_not_block_the_loop() -> None:
+    """Callbacks that are due together are called a few in each turn of the loop, in their order, and none is lost."""
+
+    async def run() -> tuple[list[int], Counter[int]]:
+        loop = cast(VirtualLoop, asyncio.get_running_loop())
+        called: list[int] = []
+        turns: Counter[int] = Counter()
+
+        def call(number: int) -> None:
+            called.append(number)
+            turns[loop.turn] += 1
+
+        sweeper = DeadlineSweeper(10)
+        for number in range(1000):
+            sweeper.start(functools.partial(call, number))
+        await asyncio.sleep(10.5)
+        assert not sweeper
+        return called, turns
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        called, turns = runner.run(run())
+    assert called == [*range(1000)]
+    assert max(turns.values()) <= 20
+
+
+def test_a_close_ends_a_sweep_midway() -> None:
+    """After a close no callback is called, also if some that were due together were called already."""
+
+    async def run() -> int:
+        called: list[int] = []
+        sweeper = DeadlineSweeper(10)
+
+        def call(number: int) -> None:
+            called.append(number)
+            asyncio.get_running_loop().call_soon(sweeper.close)
+
+        for number in range(1000):
+            sweeper.start(functools.partial(call, number))
+        await asyncio.sleep(60)
+        return len(called)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert 0 < runner.run(run()) < 1000
 
 
 def test_a_slot_is_released_once() -> None:

@@ -6,10 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from airflow_provider_comet import metrics
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.outcome import judge
+from airflow_provider_comet.api.prediction import SUMMARY_KEYS, Prediction
 from airflow_provider_comet.polling import events
+from tests.support.characters import acting
 
 ALL_ERRORS = [
     cls
@@ -226,3 +231,60 @@ def test_a_prediction_that_the_worker_reads_again(
     found = result.on_reread(reread)
     assert type(found) is outcome
     assert type(reread) is not outcome or found is reread
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["abc", "failed"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+ALTERED = st.tuples(st.sampled_from([*SUMMARY_KEYS]), VALUES)
+
+
+def check(event: Any) -> None:
+    """An event is an error of ours, or outcomes that can be judged, counted and handed over."""
+    try:
+        read = events.read_event(event)
+    except e.CometError as error:
+        json.dumps(error.to_dict(), allow_nan=False)
+        return
+    metrics.finished(read.outcomes.values())
+    shown: list[str] = []
+    for outcome in read.outcomes.values():
+        try:
+            json.dumps(judge(outcome, allow_empty=False))
+        except e.CometError as error:
+            shown.append(str(error))
+    assert acting("".join(shown)) == []
+    assert all(isinstance(prediction_id, str) for prediction_id in read.not_carried)
+    read.on_reread(RUNNING)
+
+
+@given(VALUES | st.dictionaries(st.sampled_from(["error", "outcomes", "errors", "unfinished", "count"]), VALUES))
+def test_an_event_of_any_json_is_an_error_or_a_result(event: Any) -> None:
+    """Never an exception of another kind, which would fail a task that has paid."""
+    check(event)
+
+
+@given(st.lists(ALTERED, max_size=3), st.sampled_from(["succeeded", "failed", "running"]))
+def test_an_altered_summary_is_read_again(altered: list[tuple[str, Any]], status: str) -> None:
+    """A field that is not of its type makes the worker poll once more; it is never taken for a result."""
+    summary = {**prediction().summary(), "status": status, **dict(altered)}
+    event = {"count": 1, "errors": 0, "outcomes": {"abc": {"summary": summary}}}
+    check(event)
+    outcome = events.read_event(event).outcomes.get("abc")
+    if outcome is not None:
+        assert not isinstance(outcome, e.CometError)
+        assert outcome["id"] == "abc"
+        assert isinstance(outcome["status"], str)
+
+
+@pytest.mark.parametrize("key", SUMMARY_KEYS)
+@pytest.mark.parametrize("levels", [100, 400, 900, 50_000])
+def test_a_deep_summary_is_an_error_or_a_result(key: str, levels: int) -> None:
+    """Nesting that Python can't walk is no exception of its own, in whatever field."""
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    check({"count": 1, "outcomes": {"abc": {"summary": {**prediction().summary(), key: value}}}})
+    check({"count": 1, "outcomes": {"abc": {"error": {"type": "ServerError", "detail": value, "status": value}}}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -10,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.submissions.record import PUT_ON_RECORD, STATES, MalformedRecordError, Record, decide
+from airflow_provider_comet.api.validation import is_prediction_id
+from airflow_provider_comet.submissions.record import (
+    PUT_ON_RECORD,
+    STATES,
+    BatchRecord,
+    MalformedRecordError,
+    Record,
+    decide,
+    stored_id,
+)
+from tests.support.characters import acting
 
 AMBIGUOUS = e.AmbiguousSubmissionError
 REFUSED = e.PredictionRefusedError
@@ -205,3 +216,74 @@ def test_an_input_that_is_no_object_can_be_compared() -> None:
     ):
         assert before.changes("a/b", now)
     assert before.changes("a/b", None) == []  # not known: a function that makes it is not called again
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["accepted", "a-1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("a-1"), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+FIELDS = [*Record("sending").to_json(), "items"]
+
+
+@given(VALUES | st.fixed_dictionaries({"version": st.just(1) | VALUES}, optional=dict.fromkeys(FIELDS[1:], VALUES)))
+def test_a_stored_value_of_any_json_is_a_record_or_an_error(value: Any) -> None:
+    """Whatever a user, or another release, wrote: never an exception that looks like "nothing was paid"."""
+    shown: list[str] = []
+    for read in (Record.from_json, BatchRecord.from_json):
+        try:
+            record: Any = read(value)
+        except MalformedRecordError as error:
+            shown.append(str(error))
+            continue
+        assert read(json.loads(json.dumps(record.to_json()))) == record
+        if isinstance(record, Record):
+            for policy in ("fail", "retry"):
+                with contextlib.suppress(e.CometError):
+                    decide(record, cleared=False, on_ambiguous_submit=policy)
+            record.changes("a/b", {"prompt": "x"})
+    assert acting("".join(shown)) == []
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("levels", [400, 100_000])
+def test_a_deep_stored_value_is_an_error(field: str, levels: int) -> None:
+    """Nesting that Python can't walk is a malformed record, too."""
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    stored = {**Record("accepted", "abc", model="a/b").to_json(), field: value}
+    for read in (Record.from_json, BatchRecord.from_json):
+        with contextlib.suppress(MalformedRecordError):
+            read(stored)
+
+
+@pytest.mark.parametrize("key", ["a-" + "1" * 5_000, "a" * 5_000 + "-1", "a-1\n", "-1", "a-", "1", "a-x"], ids=len)
+def test_a_key_of_a_batch_is_short(key: str) -> None:
+    """A number of five thousand digits is none that Python reads."""
+    with pytest.raises(MalformedRecordError):
+        BatchRecord.from_json({"version": 1, "items": {key: None}})
+
+
+@given(st.text())
+def test_an_id_is_stored_as_it_is_if_it_can_be_used(text: str) -> None:
+    """Only a usable id is polled: what a database can't hold does not become another prediction's id."""
+    stored = stored_id(text)
+    assert is_prediction_id(stored) == is_prediction_id(text)
+    assert stored == text or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+    assert "\0" not in json.loads(json.dumps(stored).encode())
+
+
+def test_a_long_id_is_stored_in_part() -> None:
+    """Five million characters are no row of a database, and their start is no usable id."""
+    stored = stored_id("a" * 5_000_000)
+    assert len(stored) < 1_100
+    assert stored.endswith("(5000000 characters)")
+    assert not is_prediction_id(stored)
