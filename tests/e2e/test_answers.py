@@ -217,6 +217,8 @@ def check(run: Run, row: Row, task: dict[str, Any]) -> None:
         row.wrong.append(f"the task is {task['state']}")
     if row.log not in (log := run.log(row.task_id, task)):
         row.wrong.append(f"the log lacks {row.log!r}: {log[-1500:]}")
+    if re.search(r"[\0\u202e\u2066]", log):
+        row.wrong.append(f"the log has characters that change how it reads: {log[-1500:]!r}")
     if row.ends == "success" and (not isinstance(result, dict) or set(result) != SUMMARY or result["id"] != row.id):
         row.wrong.append(f"XCom: {result!r}"[:300])
     elif result and result["output"] != row.output() and "not in XCom" not in str(result["output"]):
