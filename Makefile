@@ -49,7 +49,8 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)
 
-e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, the search for leaked keys (about 20 minutes)
+e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, odd answers, leaked keys (20 minutes; needs PostgreSQL)
+	@$(VENV)/bin/python -m tests.e2e.postgres
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
 bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (35 minutes; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,10 +91,12 @@ UNLOGGED = 4
 def until(what: str, check: Callable[[], _Value | None], timeout: float = 240.0, pause: float = 0.2) -> _Value:
     """Wait until there is a value; check each ``pause`` seconds."""
     end = time.monotonic() + timeout
-    while (value := check()) is None or value is False:
+    while True:
+        with suppress(TimeoutError):  # the API server of a busy machine
+            if (value := check()) is not None and value is not False:
+                return value
         assert time.monotonic() < end, f"not within {timeout:.0f} s: {what}"
         time.sleep(pause)
-    return value
 
 
 class Crashes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -71,6 +73,14 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free port was found")
 
 
+def as_user(name: str | None) -> dict[str, Any]:
+    """Return what `subprocess` needs to run a program as another user; `None` is this process's own user."""
+    if name is None:
+        return {}
+    user = pwd.getpwnam(name)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
 def tail(path: Path, lines: int = 40) -> str:
     """Return the last lines of a log, for an error message."""
     if not path.exists():
@@ -87,10 +97,18 @@ class Program:
     :param log: the file for its output.
     :param marker: an environment variable whose value only this program has; it finds processes in other sessions, such
         as a BashOperator's command.
+    :param user: the name of the user to run it as, if this process is root.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, env: Mapping[str, str], marker: str, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        marker: str,
+        cwd: Path | None = None,
+        user: str | None = None,
     ) -> None:
         """Prepare the program; :meth:`start` starts it."""
         self.command = list(command)
@@ -98,6 +116,7 @@ class Program:
         self.env = dict(env)
         self._mark = (marker, self.env[marker])
         self._cwd = cwd
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> psutil.Process:
@@ -111,6 +130,7 @@ class Program:
                 env=self.env,
                 cwd=self._cwd,
                 start_new_session=True,
+                **as_user(self._user),
             )
         return psutil.Process(self._process.pid)
 
@@ -137,10 +157,13 @@ class Program:
         except (psutil.Error, OSError):
             return False
 
-    def stop(self, grace: float = 15.0) -> None:
-        """Terminate all its processes, kill those that do not end, and return when none is left."""
+    def stop(self, grace: float = 15.0, first: int = signal.SIGTERM) -> None:
+        """Terminate all its processes, kill those that do not end, and return when none is left.
+
+        :param first: the signal that terminates them.
+        """
         with uninterrupted():
-            for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+            for number, patience in ((first, grace), (signal.SIGKILL, 10.0)):
                 end = time.monotonic() + patience
                 signaled: set[psutil.Process] = set()
                 while members := self.members():
