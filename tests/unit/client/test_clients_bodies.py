@@ -113,7 +113,7 @@ TOO_LARGE: list[tuple[str, Callable[[], list[bytes]]]] = [
 
 @pytest.mark.parametrize("reply", [row[1] for row in TOO_LARGE], ids=[row[0] for row in TOO_LARGE])
 def test_an_answer_that_is_too_large_is_trouble_that_may_pass(poll: Poll, reply: Callable[[], list[bytes]]) -> None:
-    """A poll that brings more than the limit is a retryable error that names it: the wait goes on to its deadline."""
+    """A poll that brings more than the limit is a retryable error that names it: the wait continues to its deadline."""
     with serving(*reply()) as port, pytest.raises(e.ServerError, match=LIMIT_WORDS) as caught:
         poll(config_of(port, read_timeout=20), "abc")
     assert (caught.value.retryable, caught.value.prediction_id, caught.value.status) == (True, "abc", 200)
@@ -161,7 +161,7 @@ def test_the_status_of_an_answer_that_is_too_large_still_counts(poll: Poll) -> N
 
 @pytest.mark.parametrize("label", ["br", "zstd", "gzip", "deflate", "gzip, br", f"gzip {KEY}"])
 def test_an_answer_that_can_not_be_unpacked_is_an_error_of_ours(poll: Poll, label: str) -> None:
-    """Neither garbage nor the key is shown, and the wait goes on."""
+    """Neither garbage nor the key is shown, and the wait continues."""
     reply = answer(b"\x1f\x8b\xff\x00\xfe" * 20, f"Content-Encoding: {label}")
     with serving(reply) as port, pytest.raises(e.ServerError, match="the body can't be unpacked") as caught:
         poll(config_of(port), "abc")
