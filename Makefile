@@ -43,8 +43,8 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest tests/unit --pure=only
-	$(VENV)/bin/python -m pytest --pure=no
+	$(VENV)/bin/python -m pytest -n auto tests/unit --pure=only
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal --pure=no
 
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)

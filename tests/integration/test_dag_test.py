@@ -204,11 +204,10 @@ def test_example_review(tmp_path: Path) -> None:
             assert set(states.values()) == {"success"}, (states, [rest.log(dag_id, run_id, one) for one in bad])
             results, stored = (rest.xcom(dag_id, run_id, task_id) for task_id in ("wait", "store"))
         prompts = {one["id"]: one["input"]["prompt"] for one in comet.ledger()["creates"]}
-    sheet = [f"## {prompts[one['id']]}" for one in results]
-    for index, one in enumerate(results):
-        sheet.insert(
-            2 * index + 1, f"![{prompts[one['id']]}]({one['files'][0]})" if one["files"] else "There is no picture."
-        )
+    sheet = []
+    for one in results:
+        sheet.append(f"## `{prompts[one['id']]}`")
+        sheet.append(f"![]({one['files'][0]})" if one["files"] else "There is no picture.")
     assert asked["body"].split("\n\n") == sheet
     assert asked["options"] == [*(prompts[one["id"]] for one in results), "none of them"]
     assert sheet.count("There is no picture.") == 1

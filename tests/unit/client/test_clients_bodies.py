@@ -124,7 +124,7 @@ def failed_create(port: int, **fields: Any) -> tuple[e.CometError, list[str]]:
     entries: list[str] = []
 
     class Journal:
-        def sending(self) -> None:
+        def sending(self, key_from: str) -> None:
             entries.append("sending")
 
         def rejected(self) -> None:
