@@ -78,6 +78,12 @@ class Connections:
         """Whether ``abort`` was called."""
         return self._is_aborted.is_set()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether this thread's connection was shut down, by ``abort`` or by its time limit."""
+        limit: TimeLimit | None = getattr(self._thread, "limit", None)
+        return self.is_aborted or (limit is not None and limit.is_over)
+
     def watch(self, connection: Socket) -> None:
         """Register a connection that is about to be used, so that ``abort`` and this thread's time limit reach it."""
         with self._adding:
@@ -151,9 +157,15 @@ class GuardedConnection(HTTPConnection):
         self.connections.watch(self.sock)
 
     def _tunnel(self) -> None:
-        """Ask a proxy for a tunnel."""
+        """Ask a proxy for a tunnel.
+
+        :raises ConnectionAbortedError: the connection was ended meanwhile.
+        """
         self.connections.watch(self.sock)
         super()._tunnel()
+        if self.connections.is_ended:  # http.client takes headers that broke off for complete; TLS would follow
+            self.close()
+            raise ConnectionAbortedError
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request."""

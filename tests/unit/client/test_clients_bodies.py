@@ -21,6 +21,7 @@ from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.client import body as module
 from airflow_provider_comet.client.async_client import AsyncCometClient
 from airflow_provider_comet.client.sync_client import CometClient
+from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import PrivateCA
 from tests.support.sockets import raw_server
 from tests.unit.client.conftest import KEY, Poll, config_of, create_prediction, get_prediction, poll_with_requests
@@ -308,6 +309,18 @@ def test_a_proxy_whose_tunnel_trickles_is_a_timeout(poll: Poll, monkeypatch: pyt
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(e.TransportError):
             poll(config_of("https://127.0.0.1:9", connect_timeout=0.3, read_timeout=0.3), "abc")
+
+
+def test_an_answer_that_trickles_through_a_tunnel_is_a_timeout(
+    authority: PrivateCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection to a proxy is bounded like a direct connection."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
+    with forward_proxy() as proxy, trickling(TRICKLES["headers"], authority) as (port, _):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(e.TransportError, match="no answer within"):
+            poll_with_requests(config_of(f"https://127.0.0.1:{port}", read_timeout=0.5), "abc")
+        assert len(proxy.lines) == 1
 
 
 def test_a_kept_connection_is_bounded_as_well() -> None:
