@@ -73,6 +73,7 @@ class Prediction:
     :param data_removed: the server has deleted input and output.
     :param input: what it was made from, as the API says it; not every answer does.
     :param seen_at: when the server gave this answer, by its own clock: the ``Date`` header.
+    :param is_large: whether the answer was so large that an event loop should not walk over it.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Prediction:
     data_removed: bool = False
     input: Any = field(default=None, compare=False, repr=False)
     seen_at: str | None = field(default=None, compare=False)
+    is_large: bool = field(default=False, compare=False, repr=False)
 
     @property
     def age(self) -> float | None:
@@ -129,7 +131,7 @@ class Prediction:
 
     @classmethod
     def from_body(
-        cls, body: object, *, prediction_id: str | None = None, seen_at: str | None = None
+        cls, body: object, *, prediction_id: str | None = None, seen_at: str | None = None, is_large: bool = False
     ) -> Prediction | None:
         """Read an answer's JSON; ``None`` if it describes no prediction.
 
@@ -137,6 +139,7 @@ class Prediction:
             ``{"code": "success", "data": {"task_id", "status", "data": {...}}}``, which its own tools read in 2026).
         :param prediction_id: the id that was requested; it wins over the one in the body.
         :param seen_at: the answer's ``Date`` header.
+        :param is_large: as for the class.
         """
         if not isinstance(body, Mapping):
             return None
@@ -163,6 +166,7 @@ class Prediction:
             data_removed=inner.get("data_removed") is True,
             input=inner.get("input"),
             seen_at=seen_at,
+            is_large=is_large,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import canonical_json
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.response import Response
+from airflow_provider_comet.api.response import SMALL_BYTES, Response
 from airflow_provider_comet.api.validation import check_create, check_prediction_id
 
 
@@ -123,7 +123,10 @@ def read_prediction(request: Request, response: Response) -> Prediction:
     """
     if 200 <= response.status < 300:
         prediction = Prediction.from_body(
-            response.json, prediction_id=request.prediction_id, seen_at=response.headers.get("date")
+            response.json,
+            prediction_id=request.prediction_id,
+            seen_at=response.headers.get("date"),
+            is_large=response.size > SMALL_BYTES,
         )
         if prediction is not None:
             return prediction

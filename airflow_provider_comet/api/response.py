@@ -13,6 +13,8 @@ KEPT_HEADERS = frozenset({"date", "retry-after", "ratelimit-reset", "content-typ
 """The headers that this package reads, in lower case."""
 MIN_KEY_CHARACTERS = 6
 """A shorter key is not real (the emulator takes any), and to remove it would garble the text."""
+SMALL_BYTES = 64 * 1024
+"""A body of at most this size is parsed, and its values are read, within milliseconds: an event loop can do it."""
 MAX_TEXT_CHARACTERS = 50_000
 """What is kept of a body as text, which is only read for the message of an error."""
 
@@ -25,12 +27,14 @@ class Response:
     :param headers: the headers of ``KEPT_HEADERS`` that were sent, by lower-case name.
     :param text: the body's first ``MAX_TEXT_CHARACTERS``.
     :param json: the whole body, parsed, or ``None`` if it is not JSON.
+    :param size: bytes of the whole body, unpacked.
     """
 
     status: int
     headers: Mapping[str, str]
     text: str
     json: Any = field(repr=False)
+    size: int = field(default=0, compare=False)
 
     @classmethod
     def received(cls, status: int, headers: Mapping[str, str], body: bytes, secret: str) -> Response:
@@ -51,7 +55,7 @@ class Response:
             if secret in text:
                 text = text.replace(secret, "***")
                 content = _load(text)
-        return cls(status, kept, text[:MAX_TEXT_CHARACTERS], content)
+        return cls(status, kept, text[:MAX_TEXT_CHARACTERS], content, len(body))
 
     @property
     def is_html(self) -> bool:

@@ -6,11 +6,11 @@ import re
 import zlib
 from typing import Final
 
+from airflow_provider_comet.api.response import SMALL_BYTES
+
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """The most that an answer may have, unpacked. Outputs can be data URIs, so an answer may hold whole pictures and short
 videos. Half a megabyte of gzip can unpack to more than a gigabyte, which would end a triggerer and all its waits."""
-SMALL_BYTES: Final = 1024 * 1024
-"""A body of at most this size is parsed within milliseconds, so an event loop can do it by itself."""
 
 _TOO_LARGE = f"the body has more than {MAX_ANSWER_BYTES // 1024**2} MiB, which is the limit; it was not read".encode()
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
@@ -52,6 +52,7 @@ class Body:
         if self._size > limit:
             return None
         raw = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = [raw]  # a large body is not kept twice
         if not raw or self._encoding in {"", "identity"}:
             return raw
         for window in _WINDOWS if self._encoding in _PACKED else ():

@@ -99,7 +99,11 @@ class PredictionTrigger(BaseTrigger):
             if self.key_from == "connection":
                 remember_read(self.conn_id)
             async with shared_client(self.conn_id, lambda error: self.log.warning("%s", error)) as client:
-                event = make_event(await self._wait_for_all(client))
+                outcomes = await self._wait_for_all(client)
+            is_large = any(isinstance(outcome, Prediction) and outcome.is_large for outcome in outcomes.values())
+            # Summaries of large results, or of many, take too long for an event loop with other waits on it.
+            in_thread = is_large or len(outcomes) > 1
+            event = await asyncio.to_thread(make_event, outcomes) if in_thread else make_event(outcomes)
         except CometError as error:
             event = make_error_event(self._about_single(error))
         except Exception as error:

@@ -130,7 +130,7 @@ def test_an_echoed_key_is_removed() -> None:
 def test_a_very_short_key_is_not_removed(key: str) -> None:
     """The emulator takes any key: to remove a short text would garble the words that contain it."""
     assert received("a token is missing", {"date": "a token"}, key) == Response(
-        200, {"date": "a token"}, "a token is missing"
+        200, {"date": "a token"}, "a token is missing", None
     )
 
 

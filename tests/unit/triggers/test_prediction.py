@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -331,3 +332,23 @@ def test_airflow_can_load_it_by_its_path() -> None:
 
     assert import_string(PATH).__name__ == "PredictionTrigger"
     assert trigger("abc").serialize()[0] == PATH
+
+
+@pytest.mark.parametrize(("items", "in_loop"), [(10, True), (100_000, False)])
+def test_the_summary_of_a_large_result_does_not_block(
+    comet: Emulator, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch, items: int, in_loop: bool
+) -> None:
+    """A result of many values is summarized in a thread, because other waits are on the event loop."""
+    from airflow_provider_comet.triggers import prediction as module
+
+    threads: list[bool] = []
+    make_event = module.make_event
+
+    def noted(outcomes: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return make_event(outcomes)
+
+    monkeypatch.setattr(module, "make_event", noted)
+    event = event_of(trigger(create(status="succeeded", output=list(range(items)))))
+    assert len(event["outcomes"]) == 1
+    assert threads == [in_loop]
