@@ -95,7 +95,7 @@ class PredictionSensor(BaseSensorOperator):
         interval = non_negative_seconds("poke_interval", LONGEST_DELAY if poke_interval is None else poke_interval)
         super().__init__(timeout=non_negative_seconds("timeout", timeout), poke_interval=interval, mode=mode, **kwargs)
         if deferrable and mode == "reschedule":
-            raise ValueError("PredictionSensor takes deferrable=True or mode='reschedule', not both")
+            raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
         if ignored := [name for name in _UNSUPPORTED if getattr(self, name)]:
             raise ValueError(f"PredictionSensor has no {ignored[0]}: it waits out trouble, its interval grows anyway")
         check_choice("on_item_error", on_item_error, "fail", "keep")
