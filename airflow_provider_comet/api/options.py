@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, Final
+
+MAX_SECONDS: Final = timedelta(days=366).total_seconds()
+"""Infinity, or ``timedelta.max``, would fail where a date is computed from it: after the prediction was paid for."""
 
 
 def check_choice(name: str, value: object, *choices: str) -> None:
@@ -17,9 +21,24 @@ def check_choice(name: str, value: object, *choices: str) -> None:
 def positive_seconds(name: str, value: timedelta | float) -> float:
     """Return a time span in seconds.
 
-    :raises ValueError: it is not a positive number or ``timedelta``.
+    :raises ValueError: it is not a positive number or ``timedelta`` of at most a year.
     """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not seconds > 0:
-        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
-    return float(seconds)
+    return _seconds(name, value, is_zero_allowed=False)
+
+
+def non_negative_seconds(name: str, value: timedelta | float) -> float:
+    """Return a time span in seconds, which may be zero.
+
+    :raises ValueError: it is not a number or ``timedelta`` from zero to a year.
+    """
+    return _seconds(name, value, is_zero_allowed=True)
+
+
+def _seconds(name: str, value: timedelta | float, *, is_zero_allowed: bool) -> float:
+    seconds: Any = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    # NaN is refused, too: neither comparison is true.
+    if is_number and (0 < seconds <= MAX_SECONDS or (is_zero_allowed and seconds == 0)):
+        return float(seconds)
+    kind = "number" if is_zero_allowed else "positive number"
+    raise ValueError(f"{name} must be a {kind} of seconds or a timedelta, at most a year, not {value!r}")

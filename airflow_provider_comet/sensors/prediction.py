@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_comet.airflow_errors import still_running, wait_exception
 from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
-from airflow_provider_comet.api.options import check_choice
+from airflow_provider_comet.api.options import check_choice, non_negative_seconds
 from airflow_provider_comet.api.outcome import Outcome, judge, judge_all
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
@@ -92,8 +92,8 @@ class PredictionSensor(BaseSensorOperator):
         mode: str = "poke",
         **kwargs: Any,
     ) -> None:
-        interval = LONGEST_DELAY if poke_interval is None else poke_interval
-        super().__init__(timeout=timeout, poke_interval=interval, mode=mode, **kwargs)
+        interval = non_negative_seconds("poke_interval", LONGEST_DELAY if poke_interval is None else poke_interval)
+        super().__init__(timeout=non_negative_seconds("timeout", timeout), poke_interval=interval, mode=mode, **kwargs)
         if deferrable and mode == "reschedule":
             raise ValueError("PredictionSensor waits either deferrable=True or mode='reschedule'; give one of them")
         if ignored := [name for name in _UNSUPPORTED if getattr(self, name)]:
@@ -103,7 +103,7 @@ class PredictionSensor(BaseSensorOperator):
         self.conn_id = conn_id
         self.on_item_error = on_item_error
         self.deferrable = mode != "reschedule" if deferrable is None else deferrable
-        self.defer_after = defer_after.total_seconds() if isinstance(defer_after, timedelta) else float(defer_after)
+        self.defer_after = non_negative_seconds("defer_after", defer_after)
         self.allow_empty = allow_empty
         self.is_adaptive = poke_interval is None
         if start_from_trigger:
