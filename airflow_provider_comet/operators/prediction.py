@@ -133,10 +133,9 @@ class CreatePredictionOperator(BaseOperator):
             submission.read()
             self.hook.stay_with([submission.record])
             self._paid_id = (submission.record and submission.record.id) or self._paid_id
-            return resume(
-                functools.partial(super().resume_execution, next_method, next_kwargs, context),
-                functools.partial(self._conclude_event, context, NO_EVENT),
-            )
+            resume_task = functools.partial(super().resume_execution, next_method, next_kwargs, context)
+            without_event = functools.partial(self._conclude_event, context, NO_EVENT)
+            return resume(self.conn_id, next_kwargs, resume_task, without_event)
 
     def on_kill(self) -> None:
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""

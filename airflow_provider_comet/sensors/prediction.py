@@ -150,10 +150,10 @@ class PredictionSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
         with self._translated_errors(context):
-            return resume(
-                functools.partial(super(BaseSensorOperator, self).resume_execution, next_method, next_kwargs, context),
-                functools.partial(self._conclude_event, context, NO_EVENT),
-            )
+            own = super(BaseSensorOperator, self).resume_execution
+            resume_task = functools.partial(own, next_method, next_kwargs, context)
+            without_event = functools.partial(self._conclude_event, context, NO_EVENT)
+            return resume(self.conn_id, next_kwargs, resume_task, without_event)
 
     def on_kill(self) -> None:
         """End a running poll, and log what keeps running. A signal handler: Airflow can't be called here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -13,7 +13,7 @@ except ImportError:  # Airflow 3.0 has them elsewhere, and common-compat does no
     from airflow.exceptions import TaskDeferralError, TaskDeferralTimeout  # type: ignore[no-redef]
 
 from airflow_provider_comet.api.errors import CometError
-from airflow_provider_comet.hooks.connection import was_read
+from airflow_provider_comet.hooks.connection import remember_read, was_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.wait import Wait
 
@@ -39,6 +39,7 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: di
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
 
     first = waits[0]
+    key_from = "connection" if was_read(conn_id) else None
     task.defer(
         trigger=PredictionTrigger(
             [wait.prediction_id for wait in waits],
@@ -48,24 +49,30 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: di
             first.poke_interval,
             first.last_polled_at,
             not_before=min(wait.not_before or 0.0 for wait in waits) or None,
-            key_from="connection" if was_read(conn_id) else None,
+            key_from=key_from,
         ),
         method_name="execute_complete",
-        kwargs=kwargs,
+        kwargs={**(kwargs or {}), **({"key_from": key_from} if key_from else {})},
         timeout=timedelta(seconds=max(0.0, first.deadline - clock.now()) + BACKSTOP_SECONDS),
     )
 
 
-def resume(resume_task: Callable[[], T], without_event: Callable[[], T]) -> T:
+def resume(
+    conn_id: str, next_kwargs: Mapping[str, Any] | None, resume_task: Callable[[], T], without_event: Callable[[], T]
+) -> T:
     """Resume a deferred task, also if its wait did not end by an event.
 
     Airflow's own timeout comes if the triggerer was away. A prediction that has finished meanwhile is a result all the
     same: it is polled once more, as at any deadline.
 
+    :param next_kwargs: what ``defer`` left for the task. If the connection was used then, ``COMETAPI_KEY`` does not
+        take its place now.
     :param resume_task: what Airflow does to resume the task.
     :param without_event: is called if no event came.
     :raises CometError: the trigger failed.
     """
+    if (next_kwargs or {}).get("key_from") == "connection":
+        remember_read(conn_id)
     try:
         return resume_task()
     except TaskDeferralTimeout:

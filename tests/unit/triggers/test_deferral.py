@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,6 +59,31 @@ def test_a_task_gets_its_own_kwargs_back(clock: Clock, runner: TaskRunner) -> No
     assert outcome.next_kwargs == {"prediction_id": "abc"}
 
 
+def test_the_key_stays_with_its_connection(
+    clock: Clock,
+    runner: TaskRunner,
+    connection: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The trigger, and the process that resumes the task, know that the connection was used: a key of the environment
+    does not take its place while Airflow calls the connection missing."""
+    from airflow_provider_comet.hooks import connection as module
+
+    connection("mine")
+    module.get_config("mine")
+    outcome = runner.run(task_that_defers([wait_at(clock)], {"prediction_id": "abc"}))
+    assert outcome.next_kwargs == {"prediction_id": "abc", "key_from": "connection"}
+    assert outcome.trigger().serialize()[1]["key_from"] == "connection"
+    module._found.clear()  # another process
+    monkeypatch.delenv("AIRFLOW_CONN_MINE")
+    assert not module.was_read("mine")
+    resume(None, caplog, **outcome.next_kwargs)
+    assert module.was_read("mine")
+    with pytest.raises(e.ConnectionLookupError, match="was there before"):
+        module.get_config("mine")
+
+
 @pytest.mark.parametrize("seconds_late", [0.0, 1000.0])
 def test_airflows_own_timeout_comes_later(clock: Clock, runner: TaskRunner, seconds_late: float) -> None:
     """Airflow's timeout would end the task without a last poll, so it comes five minutes after the deadline, or after
@@ -81,7 +107,7 @@ def test_many_waits_share_one_trigger(clock: Clock, runner: TaskRunner) -> None:
     assert runner.run(task_that_defers(waits)).trigger().not_before is None
 
 
-def resume(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str:
+def resume(error: BaseException | None, caplog: pytest.LogCaptureFixture, **next_kwargs: Any) -> str:
     from airflow_provider_comet.triggers.deferral import resume
 
     def resume_task() -> str:
@@ -90,7 +116,7 @@ def resume(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str
         return "resumed"
 
     with caplog.at_level(logging.WARNING):
-        return resume(resume_task, lambda: "without an event")
+        return resume("mine", next_kwargs or None, resume_task, lambda: "without an event")
 
 
 def test_an_event_resumes_the_task(caplog: pytest.LogCaptureFixture) -> None:
