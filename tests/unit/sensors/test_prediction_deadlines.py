@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from airflow_provider_comet.emulator import Emulator
+from tests.support.sockets import raw_server
 from tests.support.task_runner import MODES, Clock, TaskRunner, run_sensor
 from tests.unit.sensors.helpers import AIRFLOWS_TIMEOUT, EACH_MODE, ONE_OR_MANY, ids_of, kind, sensor
 
@@ -112,3 +116,36 @@ def test_airflows_timeout_after_an_execution_timeout(
         task = sensor([prediction] if is_list else prediction, execution_timeout=dt.timedelta(seconds=60))
         outcome = runner.run(task, **AIRFLOWS_TIMEOUT)
         assert (outcome.state, kind(outcome)) == ("up_for_retry", "AirflowTaskTimeout")
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+@pytest.mark.parametrize(
+    "start", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n "]
+)
+def test_a_server_that_trickles_holds_no_worker(
+    connection: Callable[..., None], runner: TaskRunner, mode: str, start: bytes
+) -> None:
+    """A server that sends a byte now and then, in real time: each poll on the worker ends at the read timeout, the next
+    follows, and the wait ends at its own timeout, or defers."""
+    is_over = threading.Event()
+
+    def serve(line: socket.socket) -> None:
+        with suppress(OSError):
+            line.sendall(start)
+            while not is_over.wait(0.05):
+                line.sendall(b" ")
+
+    def talk(line: socket.socket) -> None:
+        threading.Thread(target=serve, args=(line,), daemon=True).start()
+
+    with raw_server(talk) as (port, accepted):
+        connection(host=f"http://127.0.0.1:{port}", extra={"read_timeout": 0.3})
+        options = {"deferrable": False, "timeout": 1.5} if mode == "poke" else {"defer_after": 1.5, "timeout": 600}
+        outcome = runner.run(sensor(poke_interval=0.5, **options))
+        is_over.set()
+    assert len(accepted) > 1
+    if mode == "poke":
+        assert kind(outcome) == "AirflowSensorTimeout"
+        assert "no answer within 0.3 s" in str(outcome.error)
+    else:
+        assert outcome.state == "deferred"
