@@ -143,9 +143,9 @@ def test_a_server_that_trickles_holds_no_worker(
         options = {"deferrable": False, "timeout": 1.5} if mode == "poke" else {"defer_after": 1.5, "timeout": 600}
         outcome = runner.run(sensor(poke_interval=0.5, **options))
         is_over.set()
-    assert len(accepted) > 1
-    if mode == "poke":
+    if mode == "poke":  # by its own words: on a busy machine the timeout may be over after one poll
         assert kind(outcome) == "AirflowSensorTimeout"
         assert "no answer within 0.3 s" in str(outcome.error)
     else:
+        assert len(accepted) > 1
         assert outcome.state == "deferred"
