@@ -53,7 +53,7 @@ e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, o
 	@$(VENV)/bin/python -m tests.e2e.postgres
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
-bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (35 minutes; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)
+bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (40 minutes; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)
 	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)
 
 screenshots: $(READY_SHOTS)  ## the pictures in docs/images, by a real browser (needs chromium, or CHROMIUM=/path/to/one)
