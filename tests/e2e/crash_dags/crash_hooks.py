@@ -58,12 +58,12 @@ def nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
-def before_sending(submission: Any) -> None:
+def before_sending(submission: Any, key_from: str) -> None:
     stand_still("before_intent", submission._ti)
     stand_still("orphan_before_intent", submission._ti)
 
 
-def after_sending(submission: Any) -> None:
+def after_sending(submission: Any, key_from: str) -> None:
     global current
     for point in ("after_intent", "api_server_away", "orphan_after_intent"):
         stand_still(point, submission._ti)
