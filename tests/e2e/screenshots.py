@@ -82,7 +82,7 @@ def connection_form(page: Page) -> None:
     form.get_by_role("combobox").click()
     page.keyboard.type("CometAPI")
     page.keyboard.press("Enter")
-    form.get_by_text("API key").wait_for()
+    form.get_by_text("API key", exact=True).wait_for()
     take("connection-form", form)
     form.get_by_text("Extra Fields", exact=True).click()
     form.get_by_text("Output hosts").wait_for()
