@@ -24,41 +24,11 @@ from tests.support.file_server import Answer, FileServer
 from tests.support.forward_proxy import forward_proxy
 from tests.support.private_ca import private_ca
 from tests.support.sockets import raw_server
+from tests.unit.outputs.conftest import KEY, LOCAL, Clock
 
 ROOT = Path(__file__).parents[3]
-KEY = "sk-delivery-0123456789"
 CONTENT = random.Random(5).randbytes(1_000_000)
-LOCAL = "http://127.0.0.1:1"
 MOST = ByteBudget(10_000_000)
-
-
-class Clock:
-    """Time that passes while somebody sleeps, or by ``step`` whenever it is read."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.step = 0.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def downloader(clock: Clock) -> Iterator[Downloader]:
-    """Fetches for an API on this machine, without a real pause."""
-    with Downloader(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as downloader:
-        yield downloader
 
 
 @pytest.fixture
