@@ -195,3 +195,14 @@ def still_running(prediction_ids: Sequence[object]) -> str:
     """Return ``STILL_RUNNING`` for these predictions."""
     more = f" (and {len(prediction_ids) - 1} more)" if len(prediction_ids) > 1 else ""
     return STILL_RUNNING % f"{log_value(prediction_ids[0] if prediction_ids else None)}{more}"
+
+
+def words_about_paid(paid_id: str | None, *, may_be_paid: bool) -> str | None:
+    """Return what the log of a task that ends says about what it has paid for; ``None``: nothing.
+
+    :param paid_id: the prediction that was paid for, if its id is known.
+    :param may_be_paid: whether something may have been accepted whose id is not known.
+    """
+    if paid_id is not None:
+        return still_running([paid_id])
+    return MAY_BE_ACCEPTED if may_be_paid else None

@@ -36,6 +36,17 @@ def audit(event: str, values: Mapping[str, object]) -> None:
     log.info(" ".join([event, *(f"{key}={log_value(value)}" for key, value in values.items())]))
 
 
+def created(prediction_id: str, model: str, reason: str, ti: Any) -> None:
+    """Log a create that was accepted, for which CometAPI bills: ``comet.created id=... model=... reason=...``.
+
+    It holds no key and no prompt.
+
+    :param ti: the task instance that has sent it.
+    """
+    task = {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id, "map": ti.map_index, "try": ti.try_number}
+    audit("comet.created", {"id": prediction_id, "model": model, **task, "reason": reason})
+
+
 def finished(outcomes: Iterable[Outcome]) -> None:
     """Log and count the predictions that have ended, well or badly.
 

@@ -23,9 +23,11 @@ CometError
 └── PredictionError               a fact about a prediction
     ├── PredictionFailedError     it ended without a result
     │   ├── PredictionRefusedError    because of its input: the same input fails again
+    │   ├── RepeatedFailureError      again with the same words
     │   ├── PredictionCanceledError
     │   └── PredictionAbortedError
     ├── UnusableIdError           created and paid for, under an id that can't be polled
+    ├── ChangedInputError         paid for with another input than its task has now
     ├── PredictionExpiredError    succeeded, but its output was removed
     ├── EmptyOutputError          succeeded without output
     ├── OutputExpiredError        the links to its files have expired *
@@ -35,13 +37,9 @@ CometError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Self
-
 from airflow_provider_comet.api.comet_error import CometError as CometError  # part of the tree, so importable here
-
-SHOWN_ERRORS = 50
-"""Errors that the message of a ``PredictionListError`` shows."""
+from airflow_provider_comet.api.list_error import SHOWN_ERRORS as SHOWN_ERRORS
+from airflow_provider_comet.api.list_error import PredictionListError as PredictionListError
 
 
 class ConfigurationError(CometError):
@@ -160,27 +158,6 @@ class UnrecordedPredictionError(CometError):
     summary = "it was created and is paid for, but could not be put on record"
 
 
-class PredictionListError(CometError):
-    """Some predictions of a list have no result: ``errors``, ``reasons``. Whether a retry helps depends on each."""
-
-    summary: ClassVar[str] = "Some predictions have no result"
-    errors: Sequence[CometError] = ()
-    reasons: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, errors: Sequence[CometError], total: int) -> Self:
-        """Return an error that lists these errors of a list of ``total`` predictions."""
-        pauses = [error.retry_after for error in errors if error.retry_after]
-        list_error = cls(f"{len(errors)} of {total}", retry_after=max(pauses, default=None))
-        list_error.errors, list_error.reasons = errors, [str(error) for error in errors]
-        return list_error
-
-    def __str__(self) -> str:
-        shown = [super().__str__(), *self.reasons[:SHOWN_ERRORS]]
-        more = len(self.reasons) - SHOWN_ERRORS
-        return "\n".join([*shown, f"... and {more} more: all of them are in the log."] if more > 0 else shown)
-
-
 class PredictionError(CometError):
     """A fact about a prediction that no retry changes."""
 
@@ -201,6 +178,14 @@ class PredictionRefusedError(PredictionFailedError):
     next_step = "Change the input, then clear the create task (a new, billed prediction)."
 
 
+class RepeatedFailureError(PredictionFailedError):
+    """It failed with the same words as a prediction that was bought before. To buy another one is unlikely to help."""
+
+    buys_again = False
+    summary = "it failed again for the same reason, so no other one is bought"
+    next_step = "Change the input, or clear the create task when the cause is gone (a new, billed prediction)."
+
+
 class PredictionCanceledError(PredictionFailedError):
     """It was canceled while it ran. Polling again does not help."""
 
@@ -218,6 +203,13 @@ class UnusableIdError(PredictionError):
 
     summary = "it was created and is paid for, but CometAPI gave it an id that can't be polled"
     next_step = "The log has the id (comet.created): CometAPI's support may find the result by it."
+
+
+class ChangedInputError(PredictionError):
+    """It was created with another model or input than its task has now, so it is not handed over as that task's."""
+
+    summary = "it is paid for, but was created with another model or input than this task has now"
+    next_step = "Restore the input and clear this task, or give the id to a PredictionSensor: both cost nothing."
 
 
 class PredictionExpiredError(PredictionError):

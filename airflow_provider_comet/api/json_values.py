@@ -89,6 +89,11 @@ def canonical_json(value: object) -> str:
     What JSON has no form for is written as its ``str()``: of an ``ObjectStoragePath`` that includes the connection.
     """
     try:
-        return json.dumps(value, sort_keys=True, default=str)
+        return json.dumps(value, sort_keys=True, default=_text_of)
     except (TypeError, ValueError, RecursionError):  # refused before it is sent; it must not keep a paid result back
         return f"not JSON, {type(value).__name__}"
+
+
+def _text_of(value: object) -> str:
+    """Return the text of a value that JSON has no form for. A set has another order in each process."""
+    return str(sorted(map(str, value))) if isinstance(value, (set, frozenset)) else str(value)

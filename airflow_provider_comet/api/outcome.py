@@ -14,13 +14,26 @@ from airflow_provider_comet.api.redaction import READ_CHARACTERS
 Outcome: TypeAlias = Prediction | e.CometError | Mapping[str, Any]
 """How a wait ended: with a prediction, with its ``summary()``, or with an error."""
 
+# Texts: `re` compiles and keeps them when they are first used. All DAG files that import an operator would pay for it.
 # Words of a failed prediction that blame its input: paying for it again buys the same refusal. Seen in errors of
-# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719) and of cog's validation.
-# Text: `re` compiles and keeps it when it is first used. All DAG files that import an operator would pay 5 ms for it.
+# Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719), of cog's validation, and
+# reported by users. No such list is complete: submissions/record.py stops at what repeats.
 _REFUSALS = (
-    r"(?i)\b(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content|prohibited"
-    r"|content[ _-](policy|policies|filter|violation)\w*|input validation|validation error|field required"
-    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)\b"
+    r"(?i)(?<![a-z0-9])(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content"
+    r"|inappropriate|prohibited|violat\w+|usage (guideline|polic)\w+|not allowed by our|blocked by"
+    r"|content[ _-](policy|policies|filter|violation|moderation)\w*|input validation|validation error|field required"
+    r"|is (required|too (long|short|large|small|big))|exceeds the (maximum|max|limit)"
+    r"|(prompt|input|text|image|video|audio|file)s? (must|is not|was rejected|not supported)"
+    r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)(?![a-z0-9])"
+)
+# Words that blame machines: the same input may succeed, also if the reason repeats or holds a word of the list above.
+_INFRASTRUCTURE = (
+    r"(?i)(?<![a-z0-9])(out of memory|oom|cuda|unavailable|overload(ed)?|(at|no|out of|insufficient) capacity|throttled"
+    r"|interrupted|preempted|restarted|(http|status|status code|returned|error)[ :=]*(408|429|5\d\d)|too many requests"
+    r"|timed[ -]?out|time-?outs?(?! (must|should|has to|is|parameter|value)\b)(?!:)|deadline exceeded|bad gateway"
+    r"|(connection|network) (is )?(reset|refused|error|failure|closed|aborted|lost|failed|unreachable)"
+    r"|internal (server )?error|(try again|retry) later|rate limit(ed|s)?|service (is )?(busy|down)"
+    r"|(server|worker|queue|gpu|node) (error|failure|is full|full|crashed|died|lost|busy))(?![a-z0-9])"
 )
 
 
@@ -71,4 +84,9 @@ def judge_all(
 
 def blames_input(words: str) -> bool:
     """Return whether the error of a failed prediction blames its input, so that the same input fails again."""
-    return re.search(_REFUSALS, words[:READ_CHARACTERS]) is not None
+    return not blames_infrastructure(words) and re.search(_REFUSALS, words[:READ_CHARACTERS]) is not None
+
+
+def blames_infrastructure(words: str) -> bool:
+    """Return whether the error of a failed prediction blames machines, so that the same input may succeed later."""
+    return re.search(_INFRASTRUCTURE, words[:READ_CHARACTERS]) is not None

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import canonical_json
@@ -74,19 +74,6 @@ class Request:
     may_cost_money: bool
     body: bytes | None = field(default=None, repr=False)
     prediction_id: str | None = None
-
-
-class Journal(Protocol):
-    """Is told before and after each time that a create is sent, so that a crash leaves a trace of what may be paid."""
-
-    def sending(self, key_from: str) -> None:
-        """Note that the request is about to be sent, and whose key pays. If this raises, it is not sent."""
-
-    def rejected(self) -> None:
-        """Note that the request was certainly not accepted."""
-
-    def unclear(self, error: e.CometError) -> None:
-        """Note that the request may have been accepted."""
 
 
 def create_prediction(model: object, input: object) -> Request:

@@ -16,7 +16,8 @@ from requests.auth import AuthBase
 from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import AmbiguousSubmissionError, CometError, RateLimitedError
-from airflow_provider_comet.api.protocol import Journal, Request
+from airflow_provider_comet.api.journal import Journal
+from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
 from airflow_provider_comet.client.body import Body
 from airflow_provider_comet.client.common import HEADERS, root_cause, timeout_words
@@ -28,6 +29,7 @@ from airflow_provider_comet.client.connections import (
     TimeLimit,
     pools_of,
 )
+from airflow_provider_comet.client.uninterrupted import run_uninterrupted
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
@@ -61,7 +63,10 @@ class CometClient:
         """
         limiter = self._create_limiter if request.may_cost_money else self._poll_limiter
         sent_at = self._acquire(limiter)
-        response = self._exchange(request) if journal is None else self._exchange_on_record(request, journal)
+        if journal is None:
+            response = self._exchange(request)
+        else:
+            response = run_uninterrupted(lambda: self._exchange_on_record(request, journal), journal.interrupted)
         if protocol.is_rate_limited(request, response):
             # Only the rate falls here. `retry` pauses all creates; its caller pauses a poll, and knows a deadline.
             with self._limiting:
@@ -125,9 +130,11 @@ class CometClient:
             _note_failure(journal, error, was_sent=body.was_read)
             raise
         try:
-            protocol.read_prediction(request, response)
+            prediction = protocol.read_prediction(request, response)
         except CometError as error:  # the caller gets it from the response
             _note_failure(journal, error, was_sent=True)
+        else:
+            journal.accepted(prediction.id)
         return response
 
     def _exchange(self, request: Request, body: _RequestBody | None = None) -> Response:

@@ -64,6 +64,10 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
         self.inlets.extend(argument for argument in arguments if isinstance(argument, Asset))
         return CreatePredictionOperator.execute(self, context)
 
+    def _input_source(self) -> object:
+        """Return the arguments: a retry that continues with a paid prediction does not call the function."""
+        return {"op_args": [*self.op_args], **self.op_kwargs}
+
     def _make_input(self, context: Context) -> Any:
         names = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, names)

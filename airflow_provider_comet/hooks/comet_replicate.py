@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_comet.api.config import Config
+    from airflow_provider_comet.api.journal import Journal
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.api.protocol import Journal
     from airflow_provider_comet.client.sync_client import CometClient
     from airflow_provider_comet.inputs.schemas import InputSchema
     from airflow_provider_comet.submissions.record import Record

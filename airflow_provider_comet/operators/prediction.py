@@ -97,7 +97,6 @@ class CreatePredictionOperator(BaseOperator):
         self.poke_interval = None if poke_interval is None else positive_seconds("poke_interval", poke_interval)
         self.timeout = positive_seconds("timeout", timeout)
         self._submission: Submission | None = None
-        self._paid_id: str | None = None
         _, self._is_execution_timeout = find_deadline(self.timeout, self.execution_timeout)
 
     @functools.cached_property
@@ -128,24 +127,23 @@ class CreatePredictionOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        self._paid_id = (next_kwargs or {}).get("prediction_id")
+        submission.paid_id = (next_kwargs or {}).get("prediction_id")
         with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
             self.hook.stay_with([submission.record])
-            self._paid_id = (submission.record and submission.record.id) or self._paid_id
+            submission.paid_id = (submission.record and submission.record.id) or submission.paid_id
+            submission.check_unchanged()
             resume_task = functools.partial(super().resume_execution, next_method, next_kwargs, context)
             without_event = functools.partial(self._conclude_event, context, NO_EVENT)
             return resume(self.conn_id, next_kwargs, resume_task, without_event)
 
     def on_kill(self) -> None:
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
-        if self._submission is not None:
-            self._submission.stop.killed = True
         self.hook.halt()
-        if self._paid_id is not None:
-            self.log.warning("%s", airflow_errors.still_running([self._paid_id]))
-        elif self._submission is not None and self._submission.is_under_way:
-            self.log.warning(airflow_errors.MAY_BE_ACCEPTED)
+        if (submission := self._submission) is not None:
+            submission.interrupted()
+            if words := airflow_errors.words_about_paid(submission.paid_id, may_be_paid=submission.is_under_way):
+                self.log.warning("%s", words)
 
     def _create(self, context: Context, submission: Submission) -> tuple[str, bool]:
         """Return the prediction's id, and whether an earlier attempt has paid for it."""
@@ -155,15 +153,13 @@ class CreatePredictionOperator(BaseOperator):
             has_record=submission.has_store,
         )
         with airflow_errors.raised_as(translated):
-            self._paid_id = submission.resume()
+            recorded_id = submission.resume()
         self.hook.stay_with([submission.record])
-        if self._paid_id is not None:
-            return self._paid_id, True
-        submission.input = self._make_input(context)  # may call a function, whose errors stay its own
+        if recorded_id is not None:
+            return recorded_id, True
+        input = self._make_input(context)  # may call a function, whose errors stay its own
         with airflow_errors.raised_as(translated):
-            prediction_id = self._paid_id = self._submit(submission.input, submission)
-            submission.accepted(prediction_id)
-        return prediction_id, False
+            return self._submit(input, submission), False
 
     def _wait(self, context: Context, submission: Submission, prediction_id: str, *, is_known: bool) -> str:
         now = steady_clock()
@@ -189,6 +185,10 @@ class CreatePredictionOperator(BaseOperator):
                 "Make a pool, `airflow pools set cometapi 4 creates`, and give the task pool='cometapi'."
             )
 
+    def _input_source(self) -> object:
+        """Return what the input is made of, as far as each attempt knows it."""
+        return self.input
+
     def _make_input(self, context: Context) -> Any:
         """Return the input; called only by an attempt that submits. What it raises stays as it is."""
         return self.input
@@ -200,13 +200,13 @@ class CreatePredictionOperator(BaseOperator):
         return self.hook.create_prediction(self.model, input, schema=schema, strict=self.strict, journal=submission).id
 
     def _new_submission(self, context: Context) -> Submission:
-        return Submission(context, self.model, self.input, self.on_ambiguous_submit)
+        return Submission(context, self.model, self._input_source(), self.on_ambiguous_submit)
 
     def _conclude_event(self, context: Context, result: WaitResult) -> str:
         submission = self._submission or self._new_submission(context)
         outcome: Outcome | None = next(iter(result.outcomes.values()), None)
         if outcome is None:
-            prediction_id = next(iter(result.not_carried), None) or self._paid_id
+            prediction_id = next(iter(result.not_carried), None) or submission.paid_id
             if prediction_id is None:  # no event came, and this Airflow keeps no record
                 raise PredictionTimeoutError("its id is in the log of the create")
             outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
@@ -219,8 +219,7 @@ class CreatePredictionOperator(BaseOperator):
         except PredictionTimeoutError:  # it keeps running
             raise
         except PredictionError as error:
-            submission.reported(error)
-            raise
+            raise submission.reported(error) from None
         context["ti"].xcom_push(key=PREDICTION_XCOM_KEY, value=summary)
         return self._hand_over(context, submission, str(summary["id"]))
 
@@ -232,16 +231,14 @@ class CreatePredictionOperator(BaseOperator):
 
     def _final_where_paid(self, submission: Submission, *, is_paid: bool = False) -> AbstractContextManager[None]:
         def words_about_paid() -> str | None:
-            if self._paid_id is not None:
-                return airflow_errors.still_running([self._paid_id])
             may_be_paid = is_paid or (submission.is_under_way and self.on_ambiguous_submit == "fail")
-            return airflow_errors.MAY_BE_ACCEPTED if may_be_paid else None
+            return airflow_errors.words_about_paid(submission.paid_id, may_be_paid=may_be_paid)
 
         return airflow_errors.final_where_paid(has_record=submission.has_store, words_about_paid=words_about_paid)
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
         def translated(error: CometError) -> BaseException:
-            about, is_timeout = error.about(self._paid_id), self._is_execution_timeout
+            about, is_timeout = error.about(submission.paid_id), self._is_execution_timeout
             return airflow_errors.paid_exception(
                 about, has_record=submission.has_store, is_execution_timeout=is_timeout
             )

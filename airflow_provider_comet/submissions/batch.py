@@ -133,8 +133,8 @@ class Batch:
     def failed(self, item: Item, error: e.CometError) -> None:
         """Note the error of an item, and stop the batch unless the error is about this input alone."""
         item.error = error
-        if isinstance(error, e.UnusableIdError):
-            item.id = None  # whoever gets the list of ids could not use it; it is on record
+        if isinstance(error, e.UnrecordedPredictionError):  # of any other one, nobody could use the id
+            item.id = error.prediction_id
         if isinstance(error, e.AmbiguousSubmissionError):
             self._lost_in_a_row += 1
             stops = self._lost_in_a_row >= STOP_AFTER_LOST

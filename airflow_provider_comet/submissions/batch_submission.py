@@ -25,8 +25,8 @@ from airflow_provider_comet.submissions.submission import Submission
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_comet.api.journal import Journal
     from airflow_provider_comet.api.prediction import Prediction
-    from airflow_provider_comet.api.protocol import Journal
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,7 @@ class BatchSubmission:
         submission, accepted_before = self._create(item.key, item.input), self.batch.accepted_count
         try:
             submission.raise_if_stopped()  # before its files are read, which would hold up the end of the task
-            prediction = create(item.input, journal=submission)
-            item.id = prediction.id
-            submission.accepted(prediction.id)
+            item.id = create(item.input, journal=submission).id
         except BatchStopped:
             return
         except e.CometError as error:

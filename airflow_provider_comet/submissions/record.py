@@ -7,7 +7,6 @@ only by a user's clear.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Any
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import canonical_json
+from airflow_provider_comet.api.outcome import blames_infrastructure
 from airflow_provider_comet.api.redaction import whole_characters
 from airflow_provider_comet.api.validation import check_prediction_id, is_prediction_id
+from airflow_provider_comet.submissions.digests import digest_of_id, digest_of_input, digest_of_reason
 
 KEY = "comet_submission"
 BATCH_KEY = "comet_batch"
@@ -55,6 +56,7 @@ class Record:
     :param answer: what CometAPI answered instead of an id, if it answered.
     :param request_id: CometAPI's id of that answer.
     :param key_from: ``connection`` or ``environment``: an account that has paid is not replaced by another.
+    :param failures: a digest of the reason of each failed prediction that was bought since the last clear.
     :param earlier: the ids of all predictions that this task instance bought before.
     """
 
@@ -69,14 +71,29 @@ class Record:
     answer: str | None = None
     request_id: str | None = None
     key_from: str | None = None
+    failures: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
+
+    def with_report(self, error: e.PredictionError) -> tuple[Record, e.PredictionError]:
+        """Return the record after an attempt has reported why the prediction has no result, and the error to raise.
+
+        A failure with the same words as an earlier one of this cycle is final, unless the words blame machines. No list
+        has all the words with which models refuse an input; this way at most two are bought of what fails each time.
+        """
+        failures = self.failures
+        if type(error) is e.PredictionFailedError and not blames_infrastructure(error.detail):
+            reason = digest_of_reason(error.detail)
+            if reason in failures:
+                error = e.RepeatedFailureError(error.detail, prediction_id=error.prediction_id)
+            failures = (*failures, reason)
+        return dataclasses.replace(self, reported_error=type(error).__name__, failures=failures), error
 
     def changes(self, model: str, input: object) -> list[str]:
         """Return what differs from the recorded create: names only, never values.
 
         :param input: ``None``: not known, so it is not compared.
         """
-        now = digest(input)
+        now = digest_of_input(input)
         changed = ["model"] if self.model not in (None, model) else []
         if self.input and input is not None:
             keys = sorted(now.keys() | self.input.keys())
@@ -85,7 +102,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the value for the store."""
-        return {"version": VERSION, **dataclasses.asdict(self), "earlier": list(self.earlier)}
+        lists = {"failures": list(self.failures), "earlier": list(self.earlier)}
+        return {"version": VERSION, **dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_json(cls, value: object, key: str = KEY) -> Record:
@@ -100,7 +118,7 @@ class Record:
             raise MalformedRecordError(f"{key!r} does not hold a record of version {VERSION}: {_describe(value)}")
         names = [field.name for field in dataclasses.fields(cls)]
         known = {name: value[name] for name in names if value.get(name) is not None}
-        types = {"earlier": list, "input": Mapping, "max_tries": int}
+        types = {"earlier": list, "failures": list, "input": Mapping, "max_tries": int}
         if wrong := [name for name in known if not isinstance(known[name], types.get(name, str))]:
             raise MalformedRecordError(f"{key!r} holds a value of the wrong type in {', '.join(wrong)}")
         if known["state"] in ("accepted", "delivered") and not known.get("id"):
@@ -110,7 +128,7 @@ class Record:
                 check_prediction_id(known["id"])
             except e.InvalidInputError as error:
                 raise MalformedRecordError(f"{key!r}: {error.detail}") from None
-        return cls(**{**known, "earlier": tuple(known.get("earlier", ()))})
+        return cls(**{**known, **{name: tuple(known.get(name, ())) for name in ("failures", "earlier")}})
 
 
 @dataclass(frozen=True)
@@ -130,14 +148,14 @@ class BatchRecord:
 
         The id decides, not the attempt: ``ti.max_tries`` can have the same value again.
         """
-        return prediction_id is not None and self.items.get(key) == _short(prediction_id)
+        return prediction_id is not None and self.items.get(key) == digest_of_id(prediction_id)
 
     def with_delivered(self, ids: Mapping[str, str]) -> BatchRecord:
         """Return the record after predictions were handed over.
 
         :param ids: their ids by key.
         """
-        delivered = {key: _short(prediction_id) for key, prediction_id in ids.items()}
+        delivered = {key: digest_of_id(prediction_id) for key, prediction_id in ids.items()}
         return dataclasses.replace(self, items={**self.items, **delivered})
 
     def to_json(self) -> dict[str, Any]:
@@ -196,19 +214,6 @@ def decide(record: Record | None, *, cleared: bool, on_ambiguous_submit: str) ->
     if not is_prediction_id(record.id):
         raise e.UnusableIdError(prediction_id=record.id)
     return None
-
-
-def digest(input: object) -> dict[str, str]:
-    """Return a digest of each key's value, so that a change can be named without the value.
-
-    It takes any input: a template gone wrong must not hide a paid result from its task.
-    """
-    items = input.items() if isinstance(input, Mapping) else [("", input)]
-    return {str(key): hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16] for key, value in items}
-
-
-def _short(prediction_id: str) -> str:
-    return hashlib.sha256(prediction_id.encode()).hexdigest()[:8]
 
 
 def _is_item(key: object, value: object) -> bool:

@@ -33,6 +33,7 @@ IO_MODULES = (
     "polling/prediction_ids.py",
     "submissions/batch_submission.py",
     "submissions/state_store.py",
+    "submissions/stored_record.py",
     "submissions/submission.py",
 )
 """The modules of the rooms that touch the network, a disk or Airflow. All others of them are pure."""

@@ -16,7 +16,8 @@ from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling import clock
 
 if TYPE_CHECKING:
-    from airflow_provider_comet.client.sync_client import CometClient, Journal
+    from airflow_provider_comet.api.journal import Journal
+    from airflow_provider_comet.client.sync_client import CometClient
     from airflow_provider_comet.emulator import Emulator
     from tests.support.private_ca import PrivateCA
 

@@ -134,6 +134,12 @@ def failed_create(port: int, **fields: Any) -> tuple[e.CometError, list[str]]:
         def unclear(self, error: e.CometError) -> None:
             entries.append("unclear")
 
+        def accepted(self, prediction_id: str) -> None:
+            entries.append("accepted")
+
+        def interrupted(self) -> None:
+            entries.append("interrupted")
+
     client = CometClient(config_of(port, **fields))
     with pytest.raises(e.CometError) as caught:
         create_prediction(client, journal=Journal())

@@ -198,11 +198,17 @@ class ListJournal:
     def unclear(self, error: e.CometError) -> None:
         self.entries.append(f"unclear: {type(error).__name__}")
 
+    def accepted(self, prediction_id: str) -> None:
+        self.entries.append("accepted")
+
+    def interrupted(self) -> None:
+        self.entries.append("interrupted")
+
 
 @pytest.mark.parametrize(
     ("fault", "entries"),
     [
-        (None, ["sending with the key of the connection"]),
+        (None, ["sending with the key of the connection", "accepted"]),
         ({"status": 429, "headers": {"retry-after": "121"}}, ["sending with the key of the connection", "rejected"]),
         ({"status": 400, "body": envelope("no")}, ["sending with the key of the connection", "rejected"]),
         ({"status": 502}, ["sending with the key of the connection", "unclear: AmbiguousSubmissionError"]),

@@ -170,7 +170,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5), st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
     """A change of the input is named by its keys, whatever the values."""
-    from airflow_provider_comet.submissions.record import digest
+    from airflow_provider_comet.submissions.digests import digest_of_input as digest
 
     missing = object()
     expected = {
@@ -184,7 +184,7 @@ def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after
 
 def test_changes_name_the_model_and_no_value() -> None:
     """The model is named as such; neither record nor changes hold a prompt."""
-    from airflow_provider_comet.submissions.record import digest
+    from airflow_provider_comet.submissions.digests import digest_of_input as digest
 
     before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "a secret garden", "seed": 1}))
     assert before.changes("a/c", {"prompt": "a public garden", "size": 2}) == [
@@ -203,7 +203,7 @@ LOOP["prompt"] = LOOP
 
 def test_an_input_that_is_no_object_can_be_compared() -> None:
     """A retry whose template went wrong still continues with what was paid."""
-    from airflow_provider_comet.submissions.record import digest
+    from airflow_provider_comet.submissions.digests import digest_of_input as digest
 
     before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "x"}))
     for now in (
