@@ -163,7 +163,7 @@ class Submission(StoredRecord):
             max_tries=self._ti.max_tries,
             at=_now(),
             key_from=key_from,
-            failures=() if before is None or self._reason == "clear" else before.failures,
+            failures=() if before is None or self.was_cleared else before.failures,
             earlier=() if before is None else (*before.earlier, *([before.id] if before.id else ())),
         )
         try:

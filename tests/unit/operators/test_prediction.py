@@ -32,6 +32,7 @@ def test_returns_the_id(comet: Emulator, runner: TaskRunner) -> None:
     assert (outcome.state, outcome.error) == ("success", None)
     assert outcome.xcoms == {
         "return_value": made["id"],
+        "prediction_id": made["id"],
         "model": SCHNELL,
         "_link_ModelLink": f"https://replicate.com/{SCHNELL}",
     }

@@ -115,13 +115,14 @@ def test_a_timeout_of_the_task_while_the_answer_is_out(
 def test_an_accepted_prediction_is_handed_over_by_any_attempt(
     comet: Emulator, runner: TaskRunner, caplog: pytest.LogCaptureFixture, counted: list[Any]
 ) -> None:
-    """Retry or clear: the recorded id, without a request; a changed input is named by its keys."""
+    """Retry or clear: the recorded id, without a request; a changed input of a retry is named by its keys."""
     caplog.set_level("INFO")
-    for options in ({"try_number": 2}, {"try_number": 2, "max_tries": 5}):
+    changed = {"prompt": "a windmill", "seed": 7}
+    for input, options in ((changed, {"try_number": 2}), (None, {"try_number": 2, "max_tries": 5})):
         made = runner.run(operator()).result
         runner.store["create/-1/comet_submission"]["state"] = "accepted"  # it died before it handed over
         comet.reset()
-        again = runner.run(operator(input={"prompt": "a windmill", "seed": 7}), **options)
+        again = runner.run(operator(**({"input": input} if input else {})), **options)
         assert (again.state, again.result) == ("success", made)
         assert comet.ledger()["requests"] == []
         assert runner.record()["state"] == "delivered"
@@ -167,9 +168,9 @@ def test_from_airflow_3_4_on_a_record_that_is_there_is_used(
     comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There a clear empties the store itself, unless the user keeps it to get the result that was paid."""
-    from airflow_provider_comet.submissions import submission
+    from airflow_provider_comet.submissions import stored_record
 
-    monkeypatch.setattr(submission, "CLEAR_EMPTIES_STORE", True)
+    monkeypatch.setattr(stored_record, "CLEAR_EMPTIES_STORE", True)
     first = runner.run(operator()).result
     assert runner.run(operator(), try_number=2, max_tries=3).result == first
     runner.store.clear()

@@ -1,0 +1,146 @@
+"""``submissions/submission.py``: an exception from outside at any line of a create, such as Airflow's task timeout."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from tests.support.task_runner import TaskRunner
+from tests.unit.submissions.creates import operator
+
+AT_ONCE = 20
+"""So many lines are tried in one test."""
+
+
+class Interruption:
+    """Raises Airflow's task timeout at the n-th line that a task runs while it creates.
+
+    :ivar line: where that was; ``None``: it has fewer lines.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.line: str | None = None
+        self._left = number
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        from airflow.sdk.exceptions import AirflowTaskTimeout
+
+        # No lines of Python's own library: its locks would stay locked, which a real signal can't do to them.
+        if "airflow_provider_comet" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and self.line is None:
+            self._left -= 1
+            if self._left < 0:
+                self.line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise AirflowTaskTimeout("execution_timeout")
+        return self
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
+    """The interruption of the next attempt is put in here; lines count from where its client sends the create."""
+    from airflow_provider_comet.client.sync_client import CometClient
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    send, create, pending = CometClient.send, CreatePredictionOperator._create, []
+
+    def traced_send(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if pending:
+            interruption = pending.pop()
+            frame: FrameType | None = sys._getframe()
+            while frame is not None:  # its callers, too: they go on after it
+                frame.f_trace, frame = interruption, frame.f_back
+            sys.settrace(interruption)
+        return send(self, *args, **kwargs)
+
+    def traced_create(self: Any, *args: Any) -> Any:
+        try:
+            return create(self, *args)
+        finally:
+            sys.settrace(None)
+
+    monkeypatch.setattr(CometClient, "send", traced_send)
+    monkeypatch.setattr(CreatePredictionOperator, "_create", traced_create)
+    return pending
+
+
+@pytest.mark.parametrize("first", range(0, 120, AT_ONCE))
+def test_an_interruption_at_any_line(
+    comet: Emulator, runner: TaskRunner, traced: list[Interruption], first: int
+) -> None:
+    """Either nothing was sent, or the id is on record: the next try pays once, or not again, and never asks anybody."""
+    runner.run(operator(), map_index=9999)  # loads what is loaded once
+    for number in range(first, first + AT_ONCE):
+        comet.reset()
+        traced.append(interruption := Interruption(number))
+        interrupted = runner.run(operator(), map_index=number)
+        state = runner.record(map_index=number)
+        if interruption.line is not None:
+            assert interrupted.error is not None, interruption.line
+        assert state is None or state["state"] in ("rejected", "accepted", "delivered"), interruption.line
+        again = runner.run(operator(), map_index=number, try_number=2)
+        assert again.error is None, interruption.line
+        (made,) = comet.ledger()["creates"]
+        assert again.result == made["id"], interruption.line
+
+
+def test_how_many_lines_there_are(comet: Emulator, runner: TaskRunner, traced: list[Interruption]) -> None:
+    """The test above reaches the last line of a create."""
+    runner.run(operator(), map_index=9999)
+    for number in itertools.count(0, AT_ONCE):
+        traced.append(interruption := Interruption(number))
+        runner.run(operator(), map_index=number)
+        if interruption.line is None:
+            break
+    assert number <= 120, number
+
+
+@pytest.mark.parametrize("moment", ["getresponse", "accepted"])
+def test_a_signal(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """A real signal, after the answer and while its log line is written: the task ends by it, and the id is known."""
+    import http.client
+
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    from airflow_provider_comet import metrics
+
+    handled = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        handled.set()
+        raise AirflowTaskTimeout("execution_timeout")
+
+    def interrupting(original: Any) -> Any:
+        def call(*args: Any) -> Any:
+            result = original(*args)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert handled.wait(10)
+            return result
+
+        return call
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with monkeypatch.context() as patch:
+            if moment == "accepted":
+                patch.setattr(metrics, "created", interrupting(metrics.created))
+            else:
+                patch.setattr(
+                    http.client.HTTPConnection, "getresponse", interrupting(http.client.HTTPConnection.getresponse)
+                )
+            outcome = runner.run(operator())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert type(outcome.error) is AirflowTaskTimeout
+    (made,) = comet.ledger()["creates"]
+    assert (runner.record()["state"], runner.record()["id"]) == ("accepted", made["id"])
+    assert outcome.xcoms["prediction_id"] == made["id"]
+    assert runner.run(operator(), try_number=2).result == made["id"]
