@@ -377,7 +377,7 @@ def test_an_error_that_is_not_retryable_is_never_sent_again(
 
     client = CometClient(config_of(emulator))
     with pytest.raises(type(error)):
-        client.retry(call)
+        client.retry(protocol.create_prediction("a/b", {"prompt": "x"}), call)
     client.close()
     assert (len(calls), time.slept) == (1, [])
 
@@ -388,10 +388,10 @@ def test_retry_waits_trouble_out(emulator: Emulator, time: FakeTime) -> None:
     for fault in ({"status": 502}, {"drop": "before"}, {"status": 429}, {"status": 200}):
         emulator.fault(method="GET", **fault)
     client = CometClient(config_of(emulator))
-    assert client.retry(lambda: get_prediction(client, prediction_id)).succeeded
+    assert client.retry(protocol.get_prediction("abc"), lambda: get_prediction(client, prediction_id)).succeeded
     assert len(time.slept) == 4
     with pytest.raises(e.PredictionNotFoundError):
-        client.retry(lambda: get_prediction(client, "unknown"))
+        client.retry(protocol.get_prediction("abc"), lambda: get_prediction(client, "unknown"))
     client.close()
     assert len([seconds for seconds in time.slept if seconds > 0.1]) == 4
 
