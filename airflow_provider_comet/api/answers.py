@@ -172,9 +172,9 @@ def _proves_rejection(response: Response, meaning: CodeMeaning | None, in_envelo
     if response.status < 500:
         return True
     # 503 in the API's own envelope: its gateway found no channel. Any other 503 proves nothing: Envoy ("upstream
-    # connect error or disconnect/reset before headers") and Varnish ("first byte timeout") answer so after the request
-    # was sent, and Cloudflare passes on what the server behind it says. Everything else from 500 on may come from
-    # behind the point where a prediction exists (524: the proxy stopped waiting, the server may have gone on).
+    # connect error or disconnect/reset before headers") and Varnish ("backend read error") answer so after the request
+    # was sent, and Cloudflare passes it on. Everything else from 500 on may come from behind the point where a
+    # prediction exists (524: the proxy stopped waiting, the server may have gone on).
     return (response.status == 503 and in_envelope) or _cloudflare_error(response) in _NOT_CONNECTED
 
 
