@@ -327,14 +327,14 @@ def test_the_table_of_statuses() -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (Status(("rejected",), is_terminal=True, error=None), "every terminal status"),
-        (Status(("rejected",), is_terminal=False, error=e.PredictionFailedError), "no other has one"),
-        (Status(("rejected",), is_terminal=True, error=e.ServerError), "no error of a prediction"),  # type: ignore[arg-type]
-        (Status(("rejected",), is_terminal=True, error=e.CometError), "no error of a prediction"),  # type: ignore[arg-type]
+        (Status(("by_test",), is_terminal=True, error=None), "every terminal status"),
+        (Status(("by_test",), is_terminal=False, error=e.PredictionFailedError), "no other has one"),
+        (Status(("by_test",), is_terminal=True, error=e.ServerError), "no error of a prediction"),  # type: ignore[arg-type]
+        (Status(("by_test",), is_terminal=True, error=e.CometError), "no error of a prediction"),  # type: ignore[arg-type]
         (Status(("refused",), is_terminal=True, error=e.PredictionRefusedError), "is one spelling of one status"),
-        (Status(("rejected", "REFUSED"), is_terminal=True, error=e.PredictionRefusedError), "in lower case"),
+        (Status(("by_test", "REFUSED"), is_terminal=True, error=e.PredictionRefusedError), "in lower case"),
         (
-            Status(("rejected", "failed"), is_terminal=True, error=e.PredictionRefusedError),
+            Status(("by_test", "failed"), is_terminal=True, error=e.PredictionRefusedError),
             "one spelling of one status",
         ),
     ],
@@ -343,7 +343,7 @@ def test_the_table_of_statuses() -> None:
 def test_a_careless_row_is_refused(row: Status, says: str) -> None:
     """A status that never ends, ends by an error that Airflow retries, or has a spelling twice is a mistake."""
     with pytest.raises(TypeError, match=f"status '.*{says}"):
-        check_statuses({**STATUSES, "rejected": row})
+        check_statuses({**STATUSES, "by_test": row})
 
 
 def test_an_error_of_a_status_does_not_inherit_what_costs_money() -> None:
@@ -352,23 +352,23 @@ def test_an_error_of_a_status_does_not_inherit_what_costs_money() -> None:
     class SaysNothing(e.PredictionFailedError):
         """A new error of a bad end, whose author has not thought of money."""
 
-    row = Status(("rejected",), is_terminal=True, error=SaysNothing)
+    row = Status(("by_test",), is_terminal=True, error=SaysNothing)
     with pytest.raises(TypeError, match="SaysNothing does not say whether a retry buys_again"):
-        check_statuses({**STATUSES, "rejected": row})
+        check_statuses({**STATUSES, "by_test": row})
 
 
 def test_a_whole_row_is_taken() -> None:
     """A new terminal status with its spellings and an error that says what a retry costs is all that it takes."""
-    check_statuses({**STATUSES, "rejected": Status(("rejected",), is_terminal=True, error=e.PredictionRefusedError)})
+    check_statuses({**STATUSES, "by_test": Status(("by_test",), is_terminal=True, error=e.PredictionRefusedError)})
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        'Status(("rejected",), is_terminal=True, error=None)',
-        'Status(("rejected",), is_terminal=True)',
-        'Status(("rejected",))',
-        'Status(("rejected",), is_terminal=True, error=e.ServerError)',
+        'Status(("by_test",), is_terminal=True, error=None)',
+        'Status(("by_test",), is_terminal=True)',
+        'Status(("by_test",))',
+        'Status(("by_test",), is_terminal=True, error=e.ServerError)',
     ],
 )
 def test_a_careless_row_fails_at_import(row: str) -> None:
@@ -377,6 +377,6 @@ def test_a_careless_row_fails_at_import(row: str) -> None:
     assert source.count("STATUSES = {\n") == 1
     with pytest.raises(TypeError):
         exec(
-            compile(source.replace("STATUSES = {\n", f'STATUSES = {{\n    "rejected": {row},\n'), "x", "exec"),
+            compile(source.replace("STATUSES = {\n", f'STATUSES = {{\n    "by_test": {row},\n'), "x", "exec"),
             {"__name__": "x"},
         )
