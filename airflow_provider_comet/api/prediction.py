@@ -16,23 +16,24 @@ from airflow_provider_comet.api.uris import is_data_uri, is_url
 
 
 class Status(NamedTuple):
-    """What is known about one status of a prediction.
+    """What is known about one status of a prediction. Each column has to be filled in.
 
     :param spellings: the words that CometAPI, its gateway and Replicate were seen to use for it, in lower case.
     :param is_terminal: whether a prediction with this status never changes again.
-    :param error: the error of a terminal status without a result; ``None`` for every other status.
+    :param error: the error of a terminal status without a result; ``None`` for every other status. Its class says by
+        itself, and not by its base, whether a task that creates and waits buys again after it (``buys_again``).
     """
 
     spellings: tuple[str, ...]
-    is_terminal: bool = False
-    error: type[e.PredictionError] | None = None
+    is_terminal: bool
+    error: type[e.PredictionError] | None
 
 
 SUCCEEDED = "succeeded"
 STATUSES = {
-    "starting": Status(("starting", "pending", "queued", "submitted", "not_start")),
-    "processing": Status(("processing", "in_progress", "running")),
-    SUCCEEDED: Status(("succeeded", "success", "succeed", "completed"), is_terminal=True),
+    "starting": Status(("starting", "pending", "queued", "submitted", "not_start"), is_terminal=False, error=None),
+    "processing": Status(("processing", "in_progress", "running"), is_terminal=False, error=None),
+    SUCCEEDED: Status(("succeeded", "success", "succeed", "completed"), is_terminal=True, error=None),
     "failed": Status(("failed", "failure", "error", "violation"), is_terminal=True, error=e.PredictionFailedError),
     "canceled": Status(("canceled", "cancelled"), is_terminal=True, error=e.PredictionCanceledError),
     "aborted": Status(("aborted",), is_terminal=True, error=e.PredictionAbortedError),
@@ -40,9 +41,29 @@ STATUSES = {
 """Every status. A word that is not in this table counts as still running."""
 _SPELLINGS = {spelling: name for name, status in STATUSES.items() for spelling in status.spellings}
 
-for _name, _status_row in STATUSES.items():
-    if _status_row.is_terminal != (_name == SUCCEEDED or _status_row.error is not None):
-        raise TypeError(f"status {_name!r}: every terminal status but {SUCCEEDED!r} has an error, and no other has one")
+
+def check_statuses(statuses: Mapping[str, Status]) -> None:
+    """Refuse a row with which a prediction would never end, end twice, or be bought again without a word about it.
+
+    :raises TypeError: by which this module can't be imported.
+    """
+    spellings = [spelling for row in statuses.values() for spelling in row.spellings]
+    for name, row in statuses.items():
+        if row.is_terminal != (name == SUCCEEDED or row.error is not None):
+            raise TypeError(
+                f"status {name!r}: every terminal status but {SUCCEEDED!r} has an error, and no other has one"
+            )
+        error: Any = row.error
+        if error and (not issubclass(error, e.PredictionError) or error.retryable):
+            raise TypeError(f"status {name!r}: {error.__name__} is no error of a prediction that has ended")
+        if error and "buys_again" not in vars(error):
+            raise TypeError(f"status {name!r}: {error.__name__} does not say whether a retry buys_again")
+        for spelling in {name, *row.spellings}:
+            if spellings.count(spelling) != 1 or spelling != spelling.strip().lower():
+                raise TypeError(f"status {name!r}: {spelling!r} is one spelling of one status, in lower case")
+
+
+check_statuses(STATUSES)
 
 
 def normalise_status(raw: object) -> str:
