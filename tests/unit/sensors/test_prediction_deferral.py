@@ -138,6 +138,7 @@ def test_deferral(comet: Emulator, clock: Clock, runner: TaskRunner, create: Cal
         "poke_interval": 20.0,
         "last_polled_at": pytest.approx(clock.time(), abs=0.001),
         "key_from": "connection",
+        "is_known": True,
     }
     assert outcome.sent["next_method"] == "execute_complete"
     backstop = re.fullmatch(r"PT(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?", outcome.sent["trigger_timeout"])
