@@ -284,3 +284,21 @@ def test_a_result_that_a_single_poll_does_not_find(
     outcome = runner.run(sensor([prediction] if is_list else prediction), event=event)
     assert outcome.state == "up_for_retry"
     assert "it was seen before, and is unknown now" in outcome.message
+
+
+@pytest.mark.parametrize("allow_empty", [False, True])
+def test_a_success_without_output(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], allow_empty: bool
+) -> None:
+    """A task that says SUCCESS without output is a failure with words about what came; `allow_empty` takes it."""
+    prediction = create()
+    body = {"code": "success", "data": {"task_id": "x", "status": "SUCCESS", "data": "gone"}}
+    comet.fault(method="GET", status=200, body=body, count=None)
+    outcome = run_sensor(runner, sensor(prediction, allow_empty=allow_empty), clock)
+    words = 'the task says SUCCESS, its data is "gone"'
+    if allow_empty:
+        assert outcome.state == "success"
+        assert (outcome.result["status"], outcome.result["error"]) == ("succeeded", words)
+    else:
+        assert (outcome.state, type(outcome.chain[-1])) == ("failed", e.EmptyOutputError)
+        assert words in outcome.message
