@@ -286,6 +286,29 @@ def test_a_result_that_a_single_poll_does_not_find(
     assert "it was seen before, and is unknown now" in outcome.message
 
 
+RESUMES: dict[str, dict[str, Any]] = {
+    "not carried": {"event": event_about({})},
+    "not polled": {"event": {"count": 1, "errors": 1, "unfinished": 1, "outcomes": {}}},
+    "no event": AIRFLOWS_TIMEOUT,
+}
+
+
+@pytest.mark.parametrize("resume", RESUMES.values(), ids=[*RESUMES])
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 503])
+def test_an_odd_answer_loses_no_result(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], resume: dict[str, Any], status: int
+) -> None:
+    """Whatever the worker gets in place of a result that no event has carried, the next try has the result."""
+    prediction = create()
+    body = "<html><title>Back soon</title></html>" if status == 200 else {"error": {"message": "no", "code": ""}}
+    comet.fault(method="GET", path=prediction, status=status, body=body, count=None)
+    outcome = runner.run(sensor(prediction), **resume)
+    assert outcome.state == "up_for_retry", outcome.message
+    comet.clear_faults()
+    outcome = run_sensor(runner, sensor(prediction), clock, try_number=2)
+    assert (outcome.state, outcome.result["id"]) == ("success", prediction)
+
+
 @pytest.mark.parametrize("allow_empty", [False, True])
 def test_a_success_without_output(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], allow_empty: bool
