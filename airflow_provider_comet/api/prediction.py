@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import canonical_json, leaves
-from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.redaction import READ_CHARACTERS, WORD_CHARACTERS, excerpt, whole_characters
 from airflow_provider_comet.api.summary import summarize
 from airflow_provider_comet.api.uris import is_data_uri, is_url
 
@@ -92,6 +92,8 @@ class Prediction:
     :param metrics: an object, for example with ``predict_time`` in seconds.
     :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
     :param data_removed: the server has deleted input and output.
+    :param missing_output: what came in place of the output, in words, if the task envelope says that the prediction has
+        succeeded. It counts as running, because its output may be late by some polls.
     :param input: what it was made from, as the API says it; not every answer does.
     :param seen_at: when the server gave this answer, by its own clock: the ``Date`` header.
     :param is_large: whether the answer was so large that an event loop should not walk over it.
@@ -109,6 +111,7 @@ class Prediction:
     started_at: str | None = None
     completed_at: str | None = None
     data_removed: bool = False
+    missing_output: str | None = None
     input: Any = field(default=None, compare=False, repr=False)
     seen_at: str | None = field(default=None, compare=False)
     is_large: bool = field(default=False, compare=False, repr=False)
@@ -137,6 +140,12 @@ class Prediction:
         return self.status in STATUSES
 
     @property
+    def described_status(self) -> str:
+        """Words for a timeout: the last status, and what came in place of an output."""
+        missing = f" ({self.missing_output})" if self.missing_output else ""
+        return f"last status {excerpt(self.status, WORD_CHARACTERS)!r}{missing}"
+
+    @property
     def succeeded(self) -> bool:
         """Whether it finished with a result."""
         return self.status == SUCCEEDED
@@ -145,6 +154,10 @@ class Prediction:
     def files(self) -> list[str]:
         """Every URL and data URI of the output in order, whatever the output's shape."""
         return [leaf for leaf in leaves(self.output) if isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf))]
+
+    def without_output(self) -> Prediction:
+        """Return the success without output that the task envelope says it is; its ``error`` says what came instead."""
+        return replace(self, status=SUCCEEDED, error=self.missing_output, missing_output=None)
 
     def summary(self) -> dict[str, Any]:
         """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small. See ``summarize``."""
@@ -185,6 +198,7 @@ class Prediction:
             started_at=_text(inner.get("started_at")),
             completed_at=_text(inner.get("completed_at")),
             data_removed=inner.get("data_removed") is True,
+            missing_output=_missing_output(inner, task) if task and status == "processing" else None,
             input=inner.get("input"),
             seen_at=seen_at,
             is_large=is_large,
@@ -215,6 +229,22 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         return own
     is_ahead = outer == SUCCEEDED and ("status" in inner or inner.get("output") is None)
     return "processing" if is_ahead else outer
+
+
+def _missing_output(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str | None:
+    """Return what came in place of the output of a task that says it has succeeded; ``None``: it says no such thing."""
+    if normalise_status(task.get("status")) != SUCCEEDED or inner.get("output") is not None:
+        return None
+    if "data" not in task:
+        what = "it has no data"
+    elif not isinstance(data := task["data"], Mapping):
+        data = data[:READ_CHARACTERS] if isinstance(data, str) else data
+        what = f"its data is {excerpt(canonical_json(data), WORD_CHARACTERS)}"
+    elif "status" in inner:
+        what = f"its data has the status {excerpt(canonical_json(inner['status']), WORD_CHARACTERS)} and no output"
+    else:
+        what = "its data has no output"
+    return f"the task says {excerpt(str(task['status']), WORD_CHARACTERS)}, {what}"
 
 
 def _seconds_between(moment: str | None, date: str | None) -> float | None:

@@ -167,7 +167,7 @@ class CreatePredictionOperator(BaseOperator):
         deadline, self._is_execution_timeout = find_deadline(
             self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
         )
-        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
+        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval, is_known=True)])
         delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
         if delay is not None and self.deferrable:
             kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}

@@ -28,6 +28,11 @@ class Waits:
         """The waits that have not ended."""
         return [*self._pending.values()]
 
+    @property
+    def are_missing(self) -> bool:
+        """Whether all that is left are predictions that the API does not know, and that nobody has seen before."""
+        return all(wait.is_missing for wait in self._pending.values())
+
     def due(self, now: float) -> list[Wait]:
         """Return the waits whose predictions are to be polled now."""
         return [wait for wait in self._pending.values() if wait.due <= now]

@@ -56,16 +56,13 @@ class PredictionSensor(BaseSensorOperator):
     :param prediction_id: what ``CreatePredictionOperator`` returned; or a list of ids, for example the output of a
         mapped create: one task waits for all of them. A null in it stays a null. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
-    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction is polled once more
-        before the task gives up.
-    :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): at a second of age, then each
-        time the prediction's age has grown by a fifth, at least every minute.
+    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. There is one more poll at its end.
+    :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): growing with its age.
     :param on_item_error: for a list, what to do about a prediction without a result, after all have ended. ``fail``
         (default): the task fails; the results are in XCom ``predictions``. ``keep``: a prediction that failed is
         returned with its status and error, one that is unknown or was not finished in time as null. The task fails if
         no prediction has a result, or if the API could not be read, which a retry may cure.
-    :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
-        ``mode="reschedule"``. ``[operators] default_deferrable`` is not read, because it is off by default.
+    :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): unless ``mode="reschedule"``.
     :param defer_after: seconds to poll on the worker first, default 3: to resume takes as long. 0: a single poll.
     :param start_from_trigger: begin in the triggerer, without a worker. Needs Airflow 3.3 and one id: as text, as a
         template without XComs, or as ``create.output`` of an unmapped task.
@@ -165,9 +162,11 @@ class PredictionSensor(BaseSensorOperator):
         """Poll once, for the modes that hold a worker or take one for each poll."""
         with self._translated_errors(context):
             waits = self._begin(context)
-            if (delay := self.hook.poll(waits, self._now)) is not None:
-                self._next_delay = delay
-                return PokeReturnValue(is_done=False)
+            while (delay := self.hook.poll(waits, self._now)) is not None:
+                if not (self.reschedule and waits.are_missing):  # the next poke can't tell whether it was ever seen
+                    self._next_delay = delay
+                    return PokeReturnValue(is_done=False)
+                clock.sleep(delay)
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, waits.outcomes))
 
     def _get_next_poke_interval(
@@ -184,8 +183,9 @@ class PredictionSensor(BaseSensorOperator):
         if self._waits is None:
             started_at, deadline, _ = self._times(context)
             interval = None if self.is_adaptive else self.poke_interval
+            known = self.reschedule and bool(context["ti"].get_first_reschedule_date(context))  # polled, but forgotten
             ids = distinct(self._read_ids(context))
-            self._waits = Waits(Wait(prediction_id, started_at, deadline, interval) for prediction_id in ids)
+            self._waits = Waits(Wait(key, started_at, deadline, interval, is_known=known) for key in ids)
         return self._waits
 
     def _read_ids(self, context: Context) -> str | list[str | None]:

@@ -50,6 +50,7 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: di
             first.last_polled_at,
             not_before=min(wait.not_before or 0.0 for wait in waits) or None,
             key_from=key_from,
+            is_known=any(wait.is_known for wait in waits) or None,  # of a list: the base URL is right for all of them
         ),
         method_name="execute_complete",
         kwargs={**(kwargs or {}), **({"key_from": key_from} if key_from else {})},

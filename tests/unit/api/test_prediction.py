@@ -171,6 +171,50 @@ def test_the_envelope_decides_where_the_inner_prediction_does_not(status: str, i
     assert read(wrapped(status, inner)).status == expected
 
 
+NO_STATUS = {"id": ID, "output": None}
+MISSING_OUTPUT: list[tuple[dict[str, Any], str | None]] = [
+    (wrapped("SUCCESS", None), "the task says SUCCESS, its data is null"),
+    (wrapped("completed", "not yet"), 'the task says completed, its data is "not yet"'),
+    (wrapped("SUCCESS", ""), 'the task says SUCCESS, its data is ""'),
+    (wrapped("SUCCESS", []), "the task says SUCCESS, its data is []"),
+    (wrapped("SUCCESS", 7), "the task says SUCCESS, its data is 7"),
+    (wrapped("SUCCESS", {}), "the task says SUCCESS, its data has no output"),
+    (wrapped("SUCCESS", NO_STATUS), "the task says SUCCESS, its data has no output"),
+    (
+        wrapped("SUCCESS", flat(status="starting")),
+        'the task says SUCCESS, its data has the status "starting" and no output',
+    ),
+    (wrapped("SUCCESS", flat(status=None)), "the task says SUCCESS, its data has the status null and no output"),
+    ({"code": "success", "data": {"task_id": ID, "status": "SUCCESS"}}, "the task says SUCCESS, it has no data"),
+    (wrapped("SUCCESS", flat(status="processing", output=["Here"])), None),
+    (wrapped("SUCCESS", flat(status="succeeded")), None),
+    (wrapped("SUCCESS", {"output": [URL]}), None),
+    (wrapped("IN_PROGRESS", None), None),
+    (wrapped("FAILURE", None), None),
+    (flat(status="processing"), None),
+    (flat(status="succeeded"), None),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), MISSING_OUTPUT, ids=[str(words) for _, words in MISSING_OUTPUT])
+def test_a_success_without_output_says_what_came(body: dict[str, Any], words: str | None) -> None:
+    """If the envelope says that a task has succeeded, and there is no output, words say what is there instead."""
+    prediction = read(body)
+    assert prediction.missing_output == words
+    if words is not None:
+        assert (prediction.status, prediction.is_terminal) == ("processing", False)
+        ended = prediction.without_output()
+        assert (ended.status, ended.output, ended.error, ended.missing_output) == ("succeeded", None, words, None)
+
+
+def test_words_about_a_missing_output_are_short_and_hold_no_secret() -> None:
+    """What came in place of an output is shown as an excerpt."""
+    words = read(wrapped("SUCCESS", "key sk-0123456789abcdef " + "x" * 1_000_000)).missing_output
+    assert words is not None
+    assert "sk-0123456789" not in words
+    assert len(words) < 200
+
+
 def test_the_envelopes_reason_explains_a_failure() -> None:
     """``fail_reason`` is the error of a failed task, unless the inner prediction has words of its own."""
     assert read(wrapped("FAILURE", None, fail_reason="NSFW content")).error == "NSFW content"

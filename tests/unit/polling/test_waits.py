@@ -59,6 +59,22 @@ def test_a_hold_ends_at_the_deadline() -> None:
     assert waits.delay(50.0) == 3550.0
 
 
+def test_whether_all_that_is_left_is_missing() -> None:
+    """Predictions that nobody has seen, and that the API does not know, are told from those that are running."""
+    pending = new_waits(3)
+    waits = Waits(pending)
+    not_found = e.PredictionNotFoundError(status=404)
+    assert not waits.are_missing
+    done = Prediction("p2", "succeeded")
+    results: list[Result] = [not_found, running(pending[1]), done]
+    waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], lambda: 0.5)
+    assert not waits.are_missing
+    waits.on_results([(pending[1], (Prediction("p1", "failed"), 2.0))], lambda: 0.5)
+    assert waits.are_missing
+    waits.on_results([(pending[0], (running(pending[0]), 3.0))], lambda: 0.5)
+    assert not waits.are_missing
+
+
 def test_a_refused_key_may_be_waited_out() -> None:
     """Waits that ended because the key was refused can be reopened; other errors are final."""
     pending = new_waits(3)
