@@ -115,27 +115,26 @@ class CreatePredictionOperator(BaseOperator):
             with self._errors_of_paid(submission):
                 if not self.wait_for_completion:
                     return self._hand_over(context, submission, prediction_id)
-                return self._wait(context, submission, prediction_id, is_known=is_known)
+                return self._wait(context, submission, prediction_id, is_known)
 
-    def execute_complete(
-        self, context: Context, event: Any = None, is_execution_timeout: bool | None = None, **_unknown: Any
-    ) -> str:
+    def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> str:
         """Judge what the trigger saw, and hand it over."""
-        if is_execution_timeout is not None:
-            self._is_execution_timeout = is_execution_timeout
         return self._conclude_event(context, read_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        self._paid_id = (next_kwargs or {}).get("prediction_id")
+        kwargs = next_kwargs or {}
+        self._paid_id = kwargs.get("prediction_id")
+        self._is_execution_timeout = kwargs.get("is_execution_timeout", self._is_execution_timeout)
         with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
             self.hook.stay_with([submission.record])
             self._paid_id = (submission.record and submission.record.id) or self._paid_id
             resume_task = functools.partial(super().resume_execution, next_method, next_kwargs, context)
-            without_event = functools.partial(self._conclude_event, context, NO_EVENT)
-            return resume(self.conn_id, next_kwargs, resume_task, without_event)
+            last_poll = functools.partial(self._conclude_event, context, NO_EVENT)
+            wait_again = self._paid_id and functools.partial(self._wait, context, submission, self._paid_id, True)
+            return resume(self.conn_id, next_kwargs, resume_task, last_poll, wait_again or None)
 
     def on_kill(self) -> None:
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
@@ -165,15 +164,25 @@ class CreatePredictionOperator(BaseOperator):
             submission.accepted(prediction_id)
         return prediction_id, False
 
-    def _wait(self, context: Context, submission: Submission, prediction_id: str, *, is_known: bool) -> str:
+    def _wait(
+        self,
+        context: Context,
+        submission: Submission,
+        prediction_id: str,
+        is_known: bool,
+        started_at: float | None = None,
+        deadline: float | None = None,
+    ) -> str:
         now = steady_clock()
-        started_at, attempt_started_at = now(), context["ti"].start_date.timestamp()
-        deadline, self._is_execution_timeout = find_deadline(
-            self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
-        )
+        started_at, attempt_started_at = started_at or now(), context["ti"].start_date.timestamp()
+        if deadline is None:
+            deadline, self._is_execution_timeout = find_deadline(
+                self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
+            )
         waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
         delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
-        if delay is not None and self.deferrable:
+        # Of an error a trigger may know better: it polls again where this process has forgotten what was seen.
+        if self.deferrable and now() < deadline and (waits.reopen(CometError) or delay is not None):
             kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
             defer(self, waits.pending, self.conn_id, kwargs=kwargs)
         while delay is not None:
