@@ -164,16 +164,9 @@ class CreatePredictionOperator(BaseOperator):
             submission.accepted(prediction_id)
         return prediction_id, False
 
-    def _wait(
-        self,
-        context: Context,
-        submission: Submission,
-        prediction_id: str,
-        is_known: bool,
-        started_at: float | None = None,
-        deadline: float | None = None,
-    ) -> str:
+    def _wait(self, context: Context, submission: Submission, prediction_id: str, is_known: bool, *times: Any) -> str:
         now = steady_clock()
+        started_at, deadline = times or (None, None)  # of a wait that is resumed
         started_at, attempt_started_at = started_at or now(), context["ti"].start_date.timestamp()
         if deadline is None:
             deadline, self._is_execution_timeout = find_deadline(
@@ -181,7 +174,6 @@ class CreatePredictionOperator(BaseOperator):
             )
         waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
         delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
-        # Of an error a trigger may know better: it polls again where this process has forgotten what was seen.
         if self.deferrable and now() < deadline and (waits.reopen(CometError) or delay is not None):
             kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
             defer(self, waits.pending, self.conn_id, kwargs=kwargs)

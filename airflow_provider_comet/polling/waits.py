@@ -66,7 +66,7 @@ class Waits:
     def reopen(self, *kinds: type[CometError]) -> bool:
         """Continue waits that ended with such errors, and return whether there are any.
 
-        For a trigger, which can wait until a key is replaced, and knows what it has seen.
+        For a trigger: it can wait until a key is replaced, and polls again where a process has forgotten what was seen.
         """
         reopened = {key: wait for key, wait in self._failed.items() if isinstance(self.outcomes[key], kinds)}
         for prediction_id, wait in reopened.items():

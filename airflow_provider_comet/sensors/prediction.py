@@ -8,18 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowTaskTimeout,
-    BaseSensorOperator,
-)
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseSensorOperator
 
 from airflow_provider_comet.airflow_errors import raised_by_sensor, still_running, wait_exception
-from airflow_provider_comet.api.errors import (
-    AuthenticationError,
-    CometError,
-    PermissionDeniedError,
-    PredictionTimeoutError,
-)
+from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
@@ -114,7 +106,7 @@ class PredictionSensor(BaseSensorOperator):
             self.start_from_trigger = True
         self._waits: Waits | None = None
         self._ids: str | list[str | None] | None = None
-        self._errors: dict[str, CometError] = {}
+        self._errors: dict[str, e.CometError] = {}
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -130,7 +122,7 @@ class PredictionSensor(BaseSensorOperator):
         """Poll, and leave the worker to a trigger or between two polls, as ``deferrable`` and ``mode`` say."""
         with self._translated_errors(context):
             # A trigger can wait for a key that is being replaced.
-            return self._wait(context, self._begin(context), AuthenticationError, PermissionDeniedError)
+            return self._wait(context, self._begin(context), e.AuthenticationError, e.PermissionDeniedError)
 
     def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
@@ -140,7 +132,7 @@ class PredictionSensor(BaseSensorOperator):
         """Resume from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
         with self._translated_errors(context):
             ended = (next_kwargs or {}).get("errors") or {}
-            self._errors = {key: CometError.from_dict(error) for key, error in ended.items()}
+            self._errors = {key: e.CometError.from_dict(error) for key, error in ended.items()}
             own = super(BaseSensorOperator, self).resume_execution
             resume_task = functools.partial(own, next_method, next_kwargs, context)
             last_poll = functools.partial(self._conclude_event, context, NO_EVENT)
@@ -149,8 +141,8 @@ class PredictionSensor(BaseSensorOperator):
                 next_kwargs,
                 resume_task,
                 last_poll,
-                # Of any error a trigger may know better: this process has forgotten what was seen before.
-                lambda *times: self._wait(context, self._begin(context, *times), CometError),
+                # An error is left to the trigger, which polls again: this process has forgotten what was seen before.
+                lambda *times: self._wait(context, self._begin(context, *times), e.CometError),
             )
 
     def on_kill(self) -> None:
@@ -159,11 +151,10 @@ class PredictionSensor(BaseSensorOperator):
         ids = self._ids or self.prediction_id
         self.log.warning("%s", still_running(ids if isinstance(ids, list) else [ids]))
 
-    def _wait(self, context: Context, waits: Waits, *left_to_trigger: type[CometError]) -> Any:
-        """Poll until all waits have ended or this task leaves the worker.
+    def _wait(self, context: Context, waits: Waits, *left_to_trigger: type[e.CometError]) -> Any:
+        """Poll until all waits have ended or this task leaves the worker: one loop for all modes.
 
-        One loop for all modes. Airflow's own would end a list without its last polls if its timeout comes between two
-        answers.
+        Airflow's own would end a list without its last polls if its timeout comes between two answers.
         """
         defer_at = clock.monotonic() + self.defer_after
         if self.deferrable and len(waits.pending) > MAX_POLLED_ON_WORKER:
@@ -215,9 +206,8 @@ class PredictionSensor(BaseSensorOperator):
         return started_at, deadline, is_execution_timeout
 
     def _conclude_event(self, context: Context, result: WaitResult) -> Any:
-        ids = distinct(self._read_ids(context))
         outcomes: dict[str, Outcome] = {**result.outcomes, **self._errors}
-        missing = [prediction_id for prediction_id in ids if prediction_id not in outcomes]
+        missing = [key for key in distinct(self._read_ids(context)) if key not in outcomes]
         for prediction_id, reread in self.hook.get_predictions(missing).items():
             outcomes[prediction_id] = result.on_reread(reread)
         return self._conclude(context, outcomes)
@@ -227,24 +217,24 @@ class PredictionSensor(BaseSensorOperator):
         known = {**outcomes, **self._errors}
         return hand_over(context["ti"], self._read_ids(context), known, allow_empty=self.allow_empty, keep=keep)
 
-    def _interrupted(self, context: Context, words: str) -> CometError:
+    def _interrupted(self, context: Context, words: str) -> e.CometError:
         """Return the error for Airflow's own ``execution_timeout``: a signal, which knows no prediction.
 
         Nothing is kept in place of a result: there was no last poll, and a retry may find what was paid for.
         """
-        timeout = PredictionTimeoutError(words).about(self.prediction_id)
+        timeout = e.PredictionTimeoutError(words).about(self.prediction_id)
         if self._waits is None or not isinstance(self._ids, list):
             return timeout
-        pending = {key: PredictionTimeoutError(words, prediction_id=key) for key in distinct(self._ids)}
+        pending = {key: e.PredictionTimeoutError(words, prediction_id=key) for key in distinct(self._ids)}
         try:
             self._conclude(context, {**pending, **self._waits.outcomes}, keep=False)
-        except CometError as error:
+        except e.CometError as error:
             return error
         return timeout  # it came after the last poll
 
     @contextlib.contextmanager
     def _translated_errors(self, context: Context) -> Iterator[None]:
-        def translate(error: CometError) -> BaseException:
+        def translate(error: e.CometError) -> BaseException:
             return wait_exception(error.about(self.prediction_id), is_execution_timeout=self._times(context)[2])
 
         with raised_by_sensor(translate, soft_fail=self.soft_fail, never_fail=self.never_fail):

@@ -353,7 +353,7 @@ class Clock:
         from airflow_provider_comet.emulator import server
 
         async def sleep(seconds: float) -> None:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05 if seconds else 0.0)
             self.now += seconds
 
         monkeypatch.setattr(server, "asyncio", types.SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
