@@ -1,4 +1,4 @@
-"""Leaving the worker while a trigger waits, and resuming afterwards: what operators and sensors need for both."""
+"""Leaving the worker, to a trigger or until the next poll, and resuming afterwards: for operators and sensors."""
 
 from __future__ import annotations
 
