@@ -184,10 +184,14 @@ class CometReplicateHook(BaseHook):
         :param now: the clock, read after each poll.
         :returns: seconds until the next poll; ``None``: all waits have ended.
         """
-        due = waits.due(now())
-        results = self._map_concurrently(lambda wait: self._poll_once(wait.prediction_id, now), due)
-        for level, text in waits.on_results(zip(due, results, strict=True), chance=random.random):
-            self.log.log(level, "%s", text)
+        results: list[tuple[Wait, tuple[Prediction | CometError, float]]] = []
+        try:
+            self._map_concurrently(
+                lambda wait: results.append((wait, self._poll_once(wait.prediction_id, now))), waits.due(now())
+            )
+        finally:  # if the task's timeout interrupts the round, what has come counts
+            for level, text in waits.on_results(results, chance=random.random):
+                self.log.log(level, "%s", text)
         return waits.delay(now())
 
     def halt(self) -> None:

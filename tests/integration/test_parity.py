@@ -178,6 +178,8 @@ ROWS = [
     Row("429-then-done", passing(**error_of(429, **{"Retry-After": "7"}))),
     Row("503-then-done", passing(**error_of(503))),
     Row("dropped-then-done", passing(drop="before")),
+    Row("slow-then-done", passing(delay=40)),
+    Row("slow-for-ever", fault(delay=150), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("503-for-ever", fault(**error_of(503)), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("429-for-ever", fault(**error_of(429)), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("dropped-for-ever", fault(drop="before"), "failed", TIMED_OUT, e.PredictionTimeoutError),
@@ -213,12 +215,19 @@ def run(runner: TaskRunner, task: Any, clock: Clock, way: str) -> Outcome:
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_same_in_every_mode(
-    comet: Emulator, clock: Clock, runner: TaskRunner, row: Row, flags: str, way: str
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    row: Row,
+    flags: str,
+    way: str,
 ) -> None:
     """What happens to the prediction decides, not the way of waiting for it."""
     row = row.by(way)
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
+    clock.slow_answers(monkeypatch)
     prediction = new_prediction(comet)
     with dag():
         options = {**WAYS[way], **FLAGS[flags], **dict(row.options)}

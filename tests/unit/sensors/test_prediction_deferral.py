@@ -155,7 +155,7 @@ def resumed(runner: TaskRunner, prediction: str, event: object, **options: Any) 
     return runner.run(sensor(prediction, **options), event=event)
 
 
-@pytest.mark.parametrize("event", [None, "done", [], {}, {"prediction_id": "abc"}, {"outcomes": 3}], ids=str)
+@pytest.mark.parametrize("event", ["done", [], {}, {"prediction_id": "abc"}, {"outcomes": 3}], ids=str)
 @pytest.mark.parametrize("soft_fail", [False, True], ids=["", "soft_fail"])
 def test_unreadable_event(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], event: object, soft_fail: bool

@@ -425,7 +425,7 @@ def test_trouble_is_retried_although_another_prediction_failed(
     assert "2 of 2" in outcome.message
 
 
-@pytest.mark.parametrize("event", [None, "done", [], {}, {"outcomes": 3}, {"prediction_id": "abc"}], ids=str)
+@pytest.mark.parametrize("event", ["done", [], {}, {"outcomes": 3}, {"prediction_id": "abc"}], ids=str)
 def test_an_unreadable_event_of_a_list(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], event: Any
 ) -> None:
