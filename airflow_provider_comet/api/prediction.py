@@ -9,10 +9,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.json_values import canonical_json, leaves
+from airflow_provider_comet.api.files import find_files
+from airflow_provider_comet.api.json_values import canonical_json
 from airflow_provider_comet.api.redaction import whole_characters
 from airflow_provider_comet.api.summary import summarize
-from airflow_provider_comet.api.uris import is_data_uri, is_url
 
 
 class Status(NamedTuple):
@@ -122,8 +122,8 @@ class Prediction:
 
     @property
     def files(self) -> list[str]:
-        """Every URL and data URI of the output in order, whatever the output's shape."""
-        return [leaf for leaf in leaves(self.output) if isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf))]
+        """Every URL and data URI of the output that is a file, in order. ``find_files`` has the rule."""
+        return [file.link for file in find_files(self.output).files]
 
     def summary(self) -> dict[str, Any]:
         """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small. See ``summarize``."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.uris import quote_url
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 
@@ -68,4 +69,4 @@ class FreshLinks:
                 self._links = self._reader.read(self._prediction_id).files
         if index >= len(self._links):
             raise OutputExpiredError("the prediction has no such file any more")
-        return self._links[index]
+        return quote_url(self._links[index])

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
+from airflow_provider_comet.outputs.file_types import check_media_type, is_web_page
 from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
-from airflow_provider_comet.outputs.output import Output, check_media_type, clean_url, file_name, list_outputs
+from airflow_provider_comet.outputs.output import Output, clean_url, file_name, list_outputs
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
+from airflow_provider_comet.outputs.progress import log_progress
 from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE = 4
 """Downloads of one task at the same time. Each takes a megabyte or two of memory; in an upload up to four blocks of
 ``storage.BLOCK_BYTES``."""
-PROGRESS_SECONDS = 30.0
 
 
 class OutputWriter:
@@ -178,11 +179,7 @@ class OutputWriter:
 
     def _store_output(self, output: Output, prediction_id: str, links: FreshLinks, budget: ByteBudget) -> StoredFile:
         if output.url is None:
-            budget.claim(output.index, len(output.content))
-            path = self._folder / file_name(prediction_id, output, output.media_type)
-            self._write([output.content], path)
-            digest = hashlib.sha256(output.content).hexdigest()
-            return _report(StoredFile(str(path), digest, len(output.content), output.media_type))
+            return self._store_content(output, prediction_id, budget)
         try:
             return self._download(output, output.url, prediction_id, budget)
         except OutputExpiredError:
@@ -191,32 +188,37 @@ class OutputWriter:
             )
             return self._download(output, links.get(output.index), prediction_id, budget)
 
+    def _store_content(self, output: Output, prediction_id: str, budget: ByteBudget) -> StoredFile:
+        content, media_type = output.content, output.media_type if output.url is None else "text/plain"
+        budget.claim(output.index, len(content))
+        path = self._folder / file_name(prediction_id, output, media_type)
+        self._write([content], path)
+        digest = hashlib.sha256(content).hexdigest()
+        return _report(StoredFile(str(path), digest, len(content), media_type, name=output.name))
+
     def _download(self, output: Output, url: str, prediction_id: str, budget: ByteBudget) -> StoredFile:
         with contextlib.closing(self._downloader.open(url, budget, output.index)) as download:
-            media_type = check_media_type(output.media_type, download.info.media_type)
-            path = self._folder / file_name(prediction_id, output, media_type)
-            self._write(self._with_progress(download, path.name, download.info.size), path)
-            return _report(StoredFile(str(path), download.sha256, download.received, media_type, clean_url(url)))
+            announced, head = download.info.media_type, download.head
+            if output.is_certain or not is_web_page(announced, head):
+                media_type = check_media_type(output.media_type, announced, head)
+                path = self._folder / file_name(prediction_id, output, media_type)
+                self._write(log_progress(download, path.name, download.info.size, self._downloader.clock), path)
+                source = clean_url(url)
+                return _report(
+                    StoredFile(str(path), download.sha256, download.received, media_type, source, output.name)
+                )
+        log.warning(
+            "Prediction %s: output %s is a link to a web page, so it is stored as the text that it is",
+            prediction_id,
+            output.index,
+        )
+        return self._store_content(output, prediction_id, budget)
 
     def _write(self, chunks: Iterable[bytes], path: ObjectStoragePath) -> None:
         with open_atomic(path) as file:
             for chunk in chunks:
                 self._downloader.raise_if_aborted()
                 file.write(chunk)
-
-    def _with_progress(self, chunks: Iterable[bytes], name: str, size: int | None) -> Iterator[bytes]:
-        """Yield the same chunks, and log every half minute how much of a long file was received."""
-        clock = self._downloader.clock
-        started = logged = clock()
-        received = 0
-        for chunk in chunks:
-            yield chunk
-            received += len(chunk)
-            if (now := clock()) - logged >= PROGRESS_SECONDS:
-                logged = now
-                share = f" of {size / 1e6:.0f}" if size else ""
-                speed = received / 1e6 / (now - started)
-                log.info("%s: %.0f%s MB, %.1f MB/s", name, received / 1e6, share, speed)
 
 
 def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:

@@ -71,6 +71,7 @@ def test_a_prediction(comet: Emulator, runner: TaskRunner, create: Callable[...,
         "sha256": served["sha256"],
         "size": served["bytes"],
         "content_type": "image/webp",
+        "name": None,
     }
     assert outcome.result["prediction_id"] == prediction_id
     assert outcome.result["manifest"] == f"{tmp_path}/{prediction_id}.manifest.json"

@@ -1,0 +1,83 @@
+"""``find_files``: the one rule for which texts of an output are files. docs/outputs.md has it as a table."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from airflow_provider_comet.api.media_types import ANY, WEB_PAGES
+from airflow_provider_comet.api.uris import file_type, is_data_uri, is_delivery, is_url
+
+MAX_NAME_CHARACTERS = 200
+"""What is kept of a file's name: the server decides how long keys are, and how deeply they are nested."""
+
+
+class OutputFile(NamedTuple):
+    """One file that an output names, or holds as a data URI.
+
+    :param link: the URL or the data URI.
+    :param name: the keys of the objects that it stands in, joined by dots (``stems.vocals``); ``None``: none.
+    :param is_certain: whether it is a file without doubt. Otherwise it may be the words of a language model.
+    """
+
+    link: str
+    name: str | None = None
+    is_certain: bool = True
+
+
+class OutputFiles(NamedTuple):
+    """What ``find_files`` returns.
+
+    :param files: in the order of the output.
+    :param links_in_text: how many URLs are no files, because they stand among texts.
+    """
+
+    files: list[OutputFile]
+    links_in_text: int = 0
+
+
+def find_files(output: Any) -> OutputFiles:
+    """Return the files of an output.
+
+    A list of texts that are not all links holds the tokens of a language model, so its links are text. All other links
+    are files. A link that stands alone, or as the value of an object's key, may be text nevertheless, unless it looks
+    like a file: what its server sends decides.
+
+    :param output: as the API describes it, of any shape.
+    """
+    files: list[OutputFile] = []
+    links_in_text = 0
+    pending: list[tuple[Any, str | None, bool]] = [
+        (output, None, False)
+    ]  # a value, its name, whether it stands among links
+    while pending:
+        value, name, is_among_links = pending.pop()
+        if isinstance(value, dict):
+            pending.extend((value[key], _join(name, key), False) for key in reversed(value))
+        elif isinstance(value, list):
+            links = [item for item in value if isinstance(item, str) and _is_link(item)]
+            if len(links) < len(value) and all(isinstance(item, str) for item in value):
+                delivered = [link for link in links if _is_delivered(link)]
+                files += [OutputFile(link, name) for link in delivered]
+                links_in_text += len(links) - len(delivered)
+            else:
+                pending.extend((item, name, len(links) > 1) for item in reversed(value))
+        elif isinstance(value, str) and _is_link(value):
+            files.append(OutputFile(value, name, is_among_links or _looks_like_a_file(value)))
+    return OutputFiles(files, links_in_text)
+
+
+def _join(name: str | None, key: str) -> str:
+    return (key if name is None else f"{name}.{key}")[:MAX_NAME_CHARACTERS]
+
+
+def _is_link(text: str) -> bool:
+    return is_url(text) or is_data_uri(text)
+
+
+def _is_delivered(link: str) -> bool:
+    """Return whether a link is a file also among texts: no language model writes such a link."""
+    return is_delivery(link) or (is_data_uri(link) and ";base64," in link[:300])
+
+
+def _looks_like_a_file(link: str) -> bool:
+    return is_data_uri(link) or is_delivery(link) or file_type(link) not in {ANY, *WEB_PAGES}
