@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from airflow_provider_comet.api.media_types import ANY, WEB_PAGES
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.uris import file_type, is_data_uri, is_delivery, is_url
 
 MAX_NAME_CHARACTERS = 200
@@ -35,32 +36,37 @@ class OutputFiles(NamedTuple):
     links_in_text: int = 0
 
 
-def find_files(output: Any) -> OutputFiles:
+def find_files(output: Any, schema: OutputSchema | None = None) -> OutputFiles:
     """Return the files of an output.
 
-    A list of texts that are not all links holds the tokens of a language model, so its links are text. All other links
-    are files. A link that stands alone, or as the value of an object's key, may be text nevertheless, unless it looks
-    like a file: what its server sends decides.
+    The schema decides where it says what a text is. Elsewhere a list of texts that are not all links holds the tokens
+    of a language model, so its links are text; all other links are files. A link that stands alone, or as the value of
+    an object's key, may be text nevertheless, unless it looks like a file: what its server sends decides.
 
     :param output: as the API describes it, of any shape.
+    :param schema: of the model's output.
     """
     files: list[OutputFile] = []
     links_in_text = 0
-    pending: list[tuple[Any, str | None, bool]] = [
-        (output, None, False)
-    ]  # a value, its name, whether it stands among links
+    # What is left: a value, its schema, its name, and whether it is an item of a list with several links.
+    pending: list[tuple[Any, OutputSchema | None, str | None, bool]] = [(output, schema, None, False)]
     while pending:
-        value, name, is_among_links = pending.pop()
+        value, known, name, is_among_links = pending.pop()
         if isinstance(value, dict):
-            pending.extend((value[key], _join(name, key), False) for key in reversed(value))
+            pending.extend((value[key], known and known.value(key), _join(name, key), False) for key in reversed(value))
         elif isinstance(value, list):
             links = [item for item in value if isinstance(item, str) and _is_link(item)]
-            if len(links) < len(value) and all(isinstance(item, str) for item in value):
+            items = known.items if known else None
+            is_text = len(links) < len(value) and all(isinstance(item, str) for item in value)
+            if is_text and (items is None or items.is_file is None):
                 delivered = [link for link in links if _is_delivered(link)]
                 files += [OutputFile(link, name) for link in delivered]
                 links_in_text += len(links) - len(delivered)
             else:
-                pending.extend((item, name, len(links) > 1) for item in reversed(value))
+                pending.extend((item, items, name, len(links) > 1) for item in reversed(value))
+        elif isinstance(value, str) and known and known.is_file is not None:
+            if _is_link(value) if known.is_file else _is_delivered(value):
+                files.append(OutputFile(value, name))
         elif isinstance(value, str) and _is_link(value):
             files.append(OutputFile(value, name, is_among_links or _looks_like_a_file(value)))
     return OutputFiles(files, links_in_text)

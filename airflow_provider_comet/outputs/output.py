@@ -14,6 +14,7 @@ from airflow_provider_comet.api.file_errors import OutputRefusedError
 from airflow_provider_comet.api.files import OutputFile, find_files
 from airflow_provider_comet.api.json_values import leaves, map_strings, strict_json
 from airflow_provider_comet.api.media_types import clean_media_type, suffix_of, url_suffix
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.portable import carried_text
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import whole_characters
@@ -50,16 +51,17 @@ class Output:
     is_certain: bool = True
 
 
-def list_outputs(prediction: Prediction) -> list[Output]:
+def list_outputs(prediction: Prediction, schema: OutputSchema | None = None) -> list[Output]:
     """Return every file of a prediction's output, in order.
 
     Files are what ``find_files`` says. A text is one file, and so is a list of texts, the tokens of a language model.
     Anything else (an object with scores beside its images) becomes one JSON file after the others.
 
+    :param schema: of the model's output.
     :raises OutputRefusedError: a data URI can't be decoded, there are too many files, or the output is nested so
         deeply that it can't be written.
     """
-    output, found = prediction.output, find_files(prediction.output)
+    output, found = prediction.output, find_files(prediction.output, schema)
     if len(found.files) > MAX_FILES:
         raise OutputRefusedError(
             f"its output consists of {len(found.files)} files, and at most {MAX_FILES} are stored. "
@@ -76,7 +78,8 @@ def list_outputs(prediction: Prediction) -> list[Output]:
         return files
     texts = output if isinstance(output, list) else [output]
     if not files and all(isinstance(text, str) for text in texts):
-        return [Output(0, "text/plain", content=utf8("".join(texts)))]
+        separator = "\n" if len(texts) > 1 and all(map(is_url, texts)) else ""  # no tokens: the schema calls them text
+        return [Output(0, "text/plain", content=utf8(separator.join(texts)))]
     return [*files, Output(len(files), "application/json", content=json_bytes(without_secrets(output)))]
 
 

@@ -16,15 +16,15 @@ from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.outcome import judge
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.file_types import check_media_type, is_web_page
 from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
 from airflow_provider_comet.outputs.output import Output, clean_url, file_name, list_outputs
-from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
+from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader, from_summary
 from airflow_provider_comet.outputs.progress import log_progress
 from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
 
@@ -49,6 +49,7 @@ class OutputWriter:
     :param max_bytes: of all files of a prediction together.
     :param write_input: whether manifests hold the input of the prediction.
     :param stored_by: the task instance, for manifests.
+    :param find_schema: returns the schema of a model's output, if there is one.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class OutputWriter:
         max_bytes: int,
         write_input: bool,
         stored_by: Mapping[str, Any],
+        find_schema: Callable[[str], OutputSchema | None] = lambda model: None,
     ) -> None:
         self._folder = folder
         self._reader = PredictionReader(get_prediction, downloader.clock)
@@ -67,6 +69,7 @@ class OutputWriter:
         self._max_bytes = max_bytes
         self._write_input = write_input
         self._stored_by = stored_by
+        self._find_schema = find_schema
         self._pool = ThreadPoolExecutor(FILES_AT_ONCE, "comet-file")
 
     def __enter__(self) -> OutputWriter:
@@ -138,12 +141,13 @@ class OutputWriter:
         manifest_path: ObjectStoragePath,
         known: Sequence[StoredFile | None],
     ) -> list[StoredFile]:
-        prediction = from_summary = _from_summary(summary_or_id)
+        prediction = known_prediction = from_summary(summary_or_id)
         if prediction is None:
             prediction = self._reader.read(prediction_id)
             # A summary has passed a wait, which may accept a success without output. An id has not.
             judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
-        links, budget = FreshLinks(self._reader, prediction_id), ByteBudget(self._max_bytes)
+        schema, budget = self._find_schema(str(prediction.model)), ByteBudget(self._max_bytes)
+        links = FreshLinks(self._reader, prediction_id, schema)
         for index, file in enumerate(known):
             budget.claim(index, file.size if file else 0)
 
@@ -151,9 +155,9 @@ class OutputWriter:
             stored = known[output.index] if output.index < len(known) else None
             return stored or self._store_output(output, prediction_id, links, budget)
 
-        files = [*self._pool.map(store, list_outputs(prediction))]
-        if self._write_input and from_summary is not None:
-            prediction = self._with_input(from_summary)  # last: the links would expire while the API is unreachable
+        files = [*self._pool.map(store, list_outputs(prediction, schema))]
+        if self._write_input and known_prediction is not None:
+            prediction = self._with_input(known_prediction)  # last: the links would expire while the API is unreachable
         content = manifest.render(
             prediction,
             files,
@@ -181,7 +185,22 @@ class OutputWriter:
         if output.url is None:
             return self._store_content(output, prediction_id, budget)
         try:
-            return self._download(output, output.url, prediction_id, budget)
+            return self._store_link(output, output.url, prediction_id, links, budget)
+        except CometError:
+            if not output.is_certain:
+                log.warning(
+                    "Prediction %s: output %s may be a model's words, and no file; the model's description in the "
+                    "folder of Airflow's setting [comet] input_schemas decides that",
+                    prediction_id,
+                    output.index,
+                )
+            raise
+
+    def _store_link(
+        self, output: Output, url: str, prediction_id: str, links: FreshLinks, budget: ByteBudget
+    ) -> StoredFile:
+        try:
+            return self._download(output, url, prediction_id, budget)
         except OutputExpiredError:
             log.info(
                 "Prediction %s: the link of output %s has expired; requesting a new one", prediction_id, output.index
@@ -219,19 +238,6 @@ class OutputWriter:
             for chunk in chunks:
                 self._downloader.raise_if_aborted()
                 file.write(chunk)
-
-
-def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
-    """Return the prediction that a summary describes; ``None``: parts of it are missing.
-
-    :raises CometError: it describes a prediction without a result.
-    """
-    if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
-        return None
-    judge(value, allow_empty=True)
-    if has_marker(value["output"]):  # what is large, and what Airflow can't carry, is left out of summaries
-        return None
-    return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})
 
 
 def _report(file: StoredFile) -> StoredFile:
