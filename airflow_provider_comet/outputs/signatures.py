@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 HEAD_BYTES = 512
-"""How many first bytes are looked at."""
+"""How many first bytes are read for that."""
 
 # The first pattern that matches decides.
 _PROOFS = (
