@@ -13,6 +13,8 @@ _CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 _URL = re.compile(rf"(?i:https?)://[^\s/?#{_CONTROLS}]+(?:[/?#][^{_CONTROLS}]*)?")
 _BLANK = re.compile(r"\s")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_MAX_CHARACTERS = 8000
+"""A longer text with blanks is no URL: servers take none that is longer."""
 _DELIVERY_HOST = "replicate.delivery"
 """Replicate serves the files of its models from this host and from those below it."""
 
@@ -23,13 +25,20 @@ def is_url(text: str) -> bool:
     Servers write blanks into file names (``https://host/my picture.png``), and people write sentences that begin with
     a URL. A URL with blanks is one only if it ends as the name of a file does, with a suffix that is known.
     """
-    if text[:4].lower() != "http" or _URL.fullmatch(text) is None:  # most texts of an output are neither
+    if not has_url_form(text):
         return False
     if _BLANK.search(text) is None:
         return True
+    if len(text) > _MAX_CHARACTERS:
+        return False
     path, _, query = text.partition("?")
     is_sentence = path[-1].isspace() or text.count("://") > 1 or _BLANK.search(query) is not None
     return not is_sentence and file_type(text) != ANY
+
+
+def has_url_form(text: str) -> bool:
+    """Return whether a text is a URL if all of it is a link. Sentences that begin with a URL have this form, too."""
+    return text[:4].lower() == "http" and _URL.fullmatch(text) is not None  # most texts of an output are neither
 
 
 def is_data_uri(text: str) -> bool:

@@ -18,7 +18,7 @@ from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.portable import carried_text
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import whole_characters
-from airflow_provider_comet.api.uris import DATA_URI, file_type, is_url, quote_url
+from airflow_provider_comet.api.uris import DATA_URI, file_type, is_data_uri, is_url, quote_url
 from airflow_provider_comet.outputs.file_types import type_of_data
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _digest(uri: re.Match[str]) -> str:
 
 def _from_link(index: int, file: OutputFile) -> Output:
     text, name = file.link, file.name and carried_text(without_secrets(file.name))
-    if is_url(text):
+    if not is_data_uri(text):
         return Output(index, file_type(text), quote_url(text), utf8(text), name, file.is_certain)
     head, _, body = text.partition(",")
     media_type, *options = head[len("data:") :].lower().split(";")

@@ -28,6 +28,8 @@ def document(output: Any) -> dict[str, Any]:
     [
         (URI, PAGE, [PAGE]),
         (URI, "no link", []),
+        (URI, "https://files.example/my picture\n", ["https://files.example/my picture"]),
+        (URI, "https://files.example/a\nb", []),
         (TEXT, PICTURE, []),
         (TEXT, DELIVERED, [DELIVERED]),
         ({"type": "array", "items": URI}, [PAGE], [PAGE]),

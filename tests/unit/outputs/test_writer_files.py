@@ -69,6 +69,7 @@ def names(folder: Path) -> list[str]:
         ("picture #2.png", "/picture%20%232.png"),
         ("b\u00fccher (1).png", "/b%C3%BCcher%20(1).png"),
         ("my\u3000picture.png", "/my%E3%80%80picture.png"),
+        ("picture.png\n", "/picture.png"),
     ],
 )
 @pytest.mark.parametrize("is_list", [False, True], ids=["alone", "in a list"])
@@ -78,7 +79,7 @@ def test_links_with_blanks_and_the_like(
     """The file is fetched, and what has to be quoted in a URL is quoted once."""
     link = f"http://127.0.0.1:{server.port}/{name}"
     output = [link, link] if is_list else link
-    assert Prediction("abc", "succeeded", output=output).files == ([link, link] if is_list else [link])
+    assert Prediction("abc", "succeeded", output=output).files == [link.strip()] * (1 + is_list)
     stored = store_output(tmp_path, clock, output)
     assert {headers["path"] for headers in server.requests} == {requested}
     assert [file["content_type"] for file in stored["files"]] == ["image/webp"] * (1 + is_list)
