@@ -16,6 +16,7 @@ from airflow_provider_comet.api.options import check_choice
 from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.inputs.schema_files import output_schemas
 from airflow_provider_comet.outputs.manifest import plain_uri
 from airflow_provider_comet.polling.prediction_ids import is_list, read_items
 
@@ -39,8 +40,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     prediction. Files that a manifest names are not fetched again, so the task can be repeated at any time. See
     docs/outputs.md.
 
-    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type"}]}``;
-    for a list a list of these in the same order, with null for null.
+    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type",
+    "name"}]}``; for a list a list of these in the same order, with null for null.
 
     The outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
     ``extra`` holds ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
@@ -100,6 +101,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         with raised_as(wait_exception):
             items = self._resolve(context)
             folder = self._folder()
+            summaries = [item for item in (items if isinstance(items, list) else [items]) if isinstance(item, Mapping)]
             with (
                 Downloader(self.hook.config) as downloader,
                 OutputWriter(
@@ -109,6 +111,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
                     max_bytes=self.max_bytes,
                     write_input=self.write_input,
                     stored_by=_task_identity(context),
+                    find_schema=output_schemas(str(item.get("model")) for item in summaries),
                 ) as writer,
             ):
                 self._writer = writer

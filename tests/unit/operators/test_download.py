@@ -71,6 +71,7 @@ def test_a_prediction(comet: Emulator, runner: TaskRunner, create: Callable[...,
         "sha256": served["sha256"],
         "size": served["bytes"],
         "content_type": "image/webp",
+        "name": None,
     }
     assert outcome.result["prediction_id"] == prediction_id
     assert outcome.result["manifest"] == f"{tmp_path}/{prediction_id}.manifest.json"
@@ -159,7 +160,7 @@ def test_several_files(
     """They keep their order, although several are fetched at once. If any fails, there is no manifest until a retry
     stores it."""
     prediction_id = create(status="succeeded", output=[f"http://127.0.0.1:{server.port}/{n}.webp" for n in range(9)])
-    server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"})]
+    server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     task = store(summary(prediction_id), tmp_path)
     outcome = runner.run(task)
     assert outcome.state == "up_for_retry"
