@@ -23,6 +23,7 @@ from airflow_provider_comet.api.options import check_choice, non_negative_second
 from airflow_provider_comet.api.outcome import Outcome, judge, judge_all
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
@@ -42,7 +43,7 @@ _UNSUPPORTED = ("silent_fail", "exponential_backoff", "max_wait")
 """Options of Airflow's sensors that would be ignored without a word: they do nothing while a task is deferred."""
 
 
-class PredictionSensor(BaseSensorOperator):
+class PredictionSensor(TemplatedOperator, BaseSensorOperator):
     """Wait until a prediction has finished, without holding a worker, and return its result.
 
     Returns, in every mode, exactly ``{id, model, version, status, files, output, error, metrics, created_at,
@@ -189,8 +190,7 @@ class PredictionSensor(BaseSensorOperator):
         return self._waits
 
     def _read_ids(self, context: Context) -> str | list[str | None]:
-        if self._ids is None:
-            self._ids = read_ids(self.prediction_id, context)
+        self._ids = self._ids or read_ids(self.rendered("prediction_id"), context)
         return self._ids
 
     def _times(self, context: Context) -> tuple[float, float, bool]:
@@ -212,9 +212,9 @@ class PredictionSensor(BaseSensorOperator):
         return self._conclude(context, outcomes)
 
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome]) -> Any:
-        ids = self._read_ids(context)
         from airflow_provider_comet import metrics  # loads Airflow's metrics: not while DAGs are parsed
 
+        ids = self._read_ids(context)
         ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
         metrics.finished(ended.values())
         if isinstance(ids, str):
