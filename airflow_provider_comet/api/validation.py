@@ -93,7 +93,8 @@ def check_prediction_ids(raw_ids: Sequence[object]) -> list[str | None]:
         try:
             prediction_ids.append(None if raw_id is None else check_prediction_id(raw_id))
         except InvalidInputError as error:
-            raise InvalidInputError(f"item {index} of the list: {error.detail}") from None
+            hint = "; its lists are nested too deeply" if isinstance(raw_id, (list, tuple)) else ""
+            raise InvalidInputError(f"item {index} of the list: {error.detail}{hint}") from None
     if not any(prediction_ids):
         raise InvalidInputError(f"prediction_id is a list of {len(prediction_ids)} nulls: no create has returned an id")
     return prediction_ids

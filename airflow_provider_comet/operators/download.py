@@ -230,8 +230,10 @@ def _is_prediction(item: Any) -> bool:
 
 
 def _not_a_prediction(item: Any, name: str, more: str = "") -> InvalidInputError:
+    hint = "; its lists are nested too deeply" if is_list(item) else ""
     return InvalidInputError(
-        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(item).__name__}"
+        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type "
+        f"{type(item).__name__}{hint}"
     )
 
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_DEPTH = 3
+MAX_LIST_LEVELS = 3
 """A list of outputs, each of a mapped task, of which each instance has returned a list."""
 
 
@@ -42,22 +41,16 @@ def is_list(value: Any) -> bool:
 def read_flat(value: Sequence[Any], context: Context) -> list[Any]:
     """Return all items of a list of predictions, and of the lists in it, in their order.
 
-    A batch that is mapped over lists returns a list of lists.
-
-    :raises InvalidInputError: the lists are nested deeper than outputs of tasks can be.
+    A batch that is mapped over lists returns a list of lists. A list that is nested too deeply stays an item, which
+    whoever uses the items refuses.
     """
-    return [*_flatten(value, context, MAX_DEPTH)]
+    return [*_flatten(value, context, MAX_LIST_LEVELS)]
 
 
-def _flatten(value: Sequence[Any], context: Context, depth: int) -> Iterator[Any]:
-    if depth == 0:
-        raise InvalidInputError(
-            f"lists of predictions may be nested {MAX_DEPTH} levels deep (outputs, each of mapped tasks, each a list), "
-            "and this one is deeper; give the task a flat list"
-        )
+def _flatten(value: Sequence[Any], context: Context, levels: int) -> Iterator[Any]:
     for item in read_items(value, context):
-        if is_list(item):
-            yield from _flatten(item, context, depth - 1)
+        if is_list(item) and levels > 1:
+            yield from _flatten(item, context, levels - 1)
         else:
             yield item
 

@@ -12,6 +12,8 @@ import pytest
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import MODES, Clock, Outcome, TaskRunner, dag, run_sensor
 from tests.unit.submissions.batches import SCHNELL
+from tests.unit.test_architecture import PACKAGE, ROOT
+from tests.unit.test_docs import PAGES
 
 EMPTY = {"image": None, "customer": None, "none": "None"}
 PULLED = "{{ ti.xcom_pull('nobody') }}"
@@ -232,7 +234,7 @@ def test_a_refused_input_of_a_batch_stops_it(comet: Emulator, runner: TaskRunner
 
 
 def test_a_refused_input_of_a_batch_can_be_left_out(comet: Emulator, runner: TaskRunner) -> None:
-    """`on_item_error="keep"` puts null in its place, and the reason into XCom; an input may be a template as a whole."""
+    """`keep` puts null in its place, and the reason into XCom; an input may be a template as a whole."""
     inputs = [{"prompt": "a"}, {"prompt": IMAGE}, IMAGE, {"prompt": "None"}, {"prompt": "b", "x": "{{ '' }}"}]
     outcome = runner.run(batch(inputs, on_item_error="keep"))
     assert outcome.state == "success"
@@ -309,3 +311,27 @@ def test_other_items_of_a_list_are_stored(
     outcome = runner.run(store([create(), PULLED], str(tmp_path), on_item_error="keep"))
     assert (outcome.state, outcome.result[1]) == ("success", None)
     assert outcome.result[0]["files"]
+
+
+# Native objects
+
+
+def test_native_objects_make_numbers_of_texts(comet: Emulator, runner: TaskRunner) -> None:
+    """What docs/inputs.md warns of: a text that looks like Python is no text any more."""
+    from airflow.sdk.definitions.template import literal
+
+    texts = {"a": "{{ '42' }}", "b": "{{ 'True' }}", "c": "{{ '[1]' }}", "d": literal("42"), "prompt": "{{ 'x' }}"}
+    assert runner.run(create(texts, {"render_template_as_native_obj": True})).state == "success"
+    assert sent(comet) == [{"a": 42, "b": True, "c": [1], "d": "42", "prompt": "x"}]
+
+
+def test_whoever_recommends_native_objects_warns_of_them() -> None:
+    """Documents, examples and errors: wherever the setting is named, the text "42" that becomes 42 is near."""
+    files = [*PAGES, *ROOT.glob("example_dags/*.py"), *PACKAGE.rglob("*.py")]
+    found = 0
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        for match in re.finditer("render_template_as_native_obj=True", text):
+            assert '"42"' in text[max(0, match.start() - 300) : match.end() + 500], file
+            found += 1
+    assert found >= 6
