@@ -10,8 +10,8 @@ from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.redaction import excerpt
 
 SHOWN_CHARACTERS = 100
-_NONE = re.compile(r"(?<![A-Za-z])None(?![A-Za-z])")
-_CODE = re.compile(r"\{[{%#].*?[}%#]\}", re.DOTALL)
+_NONE = r"(?<![A-Za-z])None(?![A-Za-z])"
+_CODE = r"(?s)\{[{%#].*?[}%#]\}"
 NONE_IN_TEXT = "a template has put None into the text, because a value is missing; it is used as it is"
 """What the log says of a text with a rendered ``None`` in it."""
 
@@ -33,7 +33,7 @@ def check_rendered(template: Any, rendered: Any, path: str) -> list[str]:
                 f"{at} has rendered to the text None; its template is {excerpt(source, SHOWN_CHARACTERS)!r}. "
                 'Give it a value, or leave it out; literal("None") sends that text'
             )
-        if len(_NONE.findall(text)) > len(_NONE.findall(_CODE.sub(" ", source))):
+        if len(re.findall(_NONE, text)) > len(re.findall(_NONE, re.sub(_CODE, " ", source))):
             paths.append(at)
     return paths
 
