@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
@@ -39,18 +40,23 @@ def is_list(value: Any) -> bool:
 
 
 def read_flat(value: Sequence[Any], context: Context) -> list[Any]:
-    """Return all items of a list of predictions, and of the lists in it, in their order.
+    """Return all items of a list of predictions, or of a mapped task's output, and of the lists in it."""
+    return [*flatten(value, functools.partial(read_items, context=context))]
+
+
+def flatten(
+    value: Sequence[Any], read: Callable[[Sequence[Any]], Sequence[Any]] = list, levels: int = MAX_LIST_LEVELS
+) -> Iterator[Any]:
+    """Yield all items of a list, and of the lists in it, in their order.
 
     A batch that is mapped over lists returns a list of lists. A list that is nested too deeply stays an item, which
     whoever uses the items refuses.
+
+    :param read: returns the items of a list.
     """
-    return [*_flatten(value, context, MAX_LIST_LEVELS)]
-
-
-def _flatten(value: Sequence[Any], context: Context, levels: int) -> Iterator[Any]:
-    for item in read_items(value, context):
+    for item in read(value):
         if is_list(item) and levels > 1:
-            yield from _flatten(item, context, levels - 1)
+            yield from flatten(item, read, levels - 1)
         else:
             yield item
 
