@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_provider_comet.airflow_errors import raised_as, wait_exception
@@ -17,8 +17,9 @@ from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.inputs.schema_files import output_schemas
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.outputs.manifest import plain_uri
-from airflow_provider_comet.polling.prediction_ids import is_list, read_items
+from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -32,7 +33,7 @@ URIS_IN_EVENT = 50
 PREDICTIONS_AT_ONCE = 8
 
 
-class DownloadPredictionOutputOperator(BaseOperator):
+class DownloadPredictionOutputOperator(TemplatedOperator):
     """Store the files of predictions, verified and never half-written, and return where they are.
 
     Each file becomes ``<output_path>/<prediction id>-<index>.<extension>``; text, JSON and data URIs become files, too.
@@ -138,7 +139,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
 
     def _resolve(self, context: Context) -> Any:
         """Return a prediction, or a list of them, as another task returned it."""
-        resolved = read_items(self.prediction, context) if is_list(self.prediction) else self.prediction
+        # Of a list, each item is refused for itself: the others are to be stored.
+        resolved = read_flat(self.prediction, context) if is_list(self.prediction) else self.rendered("prediction")
         items = resolved if isinstance(resolved, list) else [resolved]
         if not any(item is not None for item in items):
             raise InvalidInputError(
@@ -151,8 +153,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     def _folder(self) -> ObjectStoragePath:
         from airflow.sdk import ObjectStoragePath
 
-        folder = ObjectStoragePath(self.output_path)
-        # A template that renders to nothing becomes the text "None": a relative folder would be lost with its worker.
+        folder = ObjectStoragePath(self.rendered("output_path"))
+        # A relative folder would be lost with its worker.
         if not folder.protocol and not folder.path.startswith("/"):
             raise InvalidInputError(
                 f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
@@ -231,8 +233,10 @@ def _is_prediction(item: Any) -> bool:
 
 
 def _not_a_prediction(item: Any, name: str, more: str = "") -> InvalidInputError:
+    hint = "; its lists are nested too deeply" if is_list(item) else ""
     return InvalidInputError(
-        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(item).__name__}"
+        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type "
+        f"{type(item).__name__}{hint}"
     )
 
 

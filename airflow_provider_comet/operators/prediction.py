@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_comet import airflow_errors, metrics
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
@@ -17,6 +15,7 @@ from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.schedule import find_deadline
@@ -35,7 +34,7 @@ PREDICTION_XCOM_KEY = "prediction"
 RETURN_VALUE_XCOM_KEY = "return_value"
 
 
-class CreatePredictionOperator(BaseOperator):
+class CreatePredictionOperator(TemplatedOperator):
     """Submit a prediction to CometAPI, exactly once paid for, and return its id.
 
     Each accepted create costs money. It is sent once, and again only if it certainly was not accepted. What was paid is
@@ -198,7 +197,8 @@ class CreatePredictionOperator(BaseOperator):
     def _submit(self, input: Any, submission: Submission) -> str:
         from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
-        schema = find_schema(self.model, self.input_schema)
+        self.rendered("input")  # refuses a template's None
+        schema = find_schema(self.rendered("model"), self.input_schema)
         return self.hook.create_prediction(self.model, input, schema=schema, strict=self.strict, journal=submission).id
 
     def _new_submission(self, context: Context) -> Submission:

@@ -16,6 +16,7 @@ from airflow_provider_comet.api.options import check_choice, non_negative_second
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
@@ -35,7 +36,7 @@ _UNSUPPORTED = ("silent_fail", "exponential_backoff", "max_wait")
 """Options of Airflow's sensors that would be ignored without a word: they do nothing while a task is deferred."""
 
 
-class PredictionSensor(BaseSensorOperator):
+class PredictionSensor(TemplatedOperator, BaseSensorOperator):
     """Wait until a prediction has finished, without holding a worker, and return its result.
 
     Returns, in every mode, exactly ``{id, model, version, status, files, output, error, metrics, created_at,
@@ -190,8 +191,7 @@ class PredictionSensor(BaseSensorOperator):
         defer(self, waits.pending, self.conn_id, kwargs=kwargs)
 
     def _read_ids(self, context: Context) -> str | list[str | None]:
-        if self._ids is None:
-            self._ids = read_ids(self.prediction_id, context)
+        self._ids = self._ids or read_ids(self.rendered("prediction_id"), context)
         return self._ids
 
     def _times(self, context: Context) -> tuple[float, float, bool]:

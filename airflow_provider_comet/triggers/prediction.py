@@ -16,7 +16,7 @@ from airflow_provider_comet.api.validation import check_prediction_id, check_pre
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, remember_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import WaitEvent, make_error_event, make_event
-from airflow_provider_comet.polling.prediction_ids import distinct
+from airflow_provider_comet.polling.prediction_ids import distinct, flatten
 from airflow_provider_comet.polling.progress import LogLine, Progress
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
 from airflow_provider_comet.polling.wait import Wait
@@ -142,7 +142,7 @@ class PredictionTrigger(BaseTrigger):
                     "has failed, or is mapped"
                 )
         is_list = isinstance(prediction_id, list)
-        self.prediction_ids = prediction_id if is_list else [check_prediction_id(prediction_id)]
+        self.prediction_ids = [*flatten(prediction_id)] if is_list else [check_prediction_id(prediction_id)]
 
     async def _wait_for_all(self, client: SharedClient) -> dict[str, Prediction | CometError | None]:
         ids = distinct(check_prediction_ids(self.prediction_ids or []))

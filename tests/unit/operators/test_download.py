@@ -186,6 +186,15 @@ def test_a_list(comet: Emulator, runner: TaskRunner, create: Callable[..., str],
     assert len(comet.ledger()["served"]) == 3
 
 
+def test_lists_of_lists(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
+    """Of batches that are mapped: the files of all are stored, and the result is a flat list in the order given."""
+    ids = [create() for _ in range(4)]
+    summaries = [summary(prediction_id) for prediction_id in ids]
+    outcome = runner.run(store([[summaries[0], None], ids[1], (), [summaries[2], [ids[3]]]], tmp_path))
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert [item and item["prediction_id"] for item in outcome.result] == [ids[0], None, *ids[1:]]
+
+
 def test_an_item_that_fails_does_not_stop_the_others(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -208,7 +217,7 @@ def test_a_list_with_what_is_no_prediction(
 ) -> None:
     """The item is an error like any other; the paid predictions beside it are stored."""
     good = create()
-    outcome = runner.run(store([7, good, {"status": "succeeded"}, ["abc"]], tmp_path))
+    outcome = runner.run(store([7, good, {"status": "succeeded"}, [[[["abc"]]]]], tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert [item and item["prediction_id"] for item in outcome.xcoms["stored"]] == [None, good, None, None]
     assert "3 of 4" in outcome.message
@@ -216,6 +225,7 @@ def test_a_list_with_what_is_no_prediction(
         outcome.message
     )
     assert "prediction[3] must be" in outcome.message
+    assert "its lists are nested too deeply" in outcome.message
     assert "prediction_id must be the id" in outcome.message
 
 

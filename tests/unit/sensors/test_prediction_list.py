@@ -134,7 +134,7 @@ def test_a_mapped_create_without_any_id(comet: Emulator, runner: TaskRunner) -> 
         ([], "prediction_id is an empty list: there is nothing to wait for"),
         ([None, None], "prediction_id is a list of 2 nulls"),
         (["abc", "def", 7], "item 2 of the list: "),
-        (["abc", ["def"]], "item 1 of the list: "),
+        (["abc", [[["def"]]]], "item 1 of the list: "),
         ([None, "None"], "item 1 of the list: "),
         ("['abc', 'def']", "a template makes text of a list: give the task's output itself"),
         ("[]", "a template makes text of a list"),
