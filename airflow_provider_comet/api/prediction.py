@@ -116,11 +116,14 @@ class Prediction:
         if not isinstance(body, Mapping):
             return None
         inner, task = _unwrap(body)
-        identity = prediction_id or inner.get("id") or task.get("task_id")
+        own_id = inner.get("id") or task.get("task_id")
+        identity = prediction_id or own_id
         has_status = isinstance(inner.get("status"), str) or isinstance(task.get("status"), str)
         if not isinstance(identity, str) or not identity or (prediction_id and not has_status):
             return None
         status = _status(inner, task)
+        if own_id is None and status in STATUSES and STATUSES[status].error:
+            return None  # {"status": "error"} may be a proxy's, about no prediction; taken for an end, it would cost money
         # Only of a failure: this gateway's family keeps other things in it otherwise.
         error = inner.get("error") or (task.get("fail_reason") if status == "failed" else None) or None
         return cls(

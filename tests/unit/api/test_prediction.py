@@ -239,6 +239,14 @@ def test_only_true_means_removed(value: object) -> None:
     assert read(flat(data_removed=value)).data_removed is False
 
 
+@pytest.mark.parametrize(
+    "body", [{"status": "error"}, {"status": "failed", "error": "maintenance"}, {"data": {"status": "failure"}}]
+)
+def test_a_bad_end_of_nothing_is_no_prediction(body: dict[str, Any]) -> None:
+    """A proxy's JSON may say "error" about itself: without any id it is no end, after which a retry would buy again."""
+    assert Prediction.from_body(body, prediction_id=ID) is None
+
+
 @pytest.mark.parametrize("status", ["succeeded", "IN_PROGRESS"])
 def test_no_field_but_the_status_is_needed(status: str) -> None:
     """A query's answer with nothing but a status is a prediction with the id that was asked for."""
