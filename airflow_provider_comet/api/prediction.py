@@ -123,7 +123,7 @@ class Prediction:
             return None
         status = _status(inner, task)
         if own_id is None and status in STATUSES and STATUSES[status].error:
-            return None  # {"status": "error"} may be a proxy's, about no prediction; taken for an end, it would cost money
+            return None  # {"status": "error"} may be a proxy's, about itself; taken for an end, it would cost money
         # Only of a failure: this gateway's family keeps other things in it otherwise.
         error = inner.get("error") or (task.get("fail_reason") if status == "failed" else None) or None
         return cls(

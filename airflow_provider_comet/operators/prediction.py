@@ -57,7 +57,7 @@ class CreatePredictionOperator(TemplatedOperator):
         Airflow's next try submit again, which may.
     :param wait_for_completion: also wait for the result, without a worker, and push it as XCom ``prediction`` (what
         ``PredictionSensor`` returns). If the prediction fails, the task's ``retries`` buy a new one, unless the model
-        refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
+        refused the input, or fails again with the same words. ``PredictionSensor``'s retries never pay.
     :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
     :param poke_interval: seconds between polls, or a ``timedelta``; by default they grow with the prediction's age.
     :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. A cleared task continues the wait.
