@@ -1,4 +1,4 @@
-"""Calls that go on to their end although the task is interrupted."""
+"""Calls that run to their end although the task is interrupted."""
 
 from __future__ import annotations
 

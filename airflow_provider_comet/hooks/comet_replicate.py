@@ -107,7 +107,8 @@ class CometReplicateHook(BaseHook):
             refused. ``None``: only the rules that hold for every model are checked.
         :param strict: refuse keys that the schema does not know; by default they are logged.
         :param journal: is told before and after each time the create is sent (``CreatePredictionOperator`` keeps its
-            record so); without a journal, nothing is remembered if the process dies.
+            record so), and no signal interrupts a create before it knows the id. Without a journal, nothing is
+            remembered if the process dies.
         :returns: the prediction, usually ``starting``; its ``id`` is what to keep.
         :raises AmbiguousSubmissionError: no clear answer; it may have been accepted.
         :raises CometError: it was not accepted; ``retryable`` tells whether it may be later.

@@ -16,8 +16,8 @@ from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
-from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling.prediction_ids import is_list, read_items
+from airflow_provider_comet.templated import TemplatedOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -17,9 +17,9 @@ from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.inputs.schema_files import output_schemas
-from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.outputs.manifest import plain_uri
 from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
+from airflow_provider_comet.templated import TemplatedOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -15,13 +15,13 @@ from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
-from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.schedule import find_deadline
 from airflow_provider_comet.polling.wait import Wait
 from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.submissions.submission import Submission
+from airflow_provider_comet.templated import TemplatedOperator
 from airflow_provider_comet.triggers.deferral import defer, resume
 
 if TYPE_CHECKING:

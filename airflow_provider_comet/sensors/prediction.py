@@ -16,7 +16,6 @@ from airflow_provider_comet.api.options import check_choice, non_negative_second
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
@@ -24,6 +23,7 @@ from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
 from airflow_provider_comet.polling.wait import Wait
 from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.sensors.results import hand_over
+from airflow_provider_comet.templated import TemplatedOperator
 from airflow_provider_comet.triggers.deferral import defer, reschedule, resume
 
 if TYPE_CHECKING:

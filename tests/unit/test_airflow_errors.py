@@ -31,6 +31,8 @@ FACTS = {
     e.PredictionError,
     e.PredictionFailedError,
     e.PredictionRefusedError,
+    e.RepeatedFailureError,
+    e.ChangedInputError,
     e.PredictionCanceledError,
     e.PredictionAbortedError,
     e.PredictionExpiredError,

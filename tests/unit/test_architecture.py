@@ -41,7 +41,7 @@ LAYERS = (
     {"__init__", "provider_info", "api"},
     {"client", "polling", "metrics"},
     {"submissions", "inputs", "outputs", "links"},
-    {"hooks", "airflow_errors"},
+    {"hooks", "airflow_errors", "templated"},
     {"triggers", "retry_policy"},
     {"operators", "sensors"},
     {"decorators"},

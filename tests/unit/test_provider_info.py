@@ -59,6 +59,7 @@ def test_every_module_of_these_kinds_is_listed() -> None:
             "airflow_provider_comet.hooks.connection",
             "airflow_provider_comet.hooks.refreshing_client",
             "airflow_provider_comet.hooks.shared_client",
+            "airflow_provider_comet.sensors.results",
             "airflow_provider_comet.triggers.deferral",
             "airflow_provider_comet.triggers.start",
         }  # modules that only this package uses

@@ -1,4 +1,4 @@
-"""``client/uninterrupted.py``: a call that goes on to its end although its caller is interrupted."""
+"""``client/uninterrupted.py``: a call that comes to its end although its caller is interrupted."""
 
 from __future__ import annotations
 

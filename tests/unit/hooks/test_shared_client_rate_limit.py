@@ -123,7 +123,7 @@ def test_waits_without_a_slot_before_their_deadline_hold_nobody_back(
         await asyncio.sleep(60)
         wait = asyncio.create_task(run_trigger(new_trigger(patient, 7200)))
         assert [await task for task in tasks] == [not_polled(prediction_id) for prediction_id in ids]
-        assert 600 <= now() <= 600 + 240
+        assert 600 - 0.001 <= now() <= 600 + 240  # the clock adds many small steps
         return await wait, now()
 
     event, ended_at = world.run(main)

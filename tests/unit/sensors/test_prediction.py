@@ -162,7 +162,7 @@ def test_none_of_a_template(comet: Emulator, runner: TaskRunner) -> None:
     """A template over a missing XCom renders to the text "None", which is no id either: it fails without a poll."""
     outcome = runner.run(sensor("{{ ti.xcom_pull(task_ids='skipped') }}"))
     assert outcome.state == "failed"
-    assert "prediction_id must be the id that a create returned" in outcome.message
+    assert "prediction_id has rendered to the text None" in outcome.message
     assert count_polls(comet) == 0
 
 

@@ -56,7 +56,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
         if pending:
             interruption = pending.pop()
             frame: FrameType | None = sys._getframe()
-            while frame is not None:  # its callers, too: they go on after it
+            while frame is not None:  # its callers, too: they continue after it
                 frame.f_trace, frame = interruption, frame.f_back
             sys.settrace(interruption)
         return send(self, *args, **kwargs)

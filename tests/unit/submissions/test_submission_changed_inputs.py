@@ -166,7 +166,7 @@ def test_a_record_made_by_hand_is_of_any_input(comet: Emulator, runner: TaskRunn
     assert runner.run(create(prompt="a windmill"), map_index=4, **CLEAR).result == made
 
 
-def test_arguments_that_are_no_json_do_not_look_changed(comet: Emulator, runner: TaskRunner) -> None:
+def test_arguments_that_are_no_json_are_not_taken_for_changed(comet: Emulator, runner: TaskRunner) -> None:
     """An object with an address in its repr, and a set, are the same arguments in each process."""
     from airflow_provider_comet.decorators.prediction import comet_prediction
 

@@ -300,7 +300,8 @@ def test_half_a_character_is_in_no_event(comet: Emulator, create: Callable[..., 
     An output with such text is left out, so that a store reads it exactly; in other fields it is replaced.
     """
     ids = [create() for _ in range(count)]
-    body = '{"status": "%s", "output": {"\\udc00": ["half \\ud83d"]}, "error": "no \\ud83d", "model": "\\ud83d"}'
+    text = '"output": {"\\udc00": ["half \\ud83d"]}, "error": "no \\ud83d", "model": "\\ud83d"'
+    body = '{"id": "abc", "status": "%s", ' + text + "}"
     comet.fault(method="GET", status=200, body=body % status, count=count)
     event = event_of(trigger(*ids))
     json.dumps(event, ensure_ascii=False).encode()
