@@ -200,7 +200,6 @@ def changed_while_running(it: Story) -> Steps:
     yield from it.ends("failed")
     it.pin(ids[0])
     it.claim("accepted creates", ids, it.creates())
-    it.claim("the task's result", None, it.result())
     it.claim_log(2, f"Prediction {ids[0]}: it is paid for, but", "changed: input.note", FORCE)
 
 
