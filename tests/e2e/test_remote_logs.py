@@ -79,7 +79,7 @@ class Worker(Crashes):
         log = until(f"{row.task_id}: the log is in S3", lambda: self.remote_log(row.task_id, 1))
         row.expect("id in the log in S3", True, f"comet.created id={made['id']} " in log)
 
-    def look(self, row: Row, *, xcom: bool) -> None:
+    def compare(self, row: Row, *, xcom: bool) -> None:
         """Compare what is left when Airflow has noticed, before the next try begins."""
         until(f"{row.task_id} waits for its retry", lambda: self.states()[row.task_id] == "up_for_retry")
         (made,) = self.creates(row.task_id)
@@ -95,7 +95,7 @@ class Worker(Crashes):
 
 
 def test_a_worker_that_is_gone(tmp_path: Path) -> None:
-    """Only between the answer and the record is the id lost, and then nothing is bought before somebody has looked.
+    """Only between the answer and the record is the id lost, and then nothing is bought before somebody has checked.
 
     From the record on, the next try continues with the id although no log has it; XCom has it until that try begins.
     If the task's process alone is killed, its supervisor uploads the log, with the id.
@@ -126,13 +126,13 @@ def test_a_worker_that_is_gone(tmp_path: Path) -> None:
                 run.lose_worker(row)
             run.lose_task(alone)
             for row in (lost, recorded, pushed):
-                run.look(row, xcom=row is pushed)
+                run.compare(row, xcom=row is pushed)
             run.finish([lost, recorded, pushed, alone])
             for row in (lost, recorded, pushed, alone):
                 (made,) = run.creates(row.task_id)
                 log = until(f"{row.task_id}: the second log is in S3", lambda row=row: run.remote_log(row.task_id, 2))
                 row.expect("id in the second log", row.record == "accepted", made["id"] in log)
-                row.expect("the second log asks to look", row.record == "sending", "usage page" in log)
+                row.expect("the second log says what to check", row.record == "sending", "usage page" in log)
                 row.expect("XCom prediction_id in the end", None, run.id_in_xcom(row.task_id))
             for row in (lost, recorded, pushed):
                 row.expect("log of the first try in the end", None, run.remote_log(row.task_id, 1))

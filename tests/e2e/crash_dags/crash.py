@@ -44,5 +44,5 @@ with DAG("crash_orphan", schedule=None):
 
 with DAG("crash_worker", schedule=None):
     for point in ("after_log", "after_record", "after_id"):
-        create(f"{point}__fail", retry_delay=5)  # time to look at what is there before the next try begins
+        create(f"{point}__fail", retry_delay=5)  # time to see what is there before the next try begins
     create("after_log_alone__fail")
