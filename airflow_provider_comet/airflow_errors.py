@@ -14,6 +14,11 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException as AirflowRescheduleException
+except ImportError:  # older releases have it elsewhere, and common-compat does not offer it
+    from airflow.exceptions import AirflowRescheduleException as AirflowRescheduleException
+
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.submissions.record import FORCE, PUT_ON_RECORD, MalformedRecordError
@@ -168,6 +173,26 @@ def raised_as(translate: Translate) -> Iterator[None]:
         yield
     except e.CometError as error:
         if (raised := translate(error)) is error:
+            raise
+        raise raised from error
+
+
+@contextlib.contextmanager
+def raised_by_sensor(translate: Translate, *, soft_fail: bool, never_fail: bool) -> Iterator[None]:
+    """Raise errors as ``raised_as`` does, and apply a sensor's options by the same rules in every mode.
+
+    :param soft_fail: skip for a fact about a prediction and for a timeout, not for trouble in reaching the API.
+    :param never_fail: skip for every error.
+    """
+    try:
+        yield
+    except AirflowRescheduleException:
+        raise  # no failure
+    except (Exception, AirflowTaskTimeout) as error:
+        raised = translate(error) if isinstance(error, e.CometError) else error
+        if never_fail or (soft_fail and isinstance(raised, _FINAL)):
+            raise AirflowSkipException(str(raised)) from error
+        if raised is error:
             raise
         raise raised from error
 

@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import Outcome
-from airflow_provider_comet.api.prediction import is_terminal
 from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt, log_value
+from airflow_provider_comet.api.statuses import is_terminal
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ MODEL = "black-forest-labs/flux-schnell"
 
 
 # Templates make text of everything; with native objects "{{ params.number }}" stays the number that the schema wants.
+# They make 42 of a text "42", too: a prompt that may be a number is no template, or a literal.
 @dag(schedule=None, params={"number": 2}, render_template_as_native_obj=True, tags=["example", "cometapi"])
 def example_input_schema():
     """Check an input by the model's schema before it is paid for."""

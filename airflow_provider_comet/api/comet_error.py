@@ -52,9 +52,10 @@ class CometError(Exception):
             seconds = MAX_RETRY_AFTER_SECONDS
         self.detail = (excerpt(detail, EXCERPT_CHARACTERS - len(note)) + note).strip()
         self.status = _http_status(status)
-        self.code = excerpt(code, WORD_CHARACTERS) if code else None
-        self.request_id = excerpt(request_id, WORD_CHARACTERS) if request_id else None
-        self.prediction_id = excerpt(prediction_id, ID_CHARACTERS) if prediction_id else None
+        # Nothing may be left of a text, if it was nothing but blanks.
+        self.code = excerpt(code or "", WORD_CHARACTERS) or None
+        self.request_id = excerpt(request_id or "", WORD_CHARACTERS) or None
+        self.prediction_id = excerpt(prediction_id or "", ID_CHARACTERS) or None
         self.retry_after = seconds
         super().__init__(self.detail)
 

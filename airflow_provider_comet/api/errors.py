@@ -189,12 +189,14 @@ class RepeatedFailureError(PredictionFailedError):
 class PredictionCanceledError(PredictionFailedError):
     """It was canceled while it ran. Polling again does not help."""
 
+    buys_again = True
     summary = "it was canceled"
 
 
 class PredictionAbortedError(PredictionFailedError):
     """It was aborted before it started. Polling again does not help."""
 
+    buys_again = True
     summary = "it was aborted before it started"
 
 

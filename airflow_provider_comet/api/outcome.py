@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.json_values import leaves
-from airflow_provider_comet.api.prediction import STATUSES, SUCCEEDED, Prediction
+from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import READ_CHARACTERS
+from airflow_provider_comet.api.statuses import STATUSES, SUCCEEDED
 
 Outcome: TypeAlias = Prediction | e.CometError | Mapping[str, Any]
 """How a wait ended: with a prediction, with its ``summary()``, or with an error."""

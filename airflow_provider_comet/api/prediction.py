@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from airflow_provider_comet.api import errors as e
-from airflow_provider_comet.api.json_values import canonical_json, leaves
-from airflow_provider_comet.api.redaction import whole_characters
+from airflow_provider_comet.api.files import find_files
+from airflow_provider_comet.api.json_values import canonical_json
+from airflow_provider_comet.api.redaction import READ_CHARACTERS, WORD_CHARACTERS, excerpt
+from airflow_provider_comet.api.statuses import STATUSES, SUCCEEDED, is_terminal, normalise_status
 from airflow_provider_comet.api.summary import summarize
-from airflow_provider_comet.api.uris import is_data_uri, is_url
-
-
-class Status(NamedTuple):
-    """What is known about one status of a prediction.
-
-    :param spellings: the words that CometAPI, its gateway and Replicate were seen to use for it, in lower case.
-    :param is_terminal: whether a prediction with this status never changes again.
-    :param error: the error of a terminal status without a result; ``None`` for every other status.
-    """
-
-    spellings: tuple[str, ...]
-    is_terminal: bool = False
-    error: type[e.PredictionError] | None = None
-
-
-SUCCEEDED = "succeeded"
-STATUSES = {
-    "starting": Status(("starting", "pending", "queued", "submitted", "not_start")),
-    "processing": Status(("processing", "in_progress", "running")),
-    SUCCEEDED: Status(("succeeded", "success", "succeed", "completed"), is_terminal=True),
-    "failed": Status(("failed", "failure", "error", "violation"), is_terminal=True, error=e.PredictionFailedError),
-    "canceled": Status(("canceled", "cancelled"), is_terminal=True, error=e.PredictionCanceledError),
-    "aborted": Status(("aborted",), is_terminal=True, error=e.PredictionAbortedError),
-}
-"""Every status. A word that is not in this table counts as still running."""
-_SPELLINGS = {spelling: name for name, status in STATUSES.items() for spelling in status.spellings}
-
-for _name, _status_row in STATUSES.items():
-    if _status_row.is_terminal != (_name == SUCCEEDED or _status_row.error is not None):
-        raise TypeError(f"status {_name!r}: every terminal status but {SUCCEEDED!r} has an error, and no other has one")
-
-
-def normalise_status(raw: object) -> str:
-    """Return the name of a status in ``STATUSES``, or the server's own word if the table does not know it."""
-    text = raw if isinstance(raw, str) else ""
-    return _SPELLINGS.get(text.strip().lower()) or whole_characters(text) or "unknown"
-
-
-def is_terminal(status: str) -> bool:
-    """Return whether a prediction with this status never changes again."""
-    return status in STATUSES and STATUSES[status].is_terminal
 
 
 @dataclass(frozen=True)
@@ -71,6 +30,8 @@ class Prediction:
     :param metrics: an object, for example with ``predict_time`` in seconds.
     :param created_at: ISO 8601, the server's clock; the same holds for ``started_at`` and ``completed_at``.
     :param data_removed: the server has deleted input and output.
+    :param missing_output: what came in place of the output, in words, if the task envelope says that the prediction has
+        succeeded. It counts as running, because its output may be late by some polls.
     :param input: what it was made from, as the API says it; not every answer does.
     :param seen_at: when the server gave this answer, by its own clock: the ``Date`` header.
     :param is_large: whether the answer was so large that an event loop should not walk over it.
@@ -88,6 +49,7 @@ class Prediction:
     started_at: str | None = None
     completed_at: str | None = None
     data_removed: bool = False
+    missing_output: str | None = None
     input: Any = field(default=None, compare=False, repr=False)
     seen_at: str | None = field(default=None, compare=False)
     is_large: bool = field(default=False, compare=False, repr=False)
@@ -116,14 +78,24 @@ class Prediction:
         return self.status in STATUSES
 
     @property
+    def described_status(self) -> str:
+        """Words for a timeout: the last status, and what came in place of an output."""
+        missing = f" ({self.missing_output})" if self.missing_output else ""
+        return f"last status {excerpt(self.status, WORD_CHARACTERS)!r}{missing}"
+
+    @property
     def succeeded(self) -> bool:
         """Whether it finished with a result."""
         return self.status == SUCCEEDED
 
     @property
     def files(self) -> list[str]:
-        """Every URL and data URI of the output in order, whatever the output's shape."""
-        return [leaf for leaf in leaves(self.output) if isinstance(leaf, str) and (is_url(leaf) or is_data_uri(leaf))]
+        """Every URL and data URI of the output that is a file, in order. ``find_files`` has the rule."""
+        return [file.link for file in find_files(self.output).files]
+
+    def without_output(self) -> Prediction:
+        """Return the success without output that the task envelope says it is; its ``error`` says what came instead."""
+        return replace(self, status=SUCCEEDED, error=self.missing_output, missing_output=None)
 
     def summary(self) -> dict[str, Any]:
         """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small. See ``summarize``."""
@@ -144,11 +116,14 @@ class Prediction:
         if not isinstance(body, Mapping):
             return None
         inner, task = _unwrap(body)
-        identity = prediction_id or inner.get("id") or task.get("task_id")
+        own_id = inner.get("id") or task.get("task_id")
+        identity = prediction_id or own_id
         has_status = isinstance(inner.get("status"), str) or isinstance(task.get("status"), str)
         if not isinstance(identity, str) or not identity or (prediction_id and not has_status):
             return None
         status = _status(inner, task)
+        if own_id is None and status in STATUSES and STATUSES[status].error:
+            return None  # {"status": "error"} may be a proxy's, about itself; taken for an end, it would cost money
         # Only of a failure: this gateway's family keeps other things in it otherwise.
         error = inner.get("error") or (task.get("fail_reason") if status == "failed" else None) or None
         return cls(
@@ -164,6 +139,7 @@ class Prediction:
             started_at=_text(inner.get("started_at")),
             completed_at=_text(inner.get("completed_at")),
             data_removed=inner.get("data_removed") is True,
+            missing_output=_missing_output(inner, task) if task and status == "processing" else None,
             input=inner.get("input"),
             seen_at=seen_at,
             is_large=is_large,
@@ -194,6 +170,22 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
         return own
     is_ahead = outer == SUCCEEDED and ("status" in inner or inner.get("output") is None)
     return "processing" if is_ahead else outer
+
+
+def _missing_output(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str | None:
+    """Return what came in place of the output of a task that says it has succeeded; ``None``: it says no such thing."""
+    if normalise_status(task.get("status")) != SUCCEEDED or inner.get("output") is not None:
+        return None
+    if "data" not in task:
+        what = "it has no data"
+    elif not isinstance(data := task["data"], Mapping):
+        data = data[:READ_CHARACTERS] if isinstance(data, str) else data
+        what = f"its data is {excerpt(canonical_json(data), WORD_CHARACTERS)}"
+    elif "status" in inner:
+        what = f"its data has the status {excerpt(canonical_json(inner['status']), WORD_CHARACTERS)} and no output"
+    else:
+        what = "its data has no output"
+    return f"the task says {excerpt(str(task['status']), WORD_CHARACTERS)}, {what}"
 
 
 def _seconds_between(moment: str | None, date: str | None) -> float | None:

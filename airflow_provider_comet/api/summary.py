@@ -22,6 +22,8 @@ TEXT_KEYS: Final = ("model", "version", "error", "created_at", "started_at", "co
 """The keys whose value is text or null."""
 _MARKER: Final = "not in XCom:"
 _ID_CHARACTERS: Final = 80
+_SHORT_CHARACTERS: Final = 2000
+"""Longer texts are left out first of an object that is too large. Links are shorter."""
 
 
 def summarize(prediction: Prediction) -> dict[str, Any]:
@@ -56,7 +58,17 @@ def _inline(prediction: Prediction, key: str) -> Portable:
     def mark(words: str) -> str:
         return _mark(prediction, key, f"{key}, {words}")
 
-    return make_portable(getattr(prediction, key), mark, limit=INLINE_LIMIT_BYTES, shorten=name_data_uri)
+    def name_long_text(text: str) -> str:
+        if is_data_uri(text) or len(text) <= _SHORT_CHARACTERS:
+            return name_data_uri(text)
+        return _mark(prediction, key, f"{len(text)} characters")
+
+    value = getattr(prediction, key)
+    part = make_portable(value, mark, limit=INLINE_LIMIT_BYTES, shorten=name_data_uri)
+    if key == "output" and isinstance(value, dict) and isinstance(part.value, str):
+        # Its keys are the names of its files: these are kept if only its texts are too long.
+        part = make_portable(value, mark, limit=INLINE_LIMIT_BYTES, shorten=name_long_text)
+    return part
 
 
 def _mark(prediction: Prediction, key: str, words: str) -> str:

@@ -49,8 +49,8 @@ def check_create(model: object, input: object) -> None:
     if not isinstance(input, dict) or not input:
         raise InvalidInputError(
             "input must be a non-empty JSON object (a dict) with all parameters of the model; if a template rendered "
-            "it to text, set render_template_as_native_obj=True on the DAG; got "
-            + ("an empty dict" if input == {} else _type_name(input))
+            'it to text, set render_template_as_native_obj=True on the DAG (then a text "42" becomes the number 42, '
+            "too); got " + ("an empty dict" if input == {} else _type_name(input))
         )
     for path, fault in _find_faults(input, "input", ()):
         raise InvalidInputError(f"{path} {fault}")
@@ -72,6 +72,8 @@ def check_prediction_id(prediction_id: object) -> str:
         hint = ""
         if isinstance(prediction_id, str) and prediction_id.startswith("["):
             hint = "; a template makes text of a list: give the task's output itself (create.output)"
+        elif prediction_id == "None":
+            hint = "; a template makes this text of a value that is missing"
         raise InvalidInputError(f"prediction_id must be the id that a create returned; got {got}{hint}")
     return prediction_id
 
@@ -91,7 +93,8 @@ def check_prediction_ids(raw_ids: Sequence[object]) -> list[str | None]:
         try:
             prediction_ids.append(None if raw_id is None else check_prediction_id(raw_id))
         except InvalidInputError as error:
-            raise InvalidInputError(f"item {index} of the list: {error.detail}") from None
+            hint = "; its lists are nested too deeply" if isinstance(raw_id, (list, tuple)) else ""
+            raise InvalidInputError(f"item {index} of the list: {error.detail}{hint}") from None
     if not any(prediction_ids):
         raise InvalidInputError(f"prediction_id is a list of {len(prediction_ids)} nulls: no create has returned an id")
     return prediction_ids

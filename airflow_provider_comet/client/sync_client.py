@@ -73,10 +73,10 @@ class CometClient:
                 limiter.on_rate_limited(sent_at=sent_at, now=clock.monotonic(), retry_after=0.0, chance=0.0)
         return response
 
-    def retry(self, call: Callable[[], T], *, is_create: bool = False) -> T:
+    def retry(self, request: Request, call: Callable[[], T]) -> T:
         """Return what a call returns, and repeat it for up to two minutes while its error says that a retry may help.
 
-        :param is_create: whether the call sends a create. After a 429 all creates of this client pause with it.
+        :param request: what the call sends. After a 429 to a create all creates of this client pause with it.
         :raises CometError: no attempt succeeded.
         """
         backoff = Backoff(RETRY_BUDGET_SECONDS, started_at=clock.monotonic())
@@ -88,7 +88,7 @@ class CometClient:
                     raise
                 now = clock.monotonic()
                 pause = backoff.next_pause(now, chance=random.random(), retry_after=error.retry_after)
-                if is_create and isinstance(error, RateLimitedError):
+                if request.may_cost_money and isinstance(error, RateLimitedError):
                     self._pause_creates(now, pause or error.retry_after or 0.0)
                 if pause is None or self._halted.is_set():
                     raise

@@ -119,7 +119,7 @@ class CometReplicateHook(BaseHook):
         for warning in warnings:
             self.log.warning("%s", warning)
         return self.client.retry(
-            lambda: protocol.read_prediction(request, self.client.send(request, journal=journal)), is_create=True
+            request, lambda: protocol.read_prediction(request, self.client.send(request, journal=journal))
         )
 
     def get_prediction(self, prediction_id: str) -> Prediction:
@@ -128,7 +128,10 @@ class CometReplicateHook(BaseHook):
         :raises PredictionNotFoundError: the API does not know the id.
         :raises CometError: the prediction can't be read.
         """
-        return self.client.retry(lambda: self._get_once(prediction_id))
+        from airflow_provider_comet.api import protocol
+
+        request = protocol.get_prediction(prediction_id)
+        return self.client.retry(request, lambda: protocol.read_prediction(request, self.client.send(request)))
 
     def get_predictions(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
         """Return predictions as they are now, by id, or an error for each that can't be read. Several at a time.
@@ -181,10 +184,14 @@ class CometReplicateHook(BaseHook):
         :param now: the clock, read after each poll.
         :returns: seconds until the next poll; ``None``: all waits have ended.
         """
-        due = waits.due(now())
-        results = self._map_concurrently(lambda wait: self._poll_once(wait.prediction_id, now), due)
-        for level, text in waits.on_results(zip(due, results, strict=True), chance=random.random):
-            self.log.log(level, "%s", text)
+        results: list[tuple[Wait, tuple[Prediction | CometError, float]]] = []
+        try:
+            self._map_concurrently(
+                lambda wait: results.append((wait, self._poll_once(wait.prediction_id, now))), waits.due(now())
+            )
+        finally:  # if the task's timeout interrupts the round, what has come counts
+            for level, text in waits.on_results(results, chance=random.random):
+                self.log.log(level, "%s", text)
         return waits.delay(now())
 
     def halt(self) -> None:

@@ -111,12 +111,14 @@ class SharedClient:
             if now - min(refused_at, self._refused_since) >= REFUSAL_BUDGET_SECONDS:
                 raise refusal
             # If the key works for others, only this prediction is refused. A key that is not known works for nobody.
-            read_before = sent_at if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
+            quiet_since = sent_at if isinstance(refusal, AuthenticationError) else now - REREAD_SECONDS
+            # Whatever the refusal, the first of them since a good answer reads the connection again.
+            read_before = max(quiet_since, self._refused_since) if self._answered_at < sent_at else quiet_since
             if await self._connection.has_changed(client, read_before) and now - refreshed_at >= REREAD_SECONDS:
                 refreshed_at = now  # a secrets backend may return another key each time, and none of them valid
                 continue
             notify(refusal)
-            if self._answered_at < read_before:
+            if self._answered_at < quiet_since:
                 self._refusal = refusal
                 self._count_pause("refused_key")
                 self._limiter.pause(clock.loop_time(), clock.loop_time() + REREAD_SECONDS)

@@ -19,7 +19,8 @@ URL = re.compile(r"https?://[^/\s]|data:", re.IGNORECASE)
 """What a text starts with that ``format: uri`` allows."""
 
 _NATIVE = (
-    "; a template makes text of everything: set render_template_as_native_obj=True on the DAG, or give the value itself"
+    "; a template makes text of everything: give the value itself, or set render_template_as_native_obj=True on the "
+    'DAG (then a text "42" becomes the number 42, too)'
 )
 _TYPES = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
 _LIMITS = {

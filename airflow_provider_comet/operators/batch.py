@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_comet import airflow_errors
 from airflow_provider_comet.api.errors import SHOWN_ERRORS, InvalidInputError
@@ -16,6 +16,7 @@ from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling.prediction_ids import is_list, read_items
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ REJECTED_XCOM_KEY = "rejected"
 CREATED_XCOM_KEY = "created"
 
 
-class CreatePredictionBatchOperator(BaseOperator):
+class CreatePredictionBatchOperator(TemplatedOperator):
     """Submit many inputs to one model of CometAPI, pay for each once, and return the predictions' ids.
 
     All inputs are checked before the first is paid for (of a file: that it can be read and is small enough). Each has a
@@ -135,7 +136,7 @@ class CreatePredictionBatchOperator(BaseOperator):
         from airflow_provider_comet.api.validation import check_model
         from airflow_provider_comet.submissions.batch import Batch
 
-        check_model(self.model)
+        check_model(self.rendered("model"))
         batch = Batch.of(self.model, self._read_inputs(context), submission.stop)
         submission.resume(batch)
         self.hook.stay_with(submission.records)
@@ -144,9 +145,11 @@ class CreatePredictionBatchOperator(BaseOperator):
 
     def _read_inputs(self, context: Context) -> list[Any]:
         if not is_list(self.inputs):
+            self.rendered("inputs")  # says which template has rendered to None
             raise InvalidInputError(
                 "inputs must be a list of inputs; if a template rendered it to text, set "
-                f"render_template_as_native_obj=True on the DAG; got a value of type {type(self.inputs).__name__}"
+                'render_template_as_native_obj=True on the DAG (then a text "42" becomes the number 42, too); '
+                f"got a value of type {type(self.inputs).__name__}"
             )
         inputs = read_items(self.inputs, context)
         if not inputs:
@@ -161,13 +164,18 @@ class CreatePredictionBatchOperator(BaseOperator):
         if not batch.missing:  # what is paid for needs no schema
             return
         from airflow_provider_comet.inputs.prepare import check_input
+        from airflow_provider_comet.inputs.rendered import NONE_IN_TEXT, check_rendered
         from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
+        templates = self.template_of("inputs")
         schema = find_schema(self.model, self.input_schema)
         counts: dict[str, int] = {}
         for item in batch.missing:
             try:
+                template = templates[item.index] if isinstance(templates, (list, tuple)) else None
+                paths = check_rendered(template, item.input, "input")
                 warnings = check_input(self.model, item.input, schema, strict=self.strict)
+                warnings += [f"{path}: {NONE_IN_TEXT}" for path in paths]
             except InvalidInputError as error:
                 item.error = error
                 batch.stop.stopped = batch.stop.stopped or self.on_item_error == "fail"

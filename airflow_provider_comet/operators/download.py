@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
 from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_provider_comet.airflow_errors import raised_as, wait_exception
@@ -16,8 +16,10 @@ from airflow_provider_comet.api.options import check_choice
 from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.inputs.schema_files import output_schemas
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.outputs.manifest import plain_uri
-from airflow_provider_comet.polling.prediction_ids import is_list, read_items
+from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,7 +33,7 @@ URIS_IN_EVENT = 50
 PREDICTIONS_AT_ONCE = 8
 
 
-class DownloadPredictionOutputOperator(BaseOperator):
+class DownloadPredictionOutputOperator(TemplatedOperator):
     """Store the files of predictions, verified and never half-written, and return where they are.
 
     Each file becomes ``<output_path>/<prediction id>-<index>.<extension>``; text, JSON and data URIs become files, too.
@@ -39,8 +41,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     prediction. Files that a manifest names are not fetched again, so the task can be repeated at any time. See
     docs/outputs.md.
 
-    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type"}]}``;
-    for a list a list of these in the same order, with null for null.
+    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type",
+    "name"}]}``; for a list a list of these in the same order, with null for null.
 
     The outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
     ``extra`` holds ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
@@ -100,6 +102,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
         with raised_as(wait_exception):
             items = self._resolve(context)
             folder = self._folder()
+            summaries = [item for item in (items if isinstance(items, list) else [items]) if isinstance(item, Mapping)]
             with (
                 Downloader(self.hook.config) as downloader,
                 OutputWriter(
@@ -109,6 +112,7 @@ class DownloadPredictionOutputOperator(BaseOperator):
                     max_bytes=self.max_bytes,
                     write_input=self.write_input,
                     stored_by=_task_identity(context),
+                    find_schema=output_schemas(str(item.get("model")) for item in summaries),
                 ) as writer,
             ):
                 self._writer = writer
@@ -135,7 +139,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
 
     def _resolve(self, context: Context) -> Any:
         """Return a prediction, or a list of them, as another task returned it."""
-        resolved = read_items(self.prediction, context) if is_list(self.prediction) else self.prediction
+        # Of a list, each item is refused for itself: the others are to be stored.
+        resolved = read_flat(self.prediction, context) if is_list(self.prediction) else self.rendered("prediction")
         items = resolved if isinstance(resolved, list) else [resolved]
         if not any(item is not None for item in items):
             raise InvalidInputError(
@@ -148,8 +153,8 @@ class DownloadPredictionOutputOperator(BaseOperator):
     def _folder(self) -> ObjectStoragePath:
         from airflow.sdk import ObjectStoragePath
 
-        folder = ObjectStoragePath(self.output_path)
-        # A template that renders to nothing becomes the text "None": a relative folder would be lost with its worker.
+        folder = ObjectStoragePath(self.rendered("output_path"))
+        # A relative folder would be lost with its worker.
         if not folder.protocol and not folder.path.startswith("/"):
             raise InvalidInputError(
                 f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
@@ -228,8 +233,10 @@ def _is_prediction(item: Any) -> bool:
 
 
 def _not_a_prediction(item: Any, name: str, more: str = "") -> InvalidInputError:
+    hint = "; its lists are nested too deeply" if is_list(item) else ""
     return InvalidInputError(
-        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type {type(item).__name__}"
+        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type "
+        f"{type(item).__name__}{hint}"
     )
 
 

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_comet import airflow_errors, metrics
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
@@ -17,6 +15,7 @@ from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.schedule import find_deadline
@@ -35,7 +34,7 @@ PREDICTION_XCOM_KEY = "prediction"
 RETURN_VALUE_XCOM_KEY = "return_value"
 
 
-class CreatePredictionOperator(BaseOperator):
+class CreatePredictionOperator(TemplatedOperator):
     """Submit a prediction to CometAPI, exactly once paid for, and return its id.
 
     Each accepted create costs money. It is sent once, and again only if it certainly was not accepted. What was paid is
@@ -58,7 +57,7 @@ class CreatePredictionOperator(BaseOperator):
         Airflow's next try submit again, which may.
     :param wait_for_completion: also wait for the result, without a worker, and push it as XCom ``prediction`` (what
         ``PredictionSensor`` returns). If the prediction fails, the task's ``retries`` buy a new one, unless the model
-        refused the input. Otherwise wait with ``PredictionSensor``, whose retries never pay.
+        refused the input, or fails again with the same words. ``PredictionSensor``'s retries never pay.
     :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
     :param poke_interval: seconds between polls, or a ``timedelta``; by default they grow with the prediction's age.
     :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. A cleared task continues the wait.
@@ -114,28 +113,28 @@ class CreatePredictionOperator(BaseOperator):
             with self._errors_of_paid(submission):
                 if not self.wait_for_completion:
                     return self._hand_over(context, submission, prediction_id)
-                return self._wait(context, submission, prediction_id, is_known=is_known)
+                return self._wait(context, submission, prediction_id, is_known)
 
-    def execute_complete(
-        self, context: Context, event: Any = None, is_execution_timeout: bool | None = None, **_unknown: Any
-    ) -> str:
+    def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> str:
         """Judge what the trigger saw, and hand it over."""
-        if is_execution_timeout is not None:
-            self._is_execution_timeout = is_execution_timeout
         return self._conclude_event(context, read_event(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer."""
         self._submission = submission = self._new_submission(context)
-        submission.paid_id = (next_kwargs or {}).get("prediction_id")
+        kwargs = next_kwargs or {}
+        submission.paid_id = kwargs.get("prediction_id")
+        self._is_execution_timeout = kwargs.get("is_execution_timeout", self._is_execution_timeout)
         with self._final_where_paid(submission, is_paid=True), self._errors_of_paid(submission):
             submission.read()
             self.hook.stay_with([submission.record])
             submission.paid_id = (submission.record and submission.record.id) or submission.paid_id
             submission.check_unchanged()
             resume_task = functools.partial(super().resume_execution, next_method, next_kwargs, context)
-            without_event = functools.partial(self._conclude_event, context, NO_EVENT)
-            return resume(self.conn_id, next_kwargs, resume_task, without_event)
+            last_poll = functools.partial(self._conclude_event, context, NO_EVENT)
+            paid_id = submission.paid_id
+            wait_again = functools.partial(self._wait, context, submission, paid_id, True) if paid_id else None
+            return resume(self.conn_id, next_kwargs, resume_task, last_poll, wait_again)
 
     def on_kill(self) -> None:
         """Buy nothing from now on, and log what keeps running. A signal handler: Airflow can't be called here."""
@@ -161,15 +160,17 @@ class CreatePredictionOperator(BaseOperator):
         with airflow_errors.raised_as(translated):
             return self._submit(input, submission), False
 
-    def _wait(self, context: Context, submission: Submission, prediction_id: str, *, is_known: bool) -> str:
+    def _wait(self, context: Context, submission: Submission, prediction_id: str, is_known: bool, *times: Any) -> str:
         now = steady_clock()
-        started_at, attempt_started_at = now(), context["ti"].start_date.timestamp()
-        deadline, self._is_execution_timeout = find_deadline(
-            self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
-        )
-        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval)])
+        started_at, deadline = times or (None, None)  # of a wait that is resumed
+        started_at, attempt_started_at = started_at or now(), context["ti"].start_date.timestamp()
+        if deadline is None:
+            deadline, self._is_execution_timeout = find_deadline(
+                self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
+            )
+        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval, is_known=True)])
         delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
-        if delay is not None and self.deferrable:
+        if self.deferrable and now() < deadline and (waits.reopen(CometError) or delay is not None):
             kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
             defer(self, waits.pending, self.conn_id, kwargs=kwargs)
         while delay is not None:
@@ -196,7 +197,8 @@ class CreatePredictionOperator(BaseOperator):
     def _submit(self, input: Any, submission: Submission) -> str:
         from airflow_provider_comet.inputs.schema_files import find_schema  # loads jsonschema
 
-        schema = find_schema(self.model, self.input_schema)
+        self.rendered("input")  # refuses a template's None
+        schema = find_schema(self.rendered("model"), self.input_schema)
         return self.hook.create_prediction(self.model, input, schema=schema, strict=self.strict, journal=submission).id
 
     def _new_submission(self, context: Context) -> Submission:

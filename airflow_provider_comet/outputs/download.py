@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError, LocationValueError
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import OutputRefusedError
+from airflow_provider_comet.api.uris import quote_url
 from airflow_provider_comet.outputs import download_rules as rules
 from airflow_provider_comet.outputs.connections import Connections, Session
 from airflow_provider_comet.outputs.file_download import Download, connection_error
@@ -84,7 +85,7 @@ class Downloader:
         outside = sys.exc_info()[1]
         for _ in range(rules.MAX_REDIRECTS + 1):
             try:
-                request = self._session.prepare_request(requests.Request("GET", url, headers))
+                request = self._session.prepare_request(requests.Request("GET", quote_url(url), headers))
                 settings = self._session.merge_environment_settings(url, {}, True, None, None)
             except (requests.RequestException, ValueError):
                 raise OutputRefusedError("a link is no URL") from None

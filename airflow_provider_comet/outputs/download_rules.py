@@ -16,6 +16,7 @@ from airflow_provider_comet.api.base_url import clean_host, http_origin, is_loop
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.api.response import seconds_to_wait
+from airflow_provider_comet.outputs.content_encoding import is_packed
 from airflow_provider_comet.outputs.output import clean_url
 
 MAX_REDIRECTS = 5
@@ -142,12 +143,14 @@ class FileInfo:
     :param size: of the whole file in bytes; ``None``: the response does not say.
     :param media_type: the ``Content-Type``; ``None``: the response does not say.
     :param etag: names this version of the file, so that a resume gets the same version.
+    :param is_packed: whether the body is packed, as ``content_encoding`` unpacks it.
     """
 
     start: int
     size: int | None
     media_type: str | None
     etag: str | None
+    is_packed: bool = False
 
 
 def resume_headers(received: int, etag: str | None) -> dict[str, str]:
@@ -177,8 +180,9 @@ def read_file_info(
         raise DeliveryError("the delivery host has no bytes after those that came", status=status)
     if status not in {200, 206}:
         raise OutputRefusedError(f"the delivery host answers {status}", status=status)
-    if found.get("content-encoding", "identity").lower() != "identity":
-        raise OutputRefusedError("the delivery host packs the file although it was asked not to")
+    packed = is_packed(found)
+    if status == 206 and packed:
+        raise DeliveryError("the delivery host sends a part of the packed file", status=status)
     start, size = 0, _integer(found.get("content-length"))
     # http.client takes headers that broke off for complete, so a lost connection may also be the reason.
     if status == 200 and size is None and "chunked" not in found.get("transfer-encoding", "").lower():
@@ -192,6 +196,8 @@ def read_file_info(
         if first and (found.get("etag", first.etag) != first.etag or first.size not in {None, size}):
             raise DeliveryError("the delivery host sends a part of another version of the file", status=status)
         start = range_start
+    if packed:  # length and version are those of the packed file, which can't be resumed within
+        return FileInfo(0, None, found.get("content-type"), None, is_packed=True)
     etag = found.get("etag")
     is_strong = etag is not None and not etag.startswith("W/")
     return FileInfo(start, size, found.get("content-type"), etag if is_strong else None)

@@ -16,7 +16,9 @@ from urllib3.exceptions import HTTPError
 from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.client.common import innermost
 from airflow_provider_comet.outputs import download_rules as rules
+from airflow_provider_comet.outputs.content_encoding import unpack
 from airflow_provider_comet.outputs.limits import MIN_BYTES_PER_SECOND, ByteBudget, is_too_slow
+from airflow_provider_comet.outputs.signatures import HEAD_BYTES
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ class Download:
     the file from its start: the bytes that were received before are compared and not yielded again.
 
     :ivar info: what the server announced: media type and size.
-    :ivar received: how many bytes were received.
+    :ivar head: the first bytes, ``HEAD_BYTES`` of them unless the file is shorter.
+    :ivar received: how many bytes were received, unpacked.
     """
 
     def __init__(self, downloader: Downloader, url: str, budget: ByteBudget, index: int) -> None:
@@ -51,7 +54,9 @@ class Download:
         self._response = self._connect()
         self._chunks = self._read_with_retries()
         # An earlier response that broke off without a byte may have announced another type: `info` is right from here.
-        self._first_chunk = next(self._chunks, b"")
+        self.head = b""
+        while len(self.head) < HEAD_BYTES and (chunk := next(self._chunks, b"")):
+            self.head += chunk
 
     @property
     def sha256(self) -> str:
@@ -63,8 +68,8 @@ class Download:
         self._response.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._first_chunk
-        self._first_chunk = b""
+        first, self.head = self.head, self.head[:HEAD_BYTES]
+        yield first
         yield from self._chunks
 
     def _connect(self) -> requests.Response:
@@ -92,6 +97,7 @@ class Download:
         elif self.info.size is None:
             self.info = dataclasses.replace(self.info, size=info.size)
         self._repeated = self.received - info.start
+        self._is_packed = info.is_packed
         return response
 
     def _read_with_retries(self) -> Iterator[bytes]:
@@ -111,7 +117,8 @@ class Download:
     def _read_new_bytes(self) -> Iterator[bytes]:
         """Yield what the response adds to the bytes received before; compare what it repeats of them."""
         repeated_digest = hashlib.sha256()
-        for chunk in self._read_response():
+        response = self._read_response()
+        for chunk in unpack(response) if self._is_packed else response:
             repeated, new = chunk[: self._repeated], chunk[self._repeated :]
             if repeated:
                 repeated_digest.update(repeated)

@@ -42,6 +42,7 @@ SCHEMA: dict[str, Any] = {
                     "size": {"type": "integer", "minimum": 0, "description": "bytes"},
                     "content_type": {"type": "string"},
                     "source": {**_TEXT, "description": "the link, without what signed it"},
+                    "name": {**_TEXT, "description": "the keys of the output's objects that it stands in"},
                 },
             },
         },
@@ -81,6 +82,7 @@ class StoredFile:
     :param size: in bytes.
     :param content_type: the media type.
     :param source: the link it was downloaded from, without its signature; ``None``: it came with the prediction.
+    :param name: the keys of the objects that it stands in, such as ``vocals``; ``None``: none.
     """
 
     uri: str
@@ -88,6 +90,7 @@ class StoredFile:
     size: int
     content_type: str
     source: str | None = None
+    name: str | None = None
 
 
 def render(
@@ -152,7 +155,7 @@ def parse(content: bytes, prediction_id: str) -> list[StoredFile] | None:
 
 def xcom_value(prediction_id: str, manifest_uri: str, files: Sequence[StoredFile]) -> dict[str, Any]:
     """Return what a task hands over about a stored prediction."""
-    names = ("uri", "sha256", "size", "content_type")
+    names = ("uri", "sha256", "size", "content_type", "name")
     return {
         "prediction_id": prediction_id,
         "manifest": manifest_uri,

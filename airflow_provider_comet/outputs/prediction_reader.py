@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
+from airflow_provider_comet.api.files import OutputFile, find_files
+from airflow_provider_comet.api.outcome import judge
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
+from airflow_provider_comet.api.uris import quote_url
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 
@@ -49,13 +55,15 @@ class FreshLinks:
 
     :param reader: reads the prediction.
     :param prediction_id: whose links.
+    :param schema: of the model's output.
     """
 
-    def __init__(self, reader: PredictionReader, prediction_id: str) -> None:
+    def __init__(self, reader: PredictionReader, prediction_id: str, schema: OutputSchema | None = None) -> None:
         self._reader = reader
+        self._schema = schema
         self._prediction_id = prediction_id
         self._lock = threading.Lock()
-        self._links: list[str] | None = None
+        self._files: list[OutputFile] | None = None
 
     def get(self, index: int) -> str:
         """Return the current link of an output.
@@ -64,8 +72,22 @@ class FreshLinks:
         :raises CometError: the prediction can't be read.
         """
         with self._lock:
-            if self._links is None:
-                self._links = self._reader.read(self._prediction_id).files
-        if index >= len(self._links):
+            if self._files is None:
+                output = self._reader.read(self._prediction_id).output
+                self._files = find_files(output, self._schema).files
+        if index >= len(self._files):
             raise OutputExpiredError("the prediction has no such file any more")
-        return self._links[index]
+        return quote_url(self._files[index].link)
+
+
+def from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
+    """Return the prediction that a summary describes; ``None``: parts of it are missing.
+
+    :raises CometError: it describes a prediction without a result.
+    """
+    if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
+        return None
+    judge(value, allow_empty=True)
+    if has_marker(value["output"]):  # what is large, and what Airflow can't carry, is left out of summaries
+        return None
+    return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,16 @@ from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.outcome import judge
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.outputs import manifest
+from airflow_provider_comet.outputs.file_types import check_media_type, is_web_page
 from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
-from airflow_provider_comet.outputs.output import Output, check_media_type, clean_url, file_name, list_outputs
-from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
+from airflow_provider_comet.outputs.output import Output, clean_url, file_name, list_outputs
+from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader, from_summary
+from airflow_provider_comet.outputs.progress import log_progress
 from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE = 4
 """Downloads of one task at the same time. Each takes a megabyte or two of memory; in an upload up to four blocks of
 ``storage.BLOCK_BYTES``."""
-PROGRESS_SECONDS = 30.0
 
 
 class OutputWriter:
@@ -48,6 +49,7 @@ class OutputWriter:
     :param max_bytes: of all files of a prediction together.
     :param write_input: whether manifests hold the input of the prediction.
     :param stored_by: the task instance, for manifests.
+    :param find_schema: returns the schema of a model's output, if there is one.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class OutputWriter:
         max_bytes: int,
         write_input: bool,
         stored_by: Mapping[str, Any],
+        find_schema: Callable[[str], OutputSchema | None] = lambda model: None,
     ) -> None:
         self._folder = folder
         self._reader = PredictionReader(get_prediction, downloader.clock)
@@ -66,6 +69,7 @@ class OutputWriter:
         self._max_bytes = max_bytes
         self._write_input = write_input
         self._stored_by = stored_by
+        self._find_schema = find_schema
         self._pool = ThreadPoolExecutor(FILES_AT_ONCE, "comet-file")
 
     def __enter__(self) -> OutputWriter:
@@ -137,12 +141,13 @@ class OutputWriter:
         manifest_path: ObjectStoragePath,
         known: Sequence[StoredFile | None],
     ) -> list[StoredFile]:
-        prediction = from_summary = _from_summary(summary_or_id)
+        prediction = known_prediction = from_summary(summary_or_id)
         if prediction is None:
             prediction = self._reader.read(prediction_id)
             # A summary has passed a wait, which may accept a success without output. An id has not.
             judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
-        links, budget = FreshLinks(self._reader, prediction_id), ByteBudget(self._max_bytes)
+        schema, budget = self._find_schema(str(prediction.model)), ByteBudget(self._max_bytes)
+        links = FreshLinks(self._reader, prediction_id, schema)
         for index, file in enumerate(known):
             budget.claim(index, file.size if file else 0)
 
@@ -150,9 +155,9 @@ class OutputWriter:
             stored = known[output.index] if output.index < len(known) else None
             return stored or self._store_output(output, prediction_id, links, budget)
 
-        files = [*self._pool.map(store, list_outputs(prediction))]
-        if self._write_input and from_summary is not None:
-            prediction = self._with_input(from_summary)  # last: the links would expire while the API is unreachable
+        files = [*self._pool.map(store, list_outputs(prediction, schema))]
+        if self._write_input and known_prediction is not None:
+            prediction = self._with_input(known_prediction)  # last: the links would expire while the API is unreachable
         content = manifest.render(
             prediction,
             files,
@@ -178,58 +183,61 @@ class OutputWriter:
 
     def _store_output(self, output: Output, prediction_id: str, links: FreshLinks, budget: ByteBudget) -> StoredFile:
         if output.url is None:
-            budget.claim(output.index, len(output.content))
-            path = self._folder / file_name(prediction_id, output, output.media_type)
-            self._write([output.content], path)
-            digest = hashlib.sha256(output.content).hexdigest()
-            return _report(StoredFile(str(path), digest, len(output.content), output.media_type))
+            return self._store_content(output, prediction_id, budget)
         try:
-            return self._download(output, output.url, prediction_id, budget)
+            return self._store_link(output, output.url, prediction_id, links, budget)
+        except CometError:
+            if not output.is_certain:
+                log.warning(
+                    "Prediction %s: output %s may be a model's words, and no file; the model's description in the "
+                    "folder of Airflow's setting [comet] input_schemas decides that",
+                    prediction_id,
+                    output.index,
+                )
+            raise
+
+    def _store_link(
+        self, output: Output, url: str, prediction_id: str, links: FreshLinks, budget: ByteBudget
+    ) -> StoredFile:
+        try:
+            return self._download(output, url, prediction_id, budget)
         except OutputExpiredError:
             log.info(
                 "Prediction %s: the link of output %s has expired; requesting a new one", prediction_id, output.index
             )
             return self._download(output, links.get(output.index), prediction_id, budget)
 
+    def _store_content(self, output: Output, prediction_id: str, budget: ByteBudget) -> StoredFile:
+        content, media_type = output.content, output.media_type if output.url is None else "text/plain"
+        budget.claim(output.index, len(content))
+        path = self._folder / file_name(prediction_id, output, media_type)
+        self._write([content], path)
+        digest = hashlib.sha256(content).hexdigest()
+        return _report(StoredFile(str(path), digest, len(content), media_type, name=output.name))
+
     def _download(self, output: Output, url: str, prediction_id: str, budget: ByteBudget) -> StoredFile:
         with contextlib.closing(self._downloader.open(url, budget, output.index)) as download:
-            media_type = check_media_type(output.media_type, download.info.media_type)
-            path = self._folder / file_name(prediction_id, output, media_type)
-            self._write(self._with_progress(download, path.name, download.info.size), path)
-            return _report(StoredFile(str(path), download.sha256, download.received, media_type, clean_url(url)))
+            announced, head = download.info.media_type, download.head
+            if output.is_certain or not is_web_page(announced, head):
+                media_type = check_media_type(output.media_type, announced, head)
+                path = self._folder / file_name(prediction_id, output, media_type)
+                self._write(log_progress(download, path.name, download.info.size, self._downloader.clock), path)
+                source = clean_url(url)
+                return _report(
+                    StoredFile(str(path), download.sha256, download.received, media_type, source, output.name)
+                )
+        log.warning(
+            "Prediction %s: output %s is a link to a web page, so it is stored as the text that it is",
+            prediction_id,
+            output.index,
+        )
+        return self._store_content(output, prediction_id, budget)
 
     def _write(self, chunks: Iterable[bytes], path: ObjectStoragePath) -> None:
         with open_atomic(path) as file:
             for chunk in chunks:
                 self._downloader.raise_if_aborted()
                 file.write(chunk)
-
-    def _with_progress(self, chunks: Iterable[bytes], name: str, size: int | None) -> Iterator[bytes]:
-        """Yield the same chunks, and log every half minute how much of a long file was received."""
-        clock = self._downloader.clock
-        started = logged = clock()
-        received = 0
-        for chunk in chunks:
-            yield chunk
-            received += len(chunk)
-            if (now := clock()) - logged >= PROGRESS_SECONDS:
-                logged = now
-                share = f" of {size / 1e6:.0f}" if size else ""
-                speed = received / 1e6 / (now - started)
-                log.info("%s: %.0f%s MB, %.1f MB/s", name, received / 1e6, share, speed)
-
-
-def _from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
-    """Return the prediction that a summary describes; ``None``: parts of it are missing.
-
-    :raises CometError: it describes a prediction without a result.
-    """
-    if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
-        return None
-    judge(value, allow_empty=True)
-    if has_marker(value["output"]):  # what is large, and what Airflow can't carry, is left out of summaries
-        return None
-    return Prediction(**{key: value[key] for key in SUMMARY_KEYS if key != "files"})
 
 
 def _report(file: StoredFile) -> StoredFile:

@@ -10,7 +10,6 @@ from typing import Any, TypedDict
 from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, PredictionTimeoutError
 from airflow_provider_comet.api.portable import make_portable
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
 from airflow_provider_comet.api.summary import INLINE_LIMIT_BYTES, SUMMARY_KEYS, TEXT_KEYS
 from airflow_provider_comet.api.uris import DATA_URI
 
@@ -91,8 +90,8 @@ class WaitResult:
     :param outcomes: how waits ended, by prediction id. A prediction that is not among them has to be read again.
     :param not_carried: ids that the event names without an outcome.
     :param has_unfinished: whether some predictions had not finished at the deadline.
-    :param is_complete: whether ``outcomes`` has every wait that failed. Then the trigger has seen each prediction that
-        is not in it.
+    :param is_complete: whether ``outcomes`` has every wait that failed, but for those that had not finished in time.
+        Then the trigger has found no prediction unknown that is not in it.
     """
 
     outcomes: Mapping[str, dict[str, Any] | CometError] = field(default_factory=dict)
@@ -103,19 +102,21 @@ class WaitResult:
     def on_reread(self, result: Prediction | CometError) -> Prediction | CometError:
         """Judge what the worker has read of a prediction that the event did not carry.
 
-        A prediction that still runs after the deadline is a timeout. A 404 for a prediction that the trigger has seen
-        is no proof that the prediction is unknown: a retry may find it.
+        A prediction that still runs after the deadline is a timeout. A 404 for a prediction that the trigger has seen,
+        or may have seen, is no proof that the prediction is unknown: a retry may find it.
         """
         if isinstance(result, Prediction) and not result.is_terminal and self.has_unfinished:
-            last_status = excerpt(result.status, WORD_CHARACTERS)
-            return PredictionTimeoutError(f"last status {last_status!r}", prediction_id=result.id)
+            return PredictionTimeoutError(result.described_status, prediction_id=result.id)
+        if isinstance(result, Prediction) and result.missing_output:  # for the trigger, too: so it has ended the wait
+            return result.without_output()
         if isinstance(result, PredictionNotFoundError) and self.is_complete:
-            detail = f"it was seen before, and is unknown now: {result.detail}"
+            seen = "may have been seen" if self.has_unfinished else "was seen"
+            detail = f"it {seen} before, and is unknown now: {result.detail}"
             return CometError(detail, prediction_id=result.prediction_id)
         return result
 
 
-NO_EVENT = WaitResult(has_unfinished=True)
+NO_EVENT = WaitResult(has_unfinished=True, is_complete=True)
 """Airflow's own timeout ended the deferral, and no event came: every prediction has to be read again."""
 
 
@@ -131,12 +132,14 @@ def read_event(event: object) -> WaitResult:
         raise CometError("the trigger's event can't be read; the next try polls again")
     read = {key: _read_outcome(key, outcome) for key, outcome in carried.items() if isinstance(key, str)}
     outcomes = {prediction_id: outcome for prediction_id, outcome in read.items() if outcome is not None}
-    carried_errors = sum(isinstance(outcome, CometError) for outcome in outcomes.values())
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, CometError)]
+    other_failures = sum(not isinstance(error, PredictionTimeoutError) for error in failed)
+    unfinished = event.get("unfinished")
     return WaitResult(
         outcomes,
         not_carried=[prediction_id for prediction_id, outcome in read.items() if outcome is None],
-        has_unfinished=bool(event.get("unfinished")),
-        is_complete=carried_errors >= _number(event.get("errors")),
+        has_unfinished=bool(unfinished),
+        is_complete=other_failures >= _number(event.get("errors")) - (_number(unfinished) if unfinished else 0),
     )
 
 

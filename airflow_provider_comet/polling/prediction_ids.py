@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.validation import check_prediction_id, check_prediction_ids
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_LIST_LEVELS = 3
+"""A list of outputs, each of a mapped task, of which each instance has returned a list."""
+
 
 def read_ids(value: Any, context: Context) -> str | list[str | None]:
     """Return an id, or a list of ids in the order given; ``None`` in the place of a prediction that was not created.
 
-    :param value: an id, a list, or the output of a mapped create.
+    :param value: an id, a list, the output of a mapped create, or lists of lists.
     :raises InvalidInputError: it holds no id, or something else.
     """
-    return check_prediction_ids(read_items(value, context)) if is_list(value) else check_prediction_id(value)
+    return check_prediction_ids(read_flat(value, context)) if is_list(value) else check_prediction_id(value)
 
 
 def distinct(raw_ids: str | Sequence[str | None]) -> list[str]:
@@ -33,6 +37,28 @@ def distinct(raw_ids: str | Sequence[str | None]) -> list[str]:
 def is_list(value: Any) -> bool:
     """Return whether a task was given a list."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def read_flat(value: Sequence[Any], context: Context) -> list[Any]:
+    """Return all items of a list of predictions, or of a mapped task's output, and of the lists in it."""
+    return [*flatten(value, functools.partial(read_items, context=context))]
+
+
+def flatten(
+    value: Sequence[Any], read: Callable[[Sequence[Any]], Sequence[Any]] = list, levels: int = MAX_LIST_LEVELS
+) -> Iterator[Any]:
+    """Yield all items of a list, and of the lists in it, in their order.
+
+    A batch that is mapped over lists returns a list of lists. A list that is nested too deeply stays an item, which
+    whoever uses the items refuses.
+
+    :param read: returns the items of a list.
+    """
+    for item in read(value):
+        if is_list(item) and levels > 1:
+            yield from flatten(item, read, levels - 1)
+        else:
+            yield item
 
 
 def read_items(value: Sequence[Any], context: Context) -> list[Any]:

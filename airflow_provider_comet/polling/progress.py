@@ -11,7 +11,7 @@ from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
-from airflow_provider_comet.polling.wait import Wait
+from airflow_provider_comet.polling.wait import Wait, is_odd
 
 MIN_SECONDS_BETWEEN_COUNTS = 10.0
 """Between two lines that count how many of a list have finished."""
@@ -44,7 +44,7 @@ class Progress:
 
     def on_result(self, wait: Wait, result: Prediction | CometError, now: float) -> list[LogLine]:
         """Return the lines for what a poll has changed, or for an error that says why a poll takes longer."""
-        words, line = _describe(wait.prediction_id, result)
+        words, line = _describe(wait, result)
         if self._total > 1:
             return [*self._trouble(words, line, now), *self._counts(wait.prediction_id, result, now)]
         if words == self._words:
@@ -101,12 +101,16 @@ def _status(prediction: Prediction) -> str:
     return excerpt(prediction.status, WORD_CHARACTERS)
 
 
-def _describe(prediction_id: str, result: Prediction | CometError) -> tuple[str, LogLine]:
+def _describe(wait: Wait, result: Prediction | CometError) -> tuple[str, LogLine]:
     """Return a few words that stay the same while nothing changes, and the line for the log."""
     if isinstance(result, CometError):  # the request id in its text is another one each time
-        return f"{type(result).__name__} {result.status}", (logging.WARNING, str(result))
+        is_alone = wait.is_known and is_odd(result)
+        hint = " The prediction is known: such an answer alone does not end the wait." if is_alone else ""
+        return f"{type(result).__name__} {result.status}", (logging.WARNING, f"{result}{hint}")
     words = f"status {_status(result)!r}"
-    text = f"Prediction {prediction_id}: {words}"
+    text = f"Prediction {wait.prediction_id}: {words}"
+    if result.missing_output:
+        return words + " without output", (logging.WARNING, f"{text}: {result.missing_output}; its output may be late")
     if result.has_known_status:
         return words, (logging.INFO, text)
     return words, (logging.WARNING, f"{text} is unknown here; it counts as still running")

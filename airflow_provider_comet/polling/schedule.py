@@ -16,8 +16,17 @@ SHORTEST_DELAY = 0.5
 LONGEST_DELAY = 60.0
 
 NOT_FOUND_GRACE_SECONDS = 60.0
-"""How long a 404 is taken for an id that is not visible yet (CometAPI's Runway pages: "wait a few seconds and poll
-again"). It counts from the create; of a prediction that was seen already, from the first 404."""
+"""How long after its create a 404 is taken for an id that is not visible yet (CometAPI's Runway pages: "wait a few
+seconds and poll again")."""
+
+ODD_SECONDS = 60.0
+ODD_POLLS = 3
+"""An answer without a status ends the wait for a known prediction if all polls of so many seconds, at least so many,
+had the same kind. A maintenance page, a redirect to a login page or a stray 404 comes and goes."""
+
+MISSING_OUTPUT_SECONDS = 10.0
+MISSING_OUTPUT_POLLS = 4
+"""A task that says it has succeeded gets three more polls, over so many seconds, to bring its output."""
 
 HEARTBEAT_SECONDS = 300.0
 """How often a wait without changes writes a line to the log."""

@@ -5,14 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airflow_provider_comet.api.errors import (
+    APIError,
+    AuthenticationError,
     CometError,
+    PermissionDeniedError,
     PredictionNotFoundError,
     PredictionTimeoutError,
     RateLimitedError,
 )
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.api.redaction import WORD_CHARACTERS, excerpt
-from airflow_provider_comet.polling.schedule import FIRST_POLL_AGE, NOT_FOUND_GRACE_SECONDS, next_delay
+from airflow_provider_comet.polling.schedule import (
+    FIRST_POLL_AGE,
+    MISSING_OUTPUT_POLLS,
+    MISSING_OUTPUT_SECONDS,
+    NOT_FOUND_GRACE_SECONDS,
+    ODD_POLLS,
+    ODD_SECONDS,
+    next_delay,
+)
+
+
+def is_odd(result: Prediction | CometError) -> bool:
+    """Return whether a poll was answered without a status, and not by "later" or by a refusal of the key.
+
+    A web page, a redirect, a 400 or a 404: of a prediction that exists it says nothing.
+    """
+    is_answer = isinstance(result, APIError) and not result.retryable
+    return is_answer and not isinstance(result, (AuthenticationError, PermissionDeniedError))
 
 
 @dataclass
@@ -26,8 +45,11 @@ class Wait:
     :param poke_interval: fixed seconds between polls; ``None``: adaptive.
     :param last_polled_at: when the prediction was polled last, before this wait was taken over.
     :param not_before: until when the server asked for no poll.
+    :param is_known: whether the API is known to have this prediction: it has named the id, or described it to whoever
+        polled before. Then a single odd answer does not end the wait.
     :ivar due: when the next poll is due.
     :ivar polls: how many polls were made.
+    :ivar is_missing: whether the last poll did not find the prediction, which nobody has seen before.
     :ivar is_rate_limited: whether the last poll was answered by 429, which counts for all polls with this key.
     """
 
@@ -37,12 +59,15 @@ class Wait:
     poke_interval: float | None = None
     last_polled_at: float | None = None
     not_before: float | None = None
+    is_known: bool = False
+    is_missing: bool = field(default=False, init=False)
     is_rate_limited: bool = field(default=False, init=False)
     due: float = field(default=0.0, init=False)
     polls: int = field(default=0, init=False)
     _has_server_age: bool = field(default=False, init=False)
-    _is_known: bool = field(default=False, init=False)
-    _unknown_since: float | None = field(default=None, init=False)
+    _kind: object = field(default=None, init=False)
+    _kind_since: float = field(default=0.0, init=False)
+    _kind_polls: int = field(default=0, init=False)
 
     def first_delay(self, now: float, chance: float) -> float:
         """Return the seconds until the first poll of whoever takes this wait over.
@@ -58,7 +83,8 @@ class Wait:
             delay = chance * self._delay(age, None, chance=0.5)
         if self.not_before is not None:
             delay = max(delay, self.not_before - now)
-        self._is_known = True  # whoever handed it over has seen it
+        # A triggerer that has stopped has polled it before; and if not, an error is only noticed a minute later.
+        self.is_known = self.is_known or age >= ODD_SECONDS
         return max(0.0, min(delay, self.deadline - now))
 
     def on_result(
@@ -67,20 +93,25 @@ class Wait:
         """Judge one poll: return the finished prediction, the error that ends the wait, or seconds until the next poll.
 
         Trouble that may pass does not end the wait before its deadline: it says nothing about a prediction that is paid
-        for. The clock is checked last, so that no result is lost to a wait that was itself interrupted.
+        for. Nor does an odd answer about a known prediction, unless all polls of a minute had the same. The clock is
+        checked last, so that no result is lost to a wait that was itself interrupted.
 
         :param result: what the poll returned, or the error that it raised.
         :param chance: 0 to 1, spreads polls.
         """
         self.polls += 1
-        retry_after = None
+        retry_after, self.is_missing = None, False
         if isinstance(result, Prediction):
             if result.is_terminal:
                 return result
             if not self._has_server_age and (age := result.age) is not None:
                 self._has_server_age, self.started_at = True, min(self.started_at, now - age)
-            self._is_known, self._unknown_since = True, None
-        elif result.retryable or (isinstance(result, PredictionNotFoundError) and self._may_become_visible(now)):
+            self.is_known = True
+            if result.missing_output is None:
+                self._kind = None
+            elif self._stays("missing output", now, MISSING_OUTPUT_POLLS, MISSING_OUTPUT_SECONDS, now >= self.deadline):
+                return result.without_output()
+        elif self._is_waited_out(result, now):
             retry_after = result.retry_after
         else:
             return result
@@ -102,16 +133,29 @@ class Wait:
     def _delay(self, age: float, retry_after: float | None, chance: float) -> float:
         return next_delay(age, poke_interval=self.poke_interval, retry_after=retry_after, chance=chance)
 
-    def _may_become_visible(self, now: float) -> bool:
-        if self._unknown_since is None:
-            self._unknown_since = now if self._is_known else self.started_at
-        return now - self._unknown_since < NOT_FOUND_GRACE_SECONDS
+    def _is_waited_out(self, error: CometError, now: float) -> bool:
+        if error.retryable:
+            self._kind = None
+            return True
+        if not is_odd(error):
+            return False
+        if not self.is_known:
+            self.is_missing = isinstance(error, PredictionNotFoundError)
+            return self.is_missing and now - self.started_at < NOT_FOUND_GRACE_SECONDS
+        return not self._stays((type(error), error.status), now, ODD_POLLS, ODD_SECONDS)
+
+    def _stays(self, kind: object, now: float, polls: int, seconds: float, is_over: bool = False) -> bool:
+        """Return whether so many polls in a row had this kind of answer, over so many seconds or until the end."""
+        if kind != self._kind:
+            self._kind, self._kind_since, self._kind_polls = kind, now, 0
+        self._kind_polls += 1
+        return self._kind_polls >= polls and (is_over or now - self._kind_since >= seconds)
 
     def _timeout_error(self, result: Prediction | CometError, age: float) -> PredictionTimeoutError:
         error = result if isinstance(result, CometError) else CometError()
         last = f"last poll: {error.summary}. {error.detail}"
         if isinstance(result, Prediction):
-            last = f"last status {excerpt(result.status, WORD_CHARACTERS)!r}"
+            last = result.described_status
         return PredictionTimeoutError(
             f"{last}, {age:.0f} s after it was created",
             prediction_id=self.prediction_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from airflow_provider_comet.api.errors import AuthenticationError, CometError, PermissionDeniedError
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling.progress import LogLine, Progress
 from airflow_provider_comet.polling.wait import Wait
@@ -13,20 +13,32 @@ from airflow_provider_comet.polling.wait import Wait
 class Waits:
     """The waits of one task on a worker, for one prediction or for many.
 
-    :param waits: one for each prediction.
+    :param waits: one for each prediction. Their deadline is the same.
+    :ivar deadline: when they have to end.
     :ivar outcomes: how waits have ended, by prediction id.
     """
 
     def __init__(self, waits: Iterable[Wait]) -> None:
         self._pending = {wait.prediction_id: wait for wait in waits}
-        self._refused: dict[str, Wait] = {}
+        self._failed: dict[str, Wait] = {}
         self._progress = Progress(self.pending)
+        self.deadline = max((wait.deadline for wait in self.pending), default=float("-inf"))
         self.outcomes: dict[str, Prediction | CometError] = {}
 
     @property
     def pending(self) -> list[Wait]:
         """The waits that have not ended."""
         return [*self._pending.values()]
+
+    @property
+    def are_missing(self) -> bool:
+        """Whether all that is left are predictions that the API does not know, and that nobody has seen before."""
+        return all(wait.is_missing for wait in self._pending.values())
+
+    @property
+    def errors(self) -> dict[str, CometError]:
+        """The waits that have ended without a prediction, by prediction id."""
+        return {key: outcome for key, outcome in self.outcomes.items() if isinstance(outcome, CometError)}
 
     def due(self, now: float) -> list[Wait]:
         """Return the waits whose predictions are to be polled now."""
@@ -49,23 +61,23 @@ class Waits:
                 continue
             self.outcomes[wait.prediction_id] = outcome
             del self._pending[wait.prediction_id]
-            if isinstance(outcome, (AuthenticationError, PermissionDeniedError)):
-                self._refused[wait.prediction_id] = wait
+            if isinstance(outcome, CometError):
+                self._failed[wait.prediction_id] = wait
         if resume_at:
             for wait in self._pending.values():
                 wait.hold(max(resume_at))
         return lines
 
-    def reopen_refused(self) -> bool:
-        """Continue waits that ended because the key was refused, and return whether there are any.
+    def reopen(self, *kinds: type[CometError]) -> bool:
+        """Continue waits that ended with such errors, and return whether there are any.
 
-        For a trigger, which can wait until the key is replaced.
+        For a trigger: it can wait until a key is replaced, and polls again where a process has forgotten what was seen.
         """
-        refused, self._refused = self._refused, {}
-        for prediction_id, wait in refused.items():
-            del self.outcomes[prediction_id]
+        reopened = {key: wait for key, wait in self._failed.items() if isinstance(self.outcomes[key], kinds)}
+        for prediction_id, wait in reopened.items():
+            del self.outcomes[prediction_id], self._failed[prediction_id]
             self._pending[prediction_id] = wait
-        return bool(refused)
+        return bool(reopened)
 
     def delay(self, now: float) -> float | None:
         """Return the seconds until the next poll; ``None``: all waits have ended."""

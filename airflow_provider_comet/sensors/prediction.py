@@ -5,36 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-    BaseSensorOperator,
-    PokeReturnValue,
-)
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseSensorOperator
 
-from airflow_provider_comet.airflow_errors import still_running, wait_exception
-from airflow_provider_comet.api.errors import CometError, PredictionListError, PredictionTimeoutError
+from airflow_provider_comet.airflow_errors import raised_by_sensor, still_running, wait_exception
+from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
-from airflow_provider_comet.api.outcome import Outcome, judge, judge_all
+from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.operators.templated import TemplatedOperator
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
 from airflow_provider_comet.polling.wait import Wait
 from airflow_provider_comet.polling.waits import Waits
-from airflow_provider_comet.triggers.deferral import defer, resume
+from airflow_provider_comet.sensors.results import hand_over
+from airflow_provider_comet.triggers.deferral import defer, reschedule, resume
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-PREDICTIONS_XCOM_KEY = "predictions"
 DEFER_AFTER_SECONDS = 3.0
 MAX_POLLED_ON_WORKER = 50
 """A longer list is deferred at once: one round of polls would hold the worker for longer than a second."""
@@ -42,7 +36,7 @@ _UNSUPPORTED = ("silent_fail", "exponential_backoff", "max_wait")
 """Options of Airflow's sensors that would be ignored without a word: they do nothing while a task is deferred."""
 
 
-class PredictionSensor(BaseSensorOperator):
+class PredictionSensor(TemplatedOperator, BaseSensorOperator):
     """Wait until a prediction has finished, without holding a worker, and return its result.
 
     Returns, in every mode, exactly ``{id, model, version, status, files, output, error, metrics, created_at,
@@ -56,16 +50,13 @@ class PredictionSensor(BaseSensorOperator):
     :param prediction_id: what ``CreatePredictionOperator`` returned; or a list of ids, for example the output of a
         mapped create: one task waits for all of them. A null in it stays a null. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
-    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. The prediction is polled once more
-        before the task gives up.
-    :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): at a second of age, then each
-        time the prediction's age has grown by a fifth, at least every minute.
+    :param timeout: seconds to wait at most, or a ``timedelta``; default an hour. There is one more poll at its end.
+    :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): growing with its age.
     :param on_item_error: for a list, what to do about a prediction without a result, after all have ended. ``fail``
         (default): the task fails; the results are in XCom ``predictions``. ``keep``: a prediction that failed is
         returned with its status and error, one that is unknown or was not finished in time as null. The task fails if
         no prediction has a result, or if the API could not be read, which a retry may cure.
-    :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): yes, unless
-        ``mode="reschedule"``. ``[operators] default_deferrable`` is not read, because it is off by default.
+    :param deferrable: wait in the triggerer (a triggerer must run). ``None`` (default): unless ``mode="reschedule"``.
     :param defer_after: seconds to poll on the worker first, default 3: to resume takes as long. 0: a single poll.
     :param start_from_trigger: begin in the triggerer, without a worker. Needs Airflow 3.3 and one id: as text, as a
         template without XComs, or as ``create.output`` of an unmapped task.
@@ -113,7 +104,7 @@ class PredictionSensor(BaseSensorOperator):
             self.start_from_trigger = True
         self._waits: Waits | None = None
         self._ids: str | list[str | None] | None = None
-        self._next_delay = self.poke_interval
+        self._errors: dict[str, e.CometError] = {}
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -126,22 +117,10 @@ class PredictionSensor(BaseSensorOperator):
         return steady_clock()
 
     def execute(self, context: Context) -> Any:
-        """Poll on the worker for some seconds, and defer for what has not finished by then."""
-        if not self.deferrable:
-            return super().execute(context)
+        """Poll, and leave the worker to a trigger or between two polls, as ``deferrable`` and ``mode`` say."""
         with self._translated_errors(context):
-            defer_at = clock.monotonic() + self.defer_after
-            waits = self._begin(context)
-            if len(waits.pending) > MAX_POLLED_ON_WORKER:
-                defer(self, waits.pending, self.conn_id)
-            while True:
-                delay = self.hook.poll(waits, self._now)
-                # A trigger can wait for a key that is being replaced.
-                if waits.reopen_refused() or (delay is not None and clock.monotonic() + delay > defer_at):
-                    defer(self, waits.pending, self.conn_id)
-                if delay is None:
-                    return self._conclude(context, waits.outcomes)
-                clock.sleep(delay)
+            # A trigger can wait for a key that is being replaced.
+            return self._wait(context, self._begin(context), e.AuthenticationError, e.PermissionDeniedError)
 
     def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
@@ -150,10 +129,19 @@ class PredictionSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
         with self._translated_errors(context):
+            ended = (next_kwargs or {}).get("errors") or {}
+            self._errors = {key: e.CometError.from_dict(error) for key, error in ended.items()}
             own = super(BaseSensorOperator, self).resume_execution
             resume_task = functools.partial(own, next_method, next_kwargs, context)
-            without_event = functools.partial(self._conclude_event, context, NO_EVENT)
-            return resume(self.conn_id, next_kwargs, resume_task, without_event)
+            last_poll = functools.partial(self._conclude_event, context, NO_EVENT)
+            return resume(
+                self.conn_id,
+                next_kwargs,
+                resume_task,
+                last_poll,
+                # An error is left to the trigger, which polls again: this process has forgotten what was seen before.
+                lambda *times: self._wait(context, self._begin(context, *times), e.CometError),
+            )
 
     def on_kill(self) -> None:
         """End a running poll, and log what keeps running. A signal handler: Airflow can't be called here."""
@@ -161,90 +149,95 @@ class PredictionSensor(BaseSensorOperator):
         ids = self._ids or self.prediction_id
         self.log.warning("%s", still_running(ids if isinstance(ids, list) else [ids]))
 
-    def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once, for the modes that hold a worker or take one for each poll."""
-        with self._translated_errors(context):
-            waits = self._begin(context)
-            if (delay := self.hook.poll(waits, self._now)) is not None:
-                self._next_delay = delay
-                return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, waits.outcomes))
+    def _wait(self, context: Context, waits: Waits, *left_to_trigger: type[e.CometError]) -> Any:
+        """Poll until all waits have ended or this task leaves the worker: one loop for all modes.
 
-    def _get_next_poke_interval(
-        self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
-    ) -> float:
-        if not (self.reschedule and self.is_adaptive and self._waits):
-            return self._next_delay
-        # Each poll costs a start of the task in this mode, so the adaptive schedule keeps to a minute.
-        remaining = max(0.0, self._waits.pending[0].deadline - self._now())
-        return min(max(LONGEST_DELAY, self._next_delay), remaining)
+        Airflow's own would end a list without its last polls if its timeout comes between two answers.
+        """
+        defer_at = clock.monotonic() + self.defer_after
+        if self.deferrable and len(waits.pending) > MAX_POLLED_ON_WORKER:
+            self._defer(waits)
+        while True:
+            delay = self.hook.poll(waits, self._now)
+            is_over = self._now() >= waits.deadline  # then the last polls are made here
+            if self.deferrable and not is_over:
+                is_late = delay is not None and clock.monotonic() + delay > defer_at
+                if waits.reopen(*left_to_trigger) or is_late:
+                    self._defer(waits)
+            if delay is None:
+                return self._conclude(context, waits.outcomes)
+            # The next poke could not tell whether a prediction that is not found was ever seen.
+            if self.reschedule and not is_over and not waits.are_missing:
+                # Each poll costs a start of the task, so the adaptive schedule keeps to a minute.
+                delay = max(delay, LONGEST_DELAY if self.is_adaptive else 0.0)
+                reschedule(min(delay, waits.deadline - self._now()))
+            clock.sleep(delay)
 
-    def _begin(self, context: Context) -> Waits:
+    def _begin(self, context: Context, started_at: float | None = None, deadline: float | None = None) -> Waits:
         """Return the waits of this attempt; their clock runs from its start, also over reschedules and deferrals."""
         if self._waits is None:
-            started_at, deadline, _ = self._times(context)
+            began, ends, _ = self._times(context)
+            times = (began if started_at is None else started_at, ends if deadline is None else deadline)
             interval = None if self.is_adaptive else self.poke_interval
-            ids = distinct(self._read_ids(context))
-            self._waits = Waits(Wait(prediction_id, started_at, deadline, interval) for prediction_id in ids)
+            known = self.reschedule and bool(context["ti"].get_first_reschedule_date(context))  # polled, but forgotten
+            ids = [key for key in distinct(self._read_ids(context)) if key not in self._errors]
+            self._waits = Waits(Wait(key, *times, interval, is_known=known) for key in ids)
         return self._waits
 
+    def _defer(self, waits: Waits) -> NoReturn:
+        """Leave what has not ended to a trigger, and errors of the rest to ``execute_complete``."""
+        errors = {**self._errors, **waits.errors}
+        kwargs = {"errors": {key: error.to_dict() for key, error in errors.items()}} if errors else None
+        defer(self, waits.pending, self.conn_id, kwargs=kwargs)
+
     def _read_ids(self, context: Context) -> str | list[str | None]:
-        if self._ids is None:
-            self._ids = read_ids(self.prediction_id, context)
+        self._ids = self._ids or read_ids(self.rendered("prediction_id"), context)
         return self._ids
 
     def _times(self, context: Context) -> tuple[float, float, bool]:
         """Return when this attempt began, when it has to end, and whether the ``execution_timeout`` ends it."""
         ti = context["ti"]
-        began = ti.get_first_reschedule_date(context) if self.mode == "reschedule" else ti.start_date
-        started_at = began.timestamp() if began else clock.now()
+        rescheduled_at = ti.get_first_reschedule_date(context) if self.reschedule else None
+        started_at = (rescheduled_at or ti.start_date).timestamp()
         deadline, is_execution_timeout = find_deadline(
             self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=started_at
         )
         return started_at, deadline, is_execution_timeout
 
     def _conclude_event(self, context: Context, result: WaitResult) -> Any:
-        ids = distinct(self._read_ids(context))
-        outcomes: dict[str, Outcome] = {**result.outcomes}
-        missing = [prediction_id for prediction_id in ids if prediction_id not in outcomes]
+        outcomes: dict[str, Outcome] = {**result.outcomes, **self._errors}
+        missing = [key for key in distinct(self._read_ids(context)) if key not in outcomes]
         for prediction_id, reread in self.hook.get_predictions(missing).items():
             outcomes[prediction_id] = result.on_reread(reread)
         return self._conclude(context, outcomes)
 
-    def _conclude(self, context: Context, outcomes: Mapping[str, Outcome]) -> Any:
-        ids = self._read_ids(context)
-        from airflow_provider_comet import metrics  # loads Airflow's metrics: not while DAGs are parsed
+    def _conclude(self, context: Context, outcomes: Mapping[str, Outcome], *, keep: bool | None = None) -> Any:
+        keep = self.on_item_error == "keep" if keep is None else keep
+        known = {**outcomes, **self._errors}
+        return hand_over(context["ti"], self._read_ids(context), known, allow_empty=self.allow_empty, keep=keep)
 
-        ended = {prediction_id: outcomes[prediction_id] for prediction_id in distinct(ids)}
-        metrics.finished(ended.values())
-        if isinstance(ids, str):
-            return judge(ended[ids], allow_empty=self.allow_empty)
-        summaries, errors = judge_all(ended, allow_empty=self.allow_empty)
-        results = [None if prediction_id is None else summaries[prediction_id] for prediction_id in ids]
-        for error in errors:
-            self.log.warning("%s", error)
-        # An API that could not be read never makes a result: a retry, which costs nothing, may have it.
-        is_final = self.on_item_error == "keep" and all(wait_exception(error) is not error for error in errors)
-        if errors and (not is_final or len(errors) == len(summaries)):
-            context["ti"].xcom_push(key=PREDICTIONS_XCOM_KEY, value=results)
-            raise PredictionListError.of(errors, len(summaries))
-        return results
+    def _interrupted(self, context: Context, words: str) -> e.CometError:
+        """Return the error for Airflow's own ``execution_timeout``: a signal, which knows no prediction.
+
+        Nothing is kept in place of a result: there was no last poll, and a retry may find what was paid for.
+        """
+        timeout = e.PredictionTimeoutError(words).about(self.prediction_id)
+        if self._waits is None or not isinstance(self._ids, list):
+            return timeout
+        pending = {key: e.PredictionTimeoutError(words, prediction_id=key) for key in distinct(self._ids)}
+        try:
+            self._conclude(context, {**pending, **self._waits.outcomes}, keep=False)
+        except e.CometError as error:
+            return error
+        return timeout  # it came after the last poll
 
     @contextlib.contextmanager
     def _translated_errors(self, context: Context) -> Iterator[None]:
-        """Raise errors as Airflow's, and apply ``soft_fail`` and ``never_fail`` by the same rules in every mode."""
-        try:
-            yield
-        except (Exception, AirflowTaskTimeout) as error:
-            raised: BaseException = error
-            if isinstance(error, AirflowTaskTimeout):  # Airflow's signal interrupted a poll, and knows no prediction
-                timeout = PredictionTimeoutError(f"{error}").about(self.prediction_id)
-                raised = wait_exception(timeout, is_execution_timeout=True)
-            elif isinstance(error, CometError):
-                raised = wait_exception(error.about(self.prediction_id), is_execution_timeout=self._times(context)[2])
-            is_fact = isinstance(raised, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))
-            if self.never_fail or (self.soft_fail and is_fact):
-                raise AirflowSkipException(str(raised)) from error
-            if raised is error:
-                raise
-            raise raised from error
+        def translate(error: e.CometError) -> BaseException:
+            return wait_exception(error.about(self.prediction_id), is_execution_timeout=self._times(context)[2])
+
+        with raised_by_sensor(translate, soft_fail=self.soft_fail, never_fail=self.never_fail):
+            try:
+                yield
+            except AirflowTaskTimeout as signal:
+                raise wait_exception(self._interrupted(context, f"{signal}"), is_execution_timeout=True) from signal

@@ -16,7 +16,7 @@ from airflow_provider_comet.api.validation import check_prediction_id, check_pre
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, remember_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import WaitEvent, make_error_event, make_event
-from airflow_provider_comet.polling.prediction_ids import distinct
+from airflow_provider_comet.polling.prediction_ids import distinct, flatten
 from airflow_provider_comet.polling.progress import LogLine, Progress
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
 from airflow_provider_comet.polling.wait import Wait
@@ -49,6 +49,7 @@ class PredictionTrigger(BaseTrigger):
     :param source: of such a wait: the task and key of the XCom that holds the id.
     :param timeout_margin: of such a wait: its deadline is so many seconds before Airflow's own timeout.
     :param airflow_timeout: of such a wait: it began so many seconds before Airflow's own timeout.
+    :param is_known: whether the API has named or described a prediction before: see ``Wait``.
     :param key_from: ``connection`` if the worker has used the connection: ``COMETAPI_KEY`` does not take its place.
     """
 
@@ -66,6 +67,7 @@ class PredictionTrigger(BaseTrigger):
         timeout_margin: float | None = None,
         airflow_timeout: float | None = None,
         key_from: str | None = None,
+        is_known: bool | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -81,11 +83,12 @@ class PredictionTrigger(BaseTrigger):
         self.timeout_margin = timeout_margin
         self.airflow_timeout = airflow_timeout
         self.key_from = key_from
+        self.is_known = is_known
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
         always = ("prediction_ids", "conn_id", "started_at", "deadline", "poke_interval", "last_polled_at")
-        if_set = ("not_before", "prediction_id", "source", "timeout_margin", "airflow_timeout", "key_from")
+        if_set = ("not_before", "prediction_id", "source", "timeout_margin", "airflow_timeout", "key_from", "is_known")
         kwargs = {name: getattr(self, name) for name in always}
         return PATH, {**kwargs, **{name: value for name in if_set if (value := getattr(self, name)) is not None}}
 
@@ -139,12 +142,12 @@ class PredictionTrigger(BaseTrigger):
                     "has failed, or is mapped"
                 )
         is_list = isinstance(prediction_id, list)
-        self.prediction_ids = prediction_id if is_list else [check_prediction_id(prediction_id)]
+        self.prediction_ids = [*flatten(prediction_id)] if is_list else [check_prediction_id(prediction_id)]
 
     async def _wait_for_all(self, client: SharedClient) -> dict[str, Prediction | CometError | None]:
         ids = distinct(check_prediction_ids(self.prediction_ids or []))
         times = (self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before)
-        waits = [Wait(prediction_id, *times) for prediction_id in ids]
+        waits = [Wait(prediction_id, *times, is_known=self.is_known is True) for prediction_id in ids]
         progress = Progress(waits)
         if len(waits) == 1:  # without a task of its own: what a wait keeps, the garbage collector visits
             return {ids[0]: await self._wait_for(client, waits[0], progress)}

@@ -163,6 +163,10 @@ class Story:
     def delete_record(self) -> None:
         self.world.rest.delete_record(*self._where, map_index=self.map_index)
 
+    def set_note(self, value: str) -> None:
+        """Let the note in the task's input be another text."""
+        self.world.rest.set_variable(f"note_{self.task_id}", value)
+
     def clear_whole_run(self) -> None:
         """Clear the DAG run, once for all of its stories."""
         path, body = self._clear_path, {"dry_run": False, "only_failed": False}

@@ -112,6 +112,16 @@ class AirflowRest:
         """Create a pool in which a deferred task holds a slot; Airflow starts no task whose pool does not exist."""
         self.send("POST", "/api/v2/pools", {"name": name, "slots": slots, "include_deferred": True})
 
+    def set_variable(self, key: str, value: str) -> None:
+        """Make an Airflow variable, or change it."""
+        body = {"key": key, "value": value}
+        try:
+            self.send("POST", "/api/v2/variables", body)
+        except RestError as error:
+            if error.status != 409:  # it exists
+                raise
+            self.send("PATCH", f"/api/v2/variables/{key}", body)
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run and return its id."""
         self.unpause(dag_id)

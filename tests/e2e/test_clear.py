@@ -18,6 +18,8 @@ from tests.e2e.clear_failures import (
     after_rejection,
     ambiguous_known_id,
     ambiguous_submit_again,
+    changed_input,
+    changed_while_running,
     kept,
     lowered_after_no_answer,
     lowered_after_success,
@@ -98,6 +100,9 @@ def stories(world: World) -> list[Story]:
         (kept, "kept_mapped", 0),
         (record_deleted, "kept_mapped", 1),
         (partial(untouched, state="failed"), "kept_mapped", 2),
+        (changed_input, "changed"),
+        (changed_input, "changed_mapped", 0),
+        (changed_while_running, "changed_running", 0),
     ]
     whole = [
         (whole_run, "run_plain"),

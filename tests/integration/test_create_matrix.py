@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pytest
 
 from airflow_provider_comet.api import errors as e
+from airflow_provider_comet.api.answers import CODES, CodeMeaning, check_codes
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.submissions.record import MalformedRecordError
 from tests.integration.conftest import KEY
@@ -252,6 +253,12 @@ def typed(message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": "some_error", "message": message}, "request_id": REQUEST_ID}
 
 
+def cloudflare(number: int) -> dict[str, Any]:
+    """Cloudflare's own error, for a client that accepts JSON."""
+    ray = CF_RAY["cf-ray"].partition("-")[0]
+    return {"title": "An error", "detail": "no origin", "error_code": number, "ray_id": ray, "cloudflare_error": True}
+
+
 FASTAPI = {"detail": [{"loc": ["body", "input", "prompt"], "msg": "Field required", "type": "missing"}]}
 ENVELOPES: dict[str, dict[str, Any]] = {
     "code-empty": envelope("said so", param="", code=""),
@@ -315,6 +322,11 @@ FINAL = [
     final("405", answer(405, {"detail": "Method Not Allowed"}), e.WrongURLError, "Method Not Allowed"),
     final("409", answer(409, envelope("a conflict", code="")), e.BadRequestError, "a conflict"),
     final("413", answer(413, "Payload Too Large"), e.BadRequestError, "Payload Too Large"),
+    *(
+        final(f"{status}-html", answer(status, PAGE), e.BadRequestError, "'Bad gateway'")
+        for status in (409, 413, 414, 415, 418, 422, 431, 451)
+    ),
+    *(final(f"{status}-html", answer(status, PAGE), e.WrongURLError, "'Bad gateway'") for status in (405, 410, 421)),
     final("422-fastapi", answer(422, FASTAPI), e.BadRequestError, "Field required"),
     final("422-problem", answer(422, problem(422, "prompt is required")), e.BadRequestError, "prompt is required"),
     final("451", answer(451, "not where you are"), e.BadRequestError, "not where you are"),
@@ -353,7 +365,7 @@ FINAL = [
     final("200-invalid_request", answer(200, task_error("a bad one", "invalid_request")), e.BadRequestError, "bad one"),
     *(
         final(str(status), answer(status, "", {"Location": "/somewhere"}), e.WrongURLError)
-        for status in (300, 301, 302, 303, 307, 308)
+        for status in (300, 301, 302, 307, 308)
     ),
     final("304", answer(304), e.WrongURLError),
     final("301-html", answer(301, PAGE, {"Location": "https://comet.invalid/"}), e.WrongURLError, "'Bad gateway'"),
@@ -416,7 +428,18 @@ PASSING = [
     ),
     *(
         passing(f"{status}-cf-ray", answer(status, PAGE, CF_RAY), e.ServerError, "'Bad gateway'")
-        for status in (521, 523, 525, 526, 530)
+        for status in (521, 523, 525, 526)
+    ),
+    *(
+        passing(f"{status}-cloudflare-{number}", answer(status, cloudflare(number), CF_RAY), e.ServerError, "no origin")
+        for status, number in [(521, 521), (523, 523), (525, 525), (526, 526), (530, 1016), (530, 1033)]
+    ),
+    passing(
+        "521-cloudflare-retry_after",
+        answer(521, {**cloudflare(521), "retry_after": 120}, CF_RAY),
+        e.ServerError,
+        "no origin",
+        wait=120.0,
     ),
     *(
         passing(name, breaks, e.TransportError, says, request_id=None, timeouts=timeouts)
@@ -465,6 +488,20 @@ UNCLEAR = [
         for name, headers in [("plain", {}), ("cf-ray", CF_RAY)]
     ),
     unclear("524-accepted", answer(524, PAGE, CF_RAY, accept=True), "'Bad gateway'", accepted=1),
+    unclear("303", answer(303, "", {"Location": "/somewhere"}, accept=True), "base URL is probably wrong", accepted=1),
+    unclear("499", answer(499, "client closed request", accept=True), "client closed request", accepted=1),
+    # The gateway passes on what its provider's Cloudflare said; Cloudflare's page for all 5xx of a site.
+    unclear("521-task-error-cf-ray", answer(521, task_error("error code: 521", "fail_to_fetch_task"), CF_RAY), "521"),
+    unclear("521-cloudflare-other-ray", answer(521, {**cloudflare(521), "ray_id": "1"}, CF_RAY), "no origin"),
+    unclear("530-cf-ray", answer(530, PAGE, CF_RAY, accept=True), "'Bad gateway'", accepted=1),
+    *(
+        unclear(
+            f"{status}-cloudflare", answer(status, cloudflare(status), CF_RAY, accept=True), "no origin", accepted=1
+        )
+        for status in (500, 502, 503, 504, 520, 522, 524)
+    ),
+    unclear("503-cf-ray", answer(503, PAGE, CF_RAY, accept=True), "'Bad gateway'", accepted=1),
+    unclear("503-envoy", answer(503, "upstream connect error or disconnect/reset before headers"), "before headers"),
     *(
         unclear(f"{status}-plain", answer(status, f"error code: {status}"), f"error code: {status}")
         for status in (521, 523, 525, 526, 530)
@@ -522,7 +559,19 @@ NO_ANSWER = [
     cut("no-http", answers(b"\x16\x03\x01 what?\r\n\r\n")),
 ]
 
-ROWS = [*FINAL, *PASSING, *UNCLEAR, *NO_ANSWER]
+CODE_STATUSES = (200, 500, 502, 504, 524)
+BY_CODE = [
+    final(f"{status}-code-{code}", answer(status, envelope("said so", code=code)), row.error, "said so")
+    if row.proof
+    else unclear(
+        f"{status}-code-{code}", answer(status, envelope("said so", code=code), accept=True), "said so", accepted=1
+    )
+    for code, row in CODES.items()
+    for status in CODE_STATUSES
+]
+"""Every code of the table at the statuses that can come from behind the point where a prediction exists."""
+
+ROWS = [*FINAL, *PASSING, *UNCLEAR, *BY_CODE, *NO_ANSWER]
 assert len({row.name for row in ROWS}) == len(ROWS)
 
 
@@ -727,7 +776,7 @@ def check_attempt(row: Row, policy: Policy, stage: Stage) -> None:
         assert_failed_for_good(outcome)
 
     tries = len(clock.sleeps) + 1
-    if row.meaning != "passing" or (row.wait or 0.0) > RETRY_BUDGET:
+    if row.meaning != "passing" or (row.wait or 0.0) >= RETRY_BUDGET:
         assert tries == 1
     else:
         longest = 30.0 if row.wait is None else 1.1 * row.wait
@@ -797,7 +846,35 @@ def test_attempt_and_next_try(row: Row, policy: Policy, broken: Stage) -> None:
         assert_bought(broken, outcome, posts=posts, accepted=row.accepted, reason="clear")
 
 
-@rows([row for row in PASSING if isinstance(row.breaks, Mapping) and (row.wait or 0.0) <= RETRY_BUDGET])
+LATER = [CodeMeaning(error, "all", proof=None) for error in (e.ServerError, e.RateLimitedError)]
+"""What somebody may add for a code that means "try again later"."""
+
+
+@both_policies
+@pytest.mark.parametrize("status", CODE_STATUSES)
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [*CODES.items(), *(("try_later", meaning) for meaning in LATER)],
+    ids=[*CODES, *(f"try_later-{meaning.error.__name__}" for meaning in LATER)],
+)
+def test_no_code_pays_twice(
+    code: str, meaning: CodeMeaning, status: int, policy: Policy, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the code and its row: a create that was accepted all the same is sent once, and billed once, an attempt.
+
+    That nothing is owed for it, the record says only where the row names who says so.
+    """
+    check_codes({code: meaning})
+    monkeypatch.setitem(CODES, code, meaning)
+    stage.comet.fault(method="POST", count=None, **answer(status, envelope("said so", code=code), accept=True))
+    outcome = stage.run(policy)
+    assert (stage.posts, len(stage.accepted), stage.clock.sleeps) == (1, 1, [])
+    assert stage.record["state"] == ("rejected" if meaning.proof else "sending")
+    if meaning.proof or policy == "fail":
+        assert_failed_for_good(outcome)
+
+
+@rows([row for row in PASSING if isinstance(row.breaks, Mapping) and (row.wait or 0.0) < RETRY_BUDGET])
 def test_attempt_recovers(row: Row, stage: Stage) -> None:
     """After two rejections that pass, the same attempt succeeds and pays once."""
     stage.comet.fault(method="POST", count=2, **row.breaks)  # type: ignore[arg-type]  # the mark lets only these in

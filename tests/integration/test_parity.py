@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import types
 from collections.abc import Callable
@@ -34,6 +35,8 @@ class Row:
     :param error: our error behind it.
     :param is_fact: `soft_fail` skips for it.
     :param options: of the sensor.
+    :param takes_polls: it ends after several polls that say the same: `reschedule`, which forgets its polls, waits
+        for a status until its timeout.
     """
 
     name: str
@@ -43,6 +46,12 @@ class Row:
     error: type[e.CometError] | None = None
     is_fact: bool = True
     options: tuple[tuple[str, Any], ...] = ()
+    takes_polls: bool = False
+
+    def by(self, way: str) -> Row:
+        is_timeout = self.takes_polls and way == "reschedule"
+        timeout = {"state": "failed", "raises": TIMED_OUT, "error": e.PredictionTimeoutError, "is_fact": True}
+        return dataclasses.replace(self, **timeout) if is_timeout else self
 
     def expected(self, flags: dict[str, bool]) -> tuple[str, str]:
         is_skipped = self.error and (flags.get("never_fail") or (flags.get("soft_fail") and self.is_fact))
@@ -101,6 +110,30 @@ def not_found_at_first(comet: Emulator, prediction: str, clock: Clock) -> None:
 
 
 PAGE = {"status": 200, "body": "<!doctype html><html><title>Welcome</title></html>", "headers": {}}
+ODD: dict[str, dict[str, Any]] = {
+    "html": PAGE,
+    "302": {"status": 302, "headers": {"location": "https://login.example.com/"}},
+    "404-page": {**PAGE, "status": 404},
+    "404": error_of(404),
+    "400": error_of(400),
+    "400-task-not-exist": {"status": 400, "body": {"code": "task_not_exist", "message": "no", "data": None}},
+    "402": error_of(402),
+    "503-model-not-found": error_of(503, "model_not_found"),
+}
+
+
+def claim(*data: Any) -> dict[str, Any]:
+    """An answer in the task envelope that says SUCCESS, with this in place of a prediction, or nothing."""
+    task = {"task_id": "x", "status": "SUCCESS", **({"data": data[0]} if data else {})}
+    return {"status": 200, "body": {"code": "success", "message": "", "data": task}}
+
+
+CLAIMS = {
+    "missing": claim(),
+    "null": claim(None),
+    "text": claim("done"),
+    "without-output": claim({"id": "x", "status": "processing", "output": None}),
+}
 FAIL, TIMED_OUT, KILLED = "AirflowFailException", "AirflowSensorTimeout", "AirflowTaskTimeout"
 EXECUTION = (("execution_timeout", dt.timedelta(seconds=120)),)
 
@@ -124,13 +157,29 @@ ROWS = [
     Row("unknown-for-ever", ends(status="warming_up"), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("running-for-ever", lambda *world: None, "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("not-found-then-done", not_found_at_first),
-    Row("not-found", fault(**error_of(404)), "failed", FAIL, e.PredictionNotFoundError),
+    Row("not-found", fault(**error_of(404)), "failed", FAIL, e.PredictionNotFoundError, takes_polls=True),
     Row("401", fault(**error_of(401)), "up_for_retry", "AuthenticationError", e.AuthenticationError, is_fact=False),
     Row("403", fault(**error_of(403)), "up_for_retry", "PermissionDeniedError", e.PermissionDeniedError, is_fact=False),
-    Row("html", fault(**PAGE), "up_for_retry", "WrongURLError", e.WrongURLError, is_fact=False),
+    Row(
+        "html",
+        fault(**PAGE),
+        "up_for_retry",
+        "WrongURLError",
+        e.WrongURLError,
+        is_fact=False,
+        takes_polls=True,
+    ),
+    *[Row(f"{name}-then-done", passing(**answer)) for name, answer in ODD.items()],
+    *[Row(f"success-{name}-then-done", passing(**answer)) for name, answer in CLAIMS.items()],
+    *[
+        Row(f"success-{name}", fault(**answer), "failed", FAIL, e.EmptyOutputError, takes_polls=True)
+        for name, answer in CLAIMS.items()
+    ],
     Row("429-then-done", passing(**error_of(429, **{"Retry-After": "7"}))),
     Row("503-then-done", passing(**error_of(503))),
     Row("dropped-then-done", passing(drop="before")),
+    Row("slow-then-done", passing(delay=40)),
+    Row("slow-for-ever", fault(delay=150), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("503-for-ever", fault(**error_of(503)), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("429-for-ever", fault(**error_of(429)), "failed", TIMED_OUT, e.PredictionTimeoutError),
     Row("dropped-for-ever", fault(drop="before"), "failed", TIMED_OUT, e.PredictionTimeoutError),
@@ -166,11 +215,19 @@ def run(runner: TaskRunner, task: Any, clock: Clock, way: str) -> Outcome:
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_same_in_every_mode(
-    comet: Emulator, clock: Clock, runner: TaskRunner, row: Row, flags: str, way: str
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    row: Row,
+    flags: str,
+    way: str,
 ) -> None:
     """What happens to the prediction decides, not the way of waiting for it."""
+    row = row.by(way)
     from airflow_provider_comet.sensors.prediction import PredictionSensor
 
+    clock.slow_answers(monkeypatch)
     prediction = new_prediction(comet)
     with dag():
         options = {**WAYS[way], **FLAGS[flags], **dict(row.options)}

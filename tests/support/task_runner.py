@@ -348,6 +348,17 @@ class Clock:
 
         return counted
 
+    def slow_answers(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """Let the delays of the emulator's faults take time by this clock, after answers without a delay."""
+        from airflow_provider_comet.emulator import server
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0.05 if seconds else 0.0)
+            self.now += seconds
+
+        monkeypatch.setattr(server, "asyncio", types.SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+        return self
+
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make all waiting of the package, and of Airflow's sensors, go by this clock."""
         from airflow.sdk.bases import sensor as base
@@ -404,7 +415,7 @@ def run_sensor(runner: TaskRunner, task: Any, clock: Clock, **options: Any) -> O
     outcome = runner.run(task, **options)
     for _ in range(1000):
         if outcome.state == "deferred":
-            outcome = runner.run(task, event=event_of(outcome.trigger()), **options)
+            outcome = runner.run(task, event=event_of(outcome.trigger()), next_kwargs=outcome.next_kwargs, **options)
         elif outcome.state == "up_for_reschedule":
             date = dt.datetime.fromisoformat(outcome.sent["reschedule_date"].replace("Z", "+00:00"))
             clock.sleep(max(0.0, date.timestamp() - clock.time()) + 0.1)  # a start is never on time to the second

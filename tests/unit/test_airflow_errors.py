@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
-from airflow_provider_comet.airflow_errors import TABLE, create_exception, paid_exception, still_running, wait_exception
+from airflow_provider_comet.airflow_errors import (
+    TABLE,
+    AirflowRescheduleException,
+    create_exception,
+    paid_exception,
+    raised_by_sensor,
+    still_running,
+    wait_exception,
+)
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.submissions.record import MalformedRecordError
 
@@ -108,3 +122,39 @@ def test_still_running_names_the_first_and_counts_the_others() -> None:
     """A list of a thousand ids is one id and a number in the log."""
     assert still_running(["abc"]).startswith("Prediction abc keeps running")
     assert still_running(["abc", "def", "ghi"]).startswith("Prediction abc (and 2 more) keeps running")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "is_fact"),
+    [
+        (e.PredictionFailedError("no luck"), AirflowFailException, True),
+        (e.PredictionTimeoutError("late"), AirflowSensorTimeout, True),
+        (e.AuthenticationError(status=401), e.AuthenticationError, False),
+        (AirflowTaskTimeout("Airflow's signal"), AirflowTaskTimeout, True),
+        (ZeroDivisionError("a bug"), ZeroDivisionError, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_a_sensor_raises(error: BaseException, raised: type[BaseException], is_fact: bool) -> None:
+    """`soft_fail` skips for facts and timeouts, `never_fail` for every error; the cause is kept."""
+    for options, is_skipped in (((False, False), False), ((True, False), is_fact), ((False, True), True)):
+        soft_fail, never_fail = options
+        expected = AirflowSkipException if is_skipped else raised
+        with (
+            pytest.raises(expected) as caught,
+            raised_by_sensor(wait_exception, soft_fail=soft_fail, never_fail=never_fail),
+        ):
+            raise error
+        assert type(caught.value) is expected
+        assert caught.value is error or caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("options", [(True, False), (False, True)], ids=["soft_fail", "never_fail"])
+def test_a_reschedule_is_no_error_of_a_sensor(options: tuple[bool, bool]) -> None:
+    """A task that leaves the worker until its next poll is never skipped for that."""
+    later = AirflowRescheduleException("later")  # type: ignore[no-untyped-call]
+    with (
+        pytest.raises(AirflowRescheduleException),
+        raised_by_sensor(wait_exception, soft_fail=options[0], never_fail=options[1]),
+    ):
+        raise later

@@ -21,11 +21,9 @@ def create(task_id: str, *, indexes: int = 0, model: str = SCHNELL, word: str = 
     :param word: stands in the prompt.
     """
     common = {"task_id": task_id, "retries": 2, "retry_delay": timedelta(seconds=1), "model": model, **arguments}
-    # Renders differently in each try; the second half must never be in a log.
-    inputs = [
-        {"prompt": f"{task_id}/{n} {word}".strip(), "note": "{{ 'value-' ~ 'of-try-' ~ ti.try_number }}"}
-        for n in range(indexes or 1)
-    ]
+    # A story can change the note, by Airflow's variable of this name; its value must never be in a log.
+    note = "{{ var.value.get('note_" + task_id + "', 'value-of-the-note-before') }}"
+    inputs = [{"prompt": f"{task_id}/{n} {word}".strip(), "note": note} for n in range(indexes or 1)]
     if indexes:
         CreatePredictionOperator.partial(**common).expand(input=inputs)
     else:
@@ -60,6 +58,9 @@ with DAG("clear_tasks", schedule=None):
     create("kept", timeout=20, **WORKER)
     create("deleted", timeout=20, **WORKER)
     create("kept_mapped", indexes=3, timeout=20, **WORKER)
+    create("changed", timeout=20, **WORKER)
+    create("changed_mapped", indexes=1, timeout=20, **WORKER)
+    create("changed_running", indexes=1, **WORKER)
 
 with DAG("clear_run", schedule=None):
     create("run_plain")

@@ -27,7 +27,7 @@ def test_the_media_type_of_a_suffix(suffix: str, media_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("media_type", "suffix"),
-    [("image/jpeg", ".jpg"), ("audio/x-wav", ".wav"), ("audio/wav", ".wav"), ("x/y", None), (ANY, None)],
+    [("image/jpeg", ".jpg"), ("audio/wav", ".wav"), ("video/x-matroska", ".mkv"), ("x/y", None), (ANY, None)],
 )
 def test_the_suffix_of_a_media_type(media_type: str, suffix: str | None) -> None:
     """The first of several; a type that is not known has none."""
@@ -54,6 +54,10 @@ def test_the_suffix_of_a_link(url: str | None, suffix: str) -> None:
     ("text", "media_type"),
     [
         ("Image/PNG; charset=x", "image/png"),
+        ("image/jpg", "image/jpeg"),
+        ("audio/MP3", "audio/mpeg"),
+        ("audio/x-wav", "audio/wav"),
+        ("application/mp4", "video/mp4"),
         ("application/vnd.ms-excel.sheet+xml", "application/vnd.ms-excel.sheet+xml"),
         (None, ""),
         ("", ""),

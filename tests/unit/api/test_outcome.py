@@ -8,7 +8,8 @@ import pytest
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.outcome import blames_input, judge, judge_all
-from airflow_provider_comet.api.prediction import STATUSES, Prediction
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.statuses import STATUSES
 
 
 def prediction(**fields: Any) -> Prediction:

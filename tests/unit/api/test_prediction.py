@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_comet.api import prediction as prediction_module
-from airflow_provider_comet.api.prediction import STATUSES, Prediction, normalise_status
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.api.statuses import normalise_status
+from tests.unit.api.test_statuses import SPELLINGS, TERMINAL
 
 ID = "rgz4gtkqmnrma0cpj5k8v5a5q4"
 URL = "https://replicate.delivery/xezq/abc/out-0.webp"
@@ -72,17 +72,6 @@ def read(body: object) -> Prediction:
     prediction = Prediction.from_body(body, prediction_id=ID)
     assert prediction is not None
     return prediction
-
-
-SPELLINGS = [
-    *[(raw, "starting") for raw in ("starting", "pending", "queued", "submitted", "not_start")],
-    *[(raw, "processing") for raw in ("processing", "in_progress", "running")],
-    *[(raw, "succeeded") for raw in ("succeeded", "success", "succeed", "completed")],
-    *[(raw, "failed") for raw in ("failed", "failure", "error", "violation")],
-    *[(raw, "canceled") for raw in ("canceled", "cancelled")],
-    ("aborted", "aborted"),
-]
-TERMINAL = {"succeeded", "failed", "canceled", "aborted"}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +159,50 @@ def test_the_envelope_decides_where_the_inner_prediction_does_not(status: str, i
     assert read(wrapped(status, inner)).status == expected
 
 
+NO_STATUS = {"id": ID, "output": None}
+MISSING_OUTPUT: list[tuple[dict[str, Any], str | None]] = [
+    (wrapped("SUCCESS", None), "the task says SUCCESS, its data is null"),
+    (wrapped("completed", "not yet"), 'the task says completed, its data is "not yet"'),
+    (wrapped("SUCCESS", ""), 'the task says SUCCESS, its data is ""'),
+    (wrapped("SUCCESS", []), "the task says SUCCESS, its data is []"),
+    (wrapped("SUCCESS", 7), "the task says SUCCESS, its data is 7"),
+    (wrapped("SUCCESS", {}), "the task says SUCCESS, its data has no output"),
+    (wrapped("SUCCESS", NO_STATUS), "the task says SUCCESS, its data has no output"),
+    (
+        wrapped("SUCCESS", flat(status="starting")),
+        'the task says SUCCESS, its data has the status "starting" and no output',
+    ),
+    (wrapped("SUCCESS", flat(status=None)), "the task says SUCCESS, its data has the status null and no output"),
+    ({"code": "success", "data": {"task_id": ID, "status": "SUCCESS"}}, "the task says SUCCESS, it has no data"),
+    (wrapped("SUCCESS", flat(status="processing", output=["Here"])), None),
+    (wrapped("SUCCESS", flat(status="succeeded")), None),
+    (wrapped("SUCCESS", {"output": [URL]}), None),
+    (wrapped("IN_PROGRESS", None), None),
+    (wrapped("FAILURE", None), None),
+    (flat(status="processing"), None),
+    (flat(status="succeeded"), None),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), MISSING_OUTPUT, ids=[str(words) for _, words in MISSING_OUTPUT])
+def test_a_success_without_output_says_what_came(body: dict[str, Any], words: str | None) -> None:
+    """If the envelope says that a task has succeeded, and there is no output, words say what is there instead."""
+    prediction = read(body)
+    assert prediction.missing_output == words
+    if words is not None:
+        assert (prediction.status, prediction.is_terminal) == ("processing", False)
+        ended = prediction.without_output()
+        assert (ended.status, ended.output, ended.error, ended.missing_output) == ("succeeded", None, words, None)
+
+
+def test_words_about_a_missing_output_are_short_and_hold_no_secret() -> None:
+    """What came in place of an output is shown as an excerpt."""
+    words = read(wrapped("SUCCESS", "key sk-0123456789abcdef " + "x" * 1_000_000)).missing_output
+    assert words is not None
+    assert "sk-0123456789" not in words
+    assert len(words) < 200
+
+
 def test_the_envelopes_reason_explains_a_failure() -> None:
     """``fail_reason`` is the error of a failed task, unless the inner prediction has words of its own."""
     assert read(wrapped("FAILURE", None, fail_reason="NSFW content")).error == "NSFW content"
@@ -204,6 +237,14 @@ def test_a_success_whose_data_was_removed_is_still_a_success() -> None:
 def test_only_true_means_removed(value: object) -> None:
     """Anything but ``true`` in ``data_removed`` is no removal."""
     assert read(flat(data_removed=value)).data_removed is False
+
+
+@pytest.mark.parametrize(
+    "body", [{"status": "error"}, {"status": "failed", "error": "maintenance"}, {"data": {"status": "failure"}}]
+)
+def test_a_bad_end_of_nothing_is_no_prediction(body: dict[str, Any]) -> None:
+    """A proxy's JSON may say "error" about itself: without any id it is no end, after which a retry would buy again."""
+    assert Prediction.from_body(body, prediction_id=ID) is None
 
 
 @pytest.mark.parametrize("status", ["succeeded", "IN_PROGRESS"])
@@ -315,23 +356,3 @@ def test_a_prediction_can_not_be_changed() -> None:
     """A prediction is a value: its fields are frozen."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         read(flat()).status = "succeeded"  # type: ignore[misc]
-
-
-def test_the_table_of_statuses() -> None:
-    """Each spelling belongs to one status; every terminal status but a success has the error of its bad end."""
-    spellings = [spelling for status in STATUSES.values() for spelling in status.spellings]
-    assert len(spellings) == len({*spellings})
-    assert all(name in status.spellings for name, status in STATUSES.items())
-    assert [name for name, status in STATUSES.items() if status.is_terminal and not status.error] == ["succeeded"]
-
-
-def test_a_terminal_status_without_an_error_fails_at_import() -> None:
-    """Whoever adds such a row is told when the module is imported, and not when a prediction ends so."""
-    source = Path(prediction_module.__file__).read_text(encoding="utf-8")
-    row = '"aborted": Status(("aborted",), is_terminal=True, error=e.PredictionAbortedError),'
-    assert row in source
-    with pytest.raises(TypeError, match="status 'aborted'"):
-        exec(
-            compile(source.replace(row, '"aborted": Status(("aborted",), is_terminal=True),'), "x", "exec"),
-            {"__name__": "x"},
-        )

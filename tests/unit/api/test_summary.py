@@ -96,11 +96,16 @@ def test_a_data_uri_becomes_a_marker_that_says_how_to_get_it() -> None:
     assert "AAAA" not in json.dumps(result)
 
 
+def _in_pieces(text: str) -> dict[str, str]:
+    """An object with many short texts."""
+    return {str(start): text[start : start + 1000] for start in range(0, len(text), 1000)}
+
+
 @pytest.mark.parametrize("field", ["output", "metrics"])
-@pytest.mark.parametrize("shape", [lambda text: [text], lambda text: {"k": text}], ids=["list", "object"])
+@pytest.mark.parametrize("shape", [lambda text: [text], _in_pieces], ids=["list", "object"])
 def test_a_value_above_the_limit_becomes_a_marker(field: str, shape: Any) -> None:
     """Values up to 48 kB are in the summary, larger ones only as a marker."""
-    small, large = shape("x" * (INLINE_LIMIT_BYTES - 100)), shape(TOO_LONG)
+    small, large = shape("x" * (INLINE_LIMIT_BYTES - 1000)), shape(TOO_LONG)
     assert summary(**{field: small})[field] == small
     marker = summary(**{field: large})[field]
     text = marker["marker"] if field == "metrics" else marker
@@ -165,3 +170,16 @@ def test_a_marker_is_found_wherever_it_stands() -> None:
     marker = summary(output=TOO_LONG)["output"]
     assert has_marker([{"a": marker}])
     assert not has_marker([URL, "not in XCom: a poem", {"a": ["<b>"]}])
+
+
+def test_the_names_of_files_beside_a_long_text() -> None:
+    """Of an object that is too large its long texts are left out first, and the names of its files stay."""
+    link = "https://replicate.delivery/xezq/vocals.wav"
+    output = {"vocals": link, "lyrics": "la " * 20_000, "mood": "calm"}
+    summary = Prediction("abc", "succeeded", output=output).summary()
+    assert (summary["output"]["vocals"], summary["output"]["mood"]) == (link, "calm")
+    assert summary["output"]["lyrics"].startswith("<60000 characters, not in XCom: ")
+    assert has_marker(summary["output"])
+    assert summary["files"] == [link]
+    many = {str(number): link for number in range(2000)}
+    assert Prediction("abc", "succeeded", output=many).summary()["output"].startswith("<output, ")

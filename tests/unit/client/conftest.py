@@ -182,9 +182,7 @@ def create_prediction(
 ) -> Prediction:
     """Create a prediction as the hook does: repeated while that is safe and of use."""
     request = protocol.create_prediction(model, input)
-    return client.retry(
-        lambda: protocol.read_prediction(request, client.send(request, journal=journal)), is_create=True
-    )
+    return client.retry(request, lambda: protocol.read_prediction(request, client.send(request, journal=journal)))
 
 
 def create(emulator: Emulator) -> str:
@@ -209,17 +207,18 @@ ERROR_ANSWERS: list[tuple[str, dict[str, Any], type[e.CometError]]] = [
     ("401", {"status": 401, "body": envelope("Invalid token")}, e.AuthenticationError),
     ("402", {"status": 402, "body": envelope("pay")}, e.BalanceExhaustedError),
     ("403", {"status": 403, "body": envelope("no")}, e.PermissionDeniedError),
-    ("403 quota", {"status": 403, "body": envelope("x", "insufficient_user_quota")}, e.BalanceExhaustedError),
+    ("403 quota", {"status": 403, "body": envelope("x", "insufficient_user_quota")}, e.PermissionDeniedError),
     ("404", {"status": 404, "body": {"detail": "Not found", "status": 404}}, e.PredictionNotFoundError),
     ("400 task_not_exist", {"status": 400, "body": TASK}, e.PredictionNotFoundError),
     ("200 data null", {"status": 200, "body": {"code": "success", "data": None}}, e.PredictionNotFoundError),
     ("413", {"status": 413, "body": "too large"}, e.BadRequestError),
+    ("413 page", {"status": 413, "body": PAGE}, e.BadRequestError),
     ("429", {"status": 429, "body": envelope("slow"), "headers": {"Retry-After": "7"}}, e.RateLimitedError),
-    ("500 invalid_request", {"status": 500, "body": envelope("field", "invalid_request")}, e.BadRequestError),
+    ("500 invalid_request", {"status": 500, "body": envelope("field", "invalid_request")}, e.ServerError),
     ("500", {"status": 500, "body": envelope("do request failed")}, e.ServerError),
     ("502", {"status": 502, "body": PAGE}, e.ServerError),
     ("503", {"status": 503, "body": envelope("busy")}, e.ServerError),
-    ("503 model_not_found", {"status": 503, "body": envelope("none", "model_not_found")}, e.ModelNotFoundError),
+    ("503 model_not_found", {"status": 503, "body": envelope("none", "model_not_found")}, e.ServerError),
     ("524", {"status": 524, "body": PAGE}, e.ServerError),
     ("200 page", {"status": 200, "body": PAGE}, e.WrongURLError),
     ("200 empty", {"status": 200}, e.ServerError),

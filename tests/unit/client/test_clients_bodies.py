@@ -360,7 +360,7 @@ def test_halt_ends_a_running_poll(start: bytes, tls_of: PrivateCA | None) -> Non
 
         def run() -> None:
             with pytest.raises(e.CometError) as caught:
-                client.retry(lambda: get_prediction(client, "abc"))
+                client.retry(protocol.get_prediction("abc"), lambda: get_prediction(client, "abc"))
             errors.append(caught.value)
 
         thread = threading.Thread(target=run)

@@ -119,6 +119,23 @@ def test_wait_keeps_to_a_fixed_interval(comet: Emulator, clock: Clock, create: C
     assert sum(clock.sleeps) == pytest.approx(100)
 
 
+def test_wait_outlives_odd_answers_after_a_good_poll(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """A web page ends a wait whose prediction nobody has seen, and only delays a wait that has polled it before."""
+    prediction = create(status="processing")
+    page = {"method": "GET", "status": 200, "body": "<html><title>Back soon</title></html>"}
+    comet.fault(**page)
+    with pytest.raises(e.WrongURLError):
+        hook().wait_for_prediction(prediction)
+
+    def break_then_finish(seconds: float) -> None:
+        clock.on_sleep = lambda seconds: None
+        comet.fault(**page, count=4)
+        comet.set_prediction(prediction, status="succeeded")
+
+    clock.on_sleep = break_then_finish
+    assert hook().wait_for_prediction(prediction).succeeded
+
+
 def test_wait_keeps_to_retry_after(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
     """A `Retry-After` of the server comes before the hook's own schedule."""
     prediction = create()

@@ -192,10 +192,14 @@ def test_a_refusal_is_retryable_for_airflow(comet: Emulator, create: Create, wor
     assert airflow_errors.wait_exception(error) is error
 
 
+REFUSALS = {401: "AuthenticationError", 403: "PermissionDeniedError"}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
 def test_a_key_that_was_replaced_before_needs_no_pause(
-    comet: Emulator, create: Create, world: World, connection: Connection, tidy: Any
+    comet: Emulator, create: Create, world: World, connection: Connection, tidy: Any, status: int
 ) -> None:
-    """If the connection has the new key already, the refused poll is repeated at once."""
+    """If the connection has the new key already, the refused poll is repeated at once, after a 403 as after a 401."""
     prediction_id = create()
 
     async def main() -> Any:
@@ -203,6 +207,7 @@ def test_a_key_that_was_replaced_before_needs_no_pause(
         wait = asyncio.create_task(run_trigger(trigger))
         await asyncio.sleep(5)
         comet.api_key = NEW_KEY
+        comet.fault(method="GET", status=status, count=1)
         connection(host=comet.base_url, password=NEW_KEY)
         event = await wait
         assert now() <= 23
@@ -210,8 +215,30 @@ def test_a_key_that_was_replaced_before_needs_no_pause(
         return event
 
     assert statuses([world.run(main)]) == ["succeeded"]
-    assert [result for _, _, result in world.polls] == ["AuthenticationError", "ok"]
+    assert [result for _, _, result in world.polls] == [REFUSALS[status], "ok"]
     assert world.open == 0
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_key_that_is_replaced_under_many_waits_needs_no_pause(
+    comet: Emulator, create_many: CreateMany, world: World, connection: Connection, tidy: Any, status: int
+) -> None:
+    """If many waits had good answers with the old key a moment ago, the first refusal finds the new key for all."""
+    ids = create_many(50)
+
+    async def main() -> Any:
+        waits = asyncio.create_task(run_triggers([new_trigger(id_, 3600, poke_interval=10) for id_ in ids]))
+        await asyncio.sleep(30)
+        comet.api_key = NEW_KEY
+        comet.fault(method="GET", status=status, count=1)  # the first; the old key then gets 401
+        connection(host=comet.base_url, password=NEW_KEY)
+        comet.set_prediction(ids[0], status="succeeded")  # they are copies of one prediction
+        events = await waits
+        assert now() <= 30 + 12
+        return events
+
+    assert statuses(world.run(main)) == ["succeeded"] * 50
+    assert len([moment for moment in world.lookups if moment > 30]) == 1
 
 
 def test_a_backend_that_makes_a_key_each_time(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_comet.emulator import Emulator
-from tests.support.task_runner import Clock, TaskRunner
+from tests.support.task_runner import MODES, Clock, TaskRunner, dag, run_sensor
 from tests.unit.conftest import KEY
 from tests.unit.submissions.batches import SCHEMA, SCHNELL, bought, ids, inputs, lose, operator, refuse
+from tests.unit.test_docs import blocks, loaded
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 8])
@@ -246,3 +248,45 @@ def test_it_logs_at_warning_what_failed(
     assert "... and 10 more: all of them are in the log." in outcome.message
     said = caplog.text + "".join(capfd.readouterr())
     assert all(f'inputs[{number}] {{"prompt": "{number}"}}: CometAPI rejected' in said for number in range(60))
+
+
+# Several batches
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_that_are_mapped_over_lists(
+    comet: Emulator, runner: TaskRunner, clock: Clock, tmp_path: Path, mode: str
+) -> None:
+    """As docs/batches.md shows it: one sensor waits for all, one task stores all, in the order of the inputs."""
+    (code,) = [block.values[0] for block in blocks("python") if "create_each" in block.values[0]]
+    options = "".join(f", {name}={value!r}" for name, value in MODES[mode].items())
+    code = code.replace("file:///tmp/comet-pictures", f"file://{tmp_path}")
+    made, names = loaded(code.replace("prediction_id=created.output", f"prediction_id=created.output{options}"))
+    prompts = ["a fox", "a hare", "an owl"]
+    outcomes = [runner.run(made.task_dict["create_each"], map_index=index) for index in range(2)]
+    assert [outcome.state for outcome in outcomes] == ["success"] * 2
+    runner.mapped["create_each"] = [outcome.result for outcome in outcomes]
+    runner.instances["create_each"] = 2
+    wait = run_sensor(runner, names["waited"], clock)
+    assert (wait.state, wait.error) == ("success", None)
+    assert [result["id"] for result in wait.result] == ids(comet, prompts)
+    stored = runner.run(made.task_dict["store_each"])
+    assert (stored.state, stored.error) == ("success", None)
+    assert [result["prediction_id"] for result in stored.result] == ids(comet, prompts)
+    assert comet.ledger()["accepted"] == 3
+
+
+def test_a_store_takes_mapped_batches_without_a_sensor(comet: Emulator, runner: TaskRunner, tmp_path: Path) -> None:
+    """Ids instead of results: a list of lists with a null in it."""
+    from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+    batches = [inputs("a", "b"), inputs("c")]
+    with dag():
+        create = CreatePredictionBatchOperator.partial(task_id="create", model=SCHNELL).expand(inputs=batches)
+        store = DownloadPredictionOutputOperator(task_id="store", prediction=create.output, output_path=str(tmp_path))
+    results = [runner.run(create, map_index=index).result for index in range(2)]
+    runner.mapped["create"], runner.instances["create"] = [[*results[0], None], results[1]], 2
+    stored = runner.run(store)
+    made = [result and result["prediction_id"] for result in stored.result]
+    assert made == [*ids(comet, ["a", "b"]), None, *ids(comet, ["c"])]

@@ -71,6 +71,7 @@ def test_a_prediction(comet: Emulator, runner: TaskRunner, create: Callable[...,
         "sha256": served["sha256"],
         "size": served["bytes"],
         "content_type": "image/webp",
+        "name": None,
     }
     assert outcome.result["prediction_id"] == prediction_id
     assert outcome.result["manifest"] == f"{tmp_path}/{prediction_id}.manifest.json"
@@ -159,7 +160,7 @@ def test_several_files(
     """They keep their order, although several are fetched at once. If any fails, there is no manifest until a retry
     stores it."""
     prediction_id = create(status="succeeded", output=[f"http://127.0.0.1:{server.port}/{n}.webp" for n in range(9)])
-    server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"})]
+    server.answers = [Answer(), Answer(), Answer(200, {"Content-Type": "text/html"}, body=b"<p>Sign in")]
     task = store(summary(prediction_id), tmp_path)
     outcome = runner.run(task)
     assert outcome.state == "up_for_retry"
@@ -185,6 +186,15 @@ def test_a_list(comet: Emulator, runner: TaskRunner, create: Callable[..., str],
     assert len(comet.ledger()["served"]) == 3
 
 
+def test_lists_of_lists(comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path) -> None:
+    """Of batches that are mapped: the files of all are stored, and the result is a flat list in the order given."""
+    ids = [create() for _ in range(4)]
+    summaries = [summary(prediction_id) for prediction_id in ids]
+    outcome = runner.run(store([[summaries[0], None], ids[1], (), [summaries[2], [ids[3]]]], tmp_path))
+    assert (outcome.state, outcome.error) == ("success", None)
+    assert [item and item["prediction_id"] for item in outcome.result] == [ids[0], None, *ids[1:]]
+
+
 def test_an_item_that_fails_does_not_stop_the_others(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -207,7 +217,7 @@ def test_a_list_with_what_is_no_prediction(
 ) -> None:
     """The item is an error like any other; the paid predictions beside it are stored."""
     good = create()
-    outcome = runner.run(store([7, good, {"status": "succeeded"}, ["abc"]], tmp_path))
+    outcome = runner.run(store([7, good, {"status": "succeeded"}, [[[["abc"]]]]], tmp_path))
     assert (outcome.state, type(outcome.error).__name__) == ("failed", "AirflowFailException")
     assert [item and item["prediction_id"] for item in outcome.xcoms["stored"]] == [None, good, None, None]
     assert "3 of 4" in outcome.message
@@ -215,6 +225,7 @@ def test_a_list_with_what_is_no_prediction(
         outcome.message
     )
     assert "prediction[3] must be" in outcome.message
+    assert "its lists are nested too deeply" in outcome.message
     assert "prediction_id must be the id" in outcome.message
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
 from airflow_provider_comet.outputs.download_rules import (
+    NO_RESUME_STATUSES,
     FileInfo,
     check_address,
     check_link,
@@ -342,7 +343,10 @@ def test_nothing_after_what_came() -> None:
         read_file_info(416, {"Content-Range": "bytes */12"}, range_start=12)
 
 
-def test_packed_although_asked_not_to() -> None:
-    """Length and ranges would be those of something else."""
-    with pytest.raises(OutputRefusedError, match="packs"):
-        read_file_info(200, {"Content-Encoding": "gzip"}, range_start=0)
+def test_a_packed_file() -> None:
+    """Length and version are those of the packed file, so it can't be resumed within."""
+    headers = {"Content-Encoding": "gzip", "Content-Length": "12", "ETag": '"abc"', "Content-Type": "image/webp"}
+    assert read_file_info(200, headers, range_start=0) == FileInfo(0, None, "image/webp", None, is_packed=True)
+    with pytest.raises(DeliveryError, match="a part of the packed file") as caught:
+        read_file_info(206, headers | {"Content-Range": "bytes 5-11/12"}, range_start=5)
+    assert caught.value.status in NO_RESUME_STATUSES

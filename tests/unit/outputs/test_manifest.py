@@ -76,7 +76,7 @@ def test_manifest_is_read_back() -> None:
     assert manifest.parse(json.dumps({**rendered(), "manifest_version": 2}).encode(), "abc") is None
     small = manifest.xcom_value("abc", "s3://bucket/abc.manifest.json", [file])
     assert small["files"] == [
-        {"uri": "s3://bucket/abc-0.webp", "sha256": "0" * 64, "size": 12, "content_type": "image/webp"}
+        {"uri": "s3://bucket/abc-0.webp", "sha256": "0" * 64, "size": 12, "content_type": "image/webp", "name": None}
     ]
 
 
@@ -98,7 +98,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
-FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("uri", "sha256", "size", "content_type", "source"), JSON))
+FIELDS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("uri", "sha256", "size", "content_type", "source", "name"), JSON)
+)
 
 
 @settings(max_examples=200, deadline=None)

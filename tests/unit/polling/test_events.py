@@ -189,7 +189,7 @@ def test_unfinished_predictions_are_counted() -> None:
     assert (event["count"], event["errors"], event["unfinished"]) == (3, 2, 2)
     assert sorted(event["outcomes"]) == ["abc", "late", "unpolled"]
     read = events.read_event(json.loads(json.dumps(event)))
-    assert (read.has_unfinished, read.is_complete, read.not_carried) == (True, False, ["unpolled"])
+    assert (read.has_unfinished, read.is_complete, read.not_carried) == (True, True, ["unpolled"])
 
 
 def test_ids_without_an_outcome_take_no_room_from_outcomes() -> None:
@@ -210,6 +210,23 @@ SOME_UNFINISHED = events.WaitResult(has_unfinished=True, is_complete=True)
 SOME_ERRORS_MISSING = events.WaitResult()
 
 
+MISSING = prediction(id="abc", status="processing", output=None, missing_output="the task says SUCCESS, it has no data")
+
+
+@pytest.mark.parametrize("result", [ALL_FINISHED, SOME_ERRORS_MISSING])
+def test_a_success_without_output_is_read_again_as_such(result: events.WaitResult) -> None:
+    """What the trigger has found to be a success without output is one for the worker, too, after a single poll."""
+    assert result.on_reread(MISSING) == MISSING.without_output()
+
+
+def test_a_last_poll_that_was_not_made_makes_no_prediction_unknown() -> None:
+    """A 404 in place of the trigger's last poll may be a stray answer: the next try polls again."""
+    read = events.read_event(json.loads(json.dumps(events.make_event({"abc": None}))))
+    found = read.on_reread(NOT_FOUND)
+    assert type(found) is e.CometError
+    assert "it may have been seen before, and is unknown now" in str(found)
+
+
 @pytest.mark.parametrize(
     ("result", "reread", "outcome"),
     [
@@ -220,7 +237,9 @@ SOME_ERRORS_MISSING = events.WaitResult()
         pytest.param(ALL_FINISHED, RUNNING, Prediction, id="running again"),
         pytest.param(ALL_FINISHED, NOT_FOUND, e.CometError, id="was seen by the trigger"),
         pytest.param(SOME_ERRORS_MISSING, NOT_FOUND, e.PredictionNotFoundError, id="may be a missing error"),
-        pytest.param(events.NO_EVENT, NOT_FOUND, e.PredictionNotFoundError, id="no event"),
+        pytest.param(events.NO_EVENT, NOT_FOUND, e.CometError, id="no event"),
+        pytest.param(ALL_FINISHED, e.WrongURLError(status=200), e.WrongURLError, id="a web page"),
+        pytest.param(SOME_UNFINISHED, MISSING, e.PredictionTimeoutError, id="no output, perhaps not finished"),
         pytest.param(ALL_FINISHED, e.ServerError(status=503), e.ServerError, id="the API is away"),
     ],
 )

@@ -52,6 +52,30 @@ def test_a_list_keeps_its_form(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
+    [
+        [["a", "b"], ["c", None, "a"]],
+        (("a", "b"), ["c", None, "a"]),
+        ["a", ["b", "c"], None, ["a"]],
+        [[], ["a", "b", "c"], (), [None, "a"]],
+        [[["a"], ["b", "c"]], None, [["a"]]],
+    ],
+    ids=str,
+)
+def test_lists_of_lists_become_a_flat_list(value: Any) -> None:
+    """What a mapped batch has returned: one list after the other, in whatever mix; nulls keep their places."""
+    assert read_ids(value) == ["a", "b", "c", None, "a"]
+    assert read_ids(Lazy(value, _xcom_arg=None)) == ["a", "b", "c", None, "a"]
+
+
+def test_outputs_within_a_list_are_read_by_one_request_each() -> None:
+    """A list of the outputs of mapped tasks: each is read as a whole."""
+    outputs = [Lazy(["a", None], _xcom_arg=None), Lazy([["b"], ["c"]], _xcom_arg=None)]
+    assert read_ids(outputs) == ["a", None, "b", "c"]
+    assert [output.accesses for output in outputs] == [[slice(None)], [slice(None)]]
+
+
+@pytest.mark.parametrize(
+    "value",
     [None, 7, 1.5, True, b"abc", {"abc": 1}, {"abc"}, iter(["abc"]), object(), "", " abc", "a/b", "abc\n", "None", "ü"],
     ids=lambda value: re.sub(" object at 0x.*", "", repr(value)),
 )
@@ -78,7 +102,10 @@ def test_a_list_that_a_template_turned_into_text(text: str) -> None:
         ([None] * 3, "list of 3 nulls: no create has returned an id"),
         (["abc", 7], "item 1 of the list: .* a value of type int"),
         (["", "abc"], "item 0 of the list"),
-        ([["abc"]], "item 0 of the list: .* a value of type list"),
+        ([[["abc", [["def"]]]]], "item 1 of the list: .* a value of type list; its lists are nested too deeply"),
+        ([["abc"], [7]], "item 1 of the list: .* a value of type int"),
+        ([[], ()], "empty list"),
+        ([[None], [None]], "list of 2 nulls"),
         (["abc"] * 70 + ["a/b"], "item 70 of the list: .* 'a/b'"),
     ],
     ids=str,

@@ -58,6 +58,32 @@ def test_trouble_is_logged_once() -> None:
         assert recovered == [(logging.INFO, f"Prediction {ID}: status 'starting'")]
 
 
+def test_an_odd_answer_about_a_known_prediction_is_a_warning() -> None:
+    """The warning says that such an answer alone does not end the wait, unless nobody has seen the prediction."""
+    (wait,) = new_waits(1)
+    hint = "The prediction is known: such an answer alone does not end the wait."
+    page = e.WrongURLError("a web page came back", status=200, prediction_id=ID)
+    assert Progress([wait]).on_result(wait, page, 1.0) == [(logging.WARNING, str(page))]
+    wait.is_known = True
+    progress = Progress([wait])
+    assert progress.on_result(wait, page, 1.0) == [(logging.WARNING, f"{page} {hint}")]
+    assert progress.on_result(wait, page, 2.0) == []
+    refused = e.AuthenticationError(status=401, prediction_id=ID)
+    assert progress.on_result(wait, refused, 3.0) == [(logging.WARNING, str(refused))]
+
+
+def test_a_success_without_output_is_a_warning() -> None:
+    """If a task says it has succeeded without output, the log says once what came."""
+    (wait,) = new_waits(1)
+    progress = Progress([wait])
+    assert progress.on_result(wait, result_of(wait), 1.0) != []
+    words = "the task says SUCCESS, its data is null"
+    claim = Prediction(ID, "processing", missing_output=words)
+    text = f"Prediction {ID}: status 'processing': {words}; its output may be late"
+    assert progress.on_result(wait, claim, 2.0) == [(logging.WARNING, text)]
+    assert progress.on_result(wait, claim, 3.0) == []
+
+
 def test_an_unknown_status_is_logged() -> None:
     """A status that is not known is a warning that says so, once."""
     (wait,) = new_waits(1)

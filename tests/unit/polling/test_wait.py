@@ -86,38 +86,167 @@ def test_a_new_id_may_be_unknown_for_a_minute(age: float, ends: bool) -> None:
     assert isinstance(outcome, float) is not ends
 
 
-def test_a_prediction_that_was_polled_before_is_not_unknown() -> None:
-    """A stray "not found" about a prediction that was seen running, at any age and at any interval, is waited out for
-    a minute from the first of them."""
+ODD: list[e.CometError] = [
+    e.WrongURLError("a web page came back", status=200),
+    e.WrongURLError("a login page", status=302),
+    e.WrongURLError("a web page came back", status=404),
+    e.BadRequestError(status=400),
+    e.BadRequestError(status=422),
+    e.PredictionNotFoundError("task_not_exist", status=400),
+    e.PredictionNotFoundError(status=404),
+    e.ModelNotFoundError(status=503),
+    e.BalanceExhaustedError(status=402),
+]
+KINDS: Any = {"ids": lambda result: f"{type(result).__name__} {result.status}"}
+
+
+def poll_all(wait: Wait, results: list[tuple[float, Result]]) -> list[Result | float]:
+    """Return what each of these polls, each with its time, leads to."""
+    return [wait.on_result(result, now=now, chance=0.5) for now, result in results]
+
+
+@pytest.mark.parametrize("odd", ODD, **KINDS)
+def test_a_known_prediction_outlives_an_odd_answer(odd: e.CometError) -> None:
+    """After a good poll, an answer without a status leads to another poll, and a terminal status ends the wait."""
     wait = new_wait()
-    result = e.PredictionNotFoundError(status=404)
-    assert isinstance(wait.on_result(RUNNING[0], now=2000, chance=0.5), float)
-    assert isinstance(wait.on_result(result, now=2066, chance=0.5), float)
-    assert isinstance(wait.on_result(RUNNING[0], now=2100, chance=0.5), float)
-    assert isinstance(wait.on_result(result, now=2500, chance=0.5), float)
-    assert isinstance(wait.on_result(result, now=2559.9, chance=0.5), float)
-    assert wait.on_result(result, now=2560, chance=0.5) is result
+    *delays, end = poll_all(wait, [(1001, RUNNING[0]), (1002, odd), (1003, odd), (1030, odd), (1040, FINISHED[0])])
+    assert all(isinstance(delay, float) for delay in delays)
+    assert end is FINISHED[0]
 
 
-def test_a_prediction_that_another_process_has_polled_is_not_unknown() -> None:
-    """Whoever takes a wait over tries for another minute, also if the first poll came late."""
+@pytest.mark.parametrize("odd", ODD, **KINDS)
+@pytest.mark.parametrize(
+    ("polls", "ends"),
+    [
+        ([2000, 2030, 2059.9], False),
+        ([2000, 2030, 2060], True),
+        ([2000, 2060], False),
+        ([2000, 2600], False),
+        ([2000, 2600, 3200], True),
+        ([2000, *range(2001, 2060)], False),
+    ],
+    ids=["less than a minute", "a minute", "two polls", "two rare polls", "three rare polls", "many polls"],
+)
+def test_odd_answers_of_a_minute_end_a_wait(odd: e.CometError, polls: list[float], ends: bool) -> None:
+    """The same kind of answer without a status ends the wait for a known prediction after a minute and three polls."""
+    *earlier, last = poll_all(new_wait(is_known=True), [(now, odd) for now in polls])
+    assert all(isinstance(delay, float) for delay in earlier)
+    assert (last is odd) is ends
+    assert isinstance(last, float) is not ends
+
+
+@pytest.mark.parametrize("other", [*RUNNING, *TRANSIENT, e.WrongURLError(status=302), e.BadRequestError(status=404)])
+def test_odd_answers_count_while_nothing_else_comes(other: Result) -> None:
+    """A status, trouble that may pass, or another kind of answer begins the minute anew."""
+    odd = e.WrongURLError(status=404)
+    results: list[tuple[float, Result]] = [(2000, odd), (2030, odd), (2059, other), (2060, odd), (2100, odd)]
+    wait = new_wait(is_known=True)
+    assert all(isinstance(delay, float) for delay in poll_all(wait, [*results, (2119, odd)]))
+    assert poll_all(wait, [(2120, odd)]) == [odd]
+
+
+def test_other_words_are_the_same_kind() -> None:
+    """Class and HTTP status make the kind of an answer, not its words, which name another request each time."""
+    results = [e.WrongURLError(f"page {number}", status=200, request_id=str(number)) for number in range(3)]
+    *_, last = poll_all(new_wait(is_known=True), [(2000, results[0]), (2030, results[1]), (2060, results[2])])
+    assert last is results[2]
+
+
+def test_odd_answers_up_to_the_deadline_are_a_timeout() -> None:
+    """If kinds alternate, the wait ends at its deadline, with an error that names the last answer."""
     wait = new_wait()
-    wait.first_delay(2000, 0.5)
-    result = e.PredictionNotFoundError(status=404)
-    assert isinstance(wait.on_result(result, now=2100, chance=0.5), float)
-    assert wait.on_result(result, now=2160, chance=0.5) is result
+    pages: list[e.CometError] = [e.WrongURLError(status=302), e.BadRequestError("nginx", status=400, request_id="r9")]
+    polls = [(1100 + 50 * number, pages[number % 2]) for number in range(70)]
+    *delays, error = poll_all(wait, [(1001, RUNNING[0]), *polls, (4600, pages[1])])
+    assert all(isinstance(delay, float) for delay in delays)
+    assert type(error) is e.PredictionTimeoutError
+    assert f"last poll: {e.BadRequestError.summary}. nginx" in str(error)
+    assert (error.status, error.request_id) == (400, "r9")
 
 
-def test_an_old_prediction_that_is_unknown_later_ends_the_wait() -> None:
-    """The minute of grace for a prediction that was seen counts from the first "not found"."""
+@pytest.mark.parametrize("result", [*FATAL[:2], *FATAL[-3:]], **NAMED)
+def test_a_refused_key_is_no_odd_answer(result: e.CometError) -> None:
+    """A refusal of the key, or an error that is no answer of a server, ends the wait for a known prediction, too."""
+    assert new_wait(is_known=True).on_result(result, now=2000, chance=0.5) is result
+
+
+def test_a_stray_not_found_about_a_known_prediction() -> None:
+    """The minute counts from the first "not found", at any age; a status in between begins it anew."""
     wait = new_wait()
     old = Prediction(ID, "processing", created_at="2026-03-01T12:00:00.000Z", seen_at="Sun, 01 Mar 2026 12:08:20 GMT")
-    wait.on_result(old, now=1001.0, chance=0.5)
+    result = e.PredictionNotFoundError(status=404)
+    results: list[tuple[float, Result]] = [(1001, old), (1066, result), (1100, old), (1500, result), (1559, result)]
+    assert all(isinstance(delay, float) for delay in poll_all(wait, results))
     assert wait.started_at == pytest.approx(501.0)
-    not_found = e.PredictionNotFoundError(status=400)
-    assert isinstance(wait.on_result(not_found, now=1010.0, chance=0.5), float)
-    assert isinstance(wait.on_result(not_found, now=1069.0, chance=0.5), float)
-    assert wait.on_result(not_found, now=1070.0, chance=0.5) is not_found
+    assert poll_all(wait, [(1560, result)]) == [result]
+
+
+@pytest.mark.parametrize(("age", "is_known"), [(0, False), (59, False), (60, True), (1000, True)])
+def test_who_takes_over_an_old_wait_takes_its_prediction_for_known(age: float, is_known: bool) -> None:
+    """A triggerer that is restarted forgets what it has seen, so it tries for another minute."""
+    wait = new_wait()
+    wait.first_delay(1000 + age, 0.5)
+    odd = e.WrongURLError(status=200)
+    first, second, third = poll_all(wait, [(2100, odd), (2130, odd), (2160, odd)])
+    assert [first is odd, second is odd] == [not is_known] * 2
+    assert third is odd
+
+
+def test_a_prediction_that_nobody_has_seen_is_missing() -> None:
+    """A wait says whether its last poll did not find a prediction that may never have existed."""
+    not_found = e.PredictionNotFoundError(status=404)
+    wait = new_wait()
+    seen = []
+    for result in (not_found, TRANSIENT[1], not_found, RUNNING[0], not_found):
+        wait.on_result(result, now=1010, chance=0.5)
+        seen.append(wait.is_missing)
+    assert seen == [True, False, True, False, False]
+
+
+CLAIM = Prediction(ID, "processing", missing_output="the task says SUCCESS, its data is null")
+
+
+@pytest.mark.parametrize(
+    ("polls", "ends"),
+    [
+        ([1001, 1002, 1003, 1004, 1010.9], False),
+        ([1001, 1002, 1003, 1011], True),
+        ([1001, 1050, 1100], False),
+        ([1001, 1050, 1100, 1150], True),
+    ],
+    ids=["too soon", "ten seconds", "three polls", "four polls"],
+)
+def test_a_success_that_brings_no_output_is_a_success_without_output(polls: list[float], ends: bool) -> None:
+    """If a task says it has succeeded, three more polls wait for its output; then the wait ends without it."""
+    *delays, last = poll_all(new_wait(), [(now, CLAIM) for now in polls])
+    assert all(isinstance(delay, float) for delay in delays)
+    assert isinstance(last, float) is not ends
+    if ends:
+        assert last == Prediction(ID, "succeeded", error=CLAIM.missing_output)
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_output_that_is_late_is_taken(late: int) -> None:
+    """Output that comes some polls after its success is the result."""
+    end = Prediction(ID, "succeeded", output=["x"])
+    *_, last = poll_all(new_wait(), [*((1000.0 + 30 * number, CLAIM) for number in range(late)), (1100, end)])
+    assert last is end
+
+
+def test_a_success_that_is_taken_back() -> None:
+    """The polls are counted while the task says nothing else."""
+    results: list[Result] = [CLAIM, CLAIM, CLAIM, RUNNING[1], CLAIM, CLAIM, CLAIM]
+    outcomes = poll_all(new_wait(), [(1000 + 20 * number, result) for number, result in enumerate(results)])
+    assert all(isinstance(delay, float) for delay in outcomes)
+
+
+def test_a_success_without_output_at_the_deadline() -> None:
+    """At the deadline a single such poll is a timeout that says what came; after three more it is the result."""
+    outcome = new_wait().on_result(CLAIM, now=4600, chance=0.5)
+    assert type(outcome) is e.PredictionTimeoutError
+    assert "last status 'processing' (the task says SUCCESS, its data is null)" in str(outcome)
+    *_, last = poll_all(new_wait(), [(4597, CLAIM), (4598, CLAIM), (4599, CLAIM), (4600, CLAIM)])
+    assert last == CLAIM.without_output()
 
 
 def test_a_rate_limits_hint_decides_about_the_next_poll() -> None:

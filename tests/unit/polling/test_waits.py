@@ -59,13 +59,45 @@ def test_a_hold_ends_at_the_deadline() -> None:
     assert waits.delay(50.0) == 3550.0
 
 
-def test_a_refused_key_may_be_waited_out() -> None:
-    """Waits that ended because the key was refused can be reopened; other errors are final."""
+def test_whether_all_that_is_left_is_missing() -> None:
+    """Predictions that nobody has seen, and that the API does not know, are told from those that are running."""
     pending = new_waits(3)
     waits = Waits(pending)
-    results: list[Result] = [e.AuthenticationError(status=401), e.PermissionDeniedError(status=403), e.WrongURLError()]
+    not_found = e.PredictionNotFoundError(status=404)
+    assert not waits.are_missing
+    done = Prediction("p2", "succeeded")
+    results: list[Result] = [not_found, running(pending[1]), done]
+    waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], lambda: 0.5)
+    assert not waits.are_missing
+    waits.on_results([(pending[1], (Prediction("p1", "failed"), 2.0))], lambda: 0.5)
+    assert waits.are_missing
+    waits.on_results([(pending[0], (running(pending[0]), 3.0))], lambda: 0.5)
+    assert not waits.are_missing
+
+
+def test_a_refused_key_may_be_waited_out() -> None:
+    """Waits that ended because the key was refused can be reopened; other errors stay as they are."""
+    pending = new_waits(4)
+    waits = Waits(pending)
+    results: list[Result] = [
+        e.AuthenticationError(status=401),
+        e.PermissionDeniedError(status=403),
+        e.WrongURLError(),
+        Prediction("p3", "succeeded"),
+    ]
     waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5)
-    assert (waits.pending, [*waits.outcomes]) == ([], ["p0", "p1", "p2"])
-    assert waits.reopen_refused() is True
-    assert (waits.pending, [*waits.outcomes]) == (pending[:2], ["p2"])
-    assert waits.reopen_refused() is False
+    assert (waits.pending, [*waits.outcomes]) == ([], ["p0", "p1", "p2", "p3"])
+    assert [*waits.errors] == ["p0", "p1", "p2"]
+    assert waits.reopen(e.AuthenticationError, e.PermissionDeniedError) is True
+    assert (waits.pending, [*waits.errors]) == (pending[:2], ["p2"])
+    assert waits.reopen(e.AuthenticationError, e.PermissionDeniedError) is False
+    assert waits.reopen(e.CometError) is True
+    assert (waits.pending, [*waits.outcomes]) == (pending[:3], ["p3"])
+
+
+def test_the_deadline_is_that_of_its_waits() -> None:
+    """All waits of a task have to end at the same time, whichever of them have ended."""
+    pending = new_waits(1)
+    waits = Waits(pending)
+    waits.on_results([(pending[0], (Prediction("p0", "succeeded"), 1.0))], chance=lambda: 0.5)
+    assert (waits.pending, waits.deadline) == ([], 3600.0)

@@ -299,15 +299,46 @@ def test_polls_before_it_checks_the_clock(
 def test_reschedule_counts_from_the_first_start(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
 ) -> None:
-    """A rescheduled wait continues: neither its timeout nor its grace for unknown ids starts again."""
+    """A rescheduled wait continues: its timeout does not start again."""
     prediction = create(status="processing")
     task = sensor(prediction, "reschedule", timeout=600)
     long_ago = clock.utcnow() - dt.timedelta(seconds=601)
     assert kind(runner.run(task, rescheduled_since=long_ago)) == "AirflowSensorTimeout"
-    unknown = sensor("unknown", "reschedule", timeout=600)
-    assert runner.run(unknown).state == "up_for_reschedule"
-    outcome = runner.run(unknown, rescheduled_since=clock.utcnow() - dt.timedelta(seconds=61))
+
+
+def test_reschedule_finds_an_unknown_id_in_its_first_poke(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """An id that nobody has seen is polled on the worker for its minute: a later poke could not tell it from a stray
+    "not found". An id that becomes visible meanwhile leaves the worker."""
+    outcome = runner.run(sensor("unknown", "reschedule", timeout=600))
     assert (outcome.state, type(outcome.chain[1])) == ("failed", e.PredictionNotFoundError)
+    assert 60 <= sum(clock.sleeps) <= 75
+    prediction = create(status="processing")
+    comet.fault(method="GET", path=prediction, status=404, count=2)
+    assert runner.run(sensor(prediction, "reschedule", timeout=600)).state == "up_for_reschedule"
+    assert sum(clock.sleeps) <= 80
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 503])
+def test_reschedule_waits_out_odd_answers_until_the_deadline(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], status: int
+) -> None:
+    """A poke can't know how long the API has answered so: it leaves the end to the deadline, or to a status."""
+    prediction = create(status="processing")
+    task = sensor(prediction, "reschedule", timeout=600, poke_interval=10)
+    assert runner.run(task).state == "up_for_reschedule"
+    comet.fault(method="GET", status=status, body="<html>Back soon" if status == 200 else None, count=None)
+    for seconds in (10, 100, 590):
+        earlier = clock.utcnow() - dt.timedelta(seconds=seconds)
+        assert runner.run(task, rescheduled_since=earlier).state == "up_for_reschedule"
+    outcome = runner.run(task, rescheduled_since=clock.utcnow() - dt.timedelta(seconds=601))
+    assert (outcome.state, kind(outcome)) == ("failed", "AirflowSensorTimeout")
+    assert "last poll: " in outcome.message
+    comet.clear_faults()
+    comet.set_prediction(prediction, status="succeeded")
+    late = clock.utcnow() - dt.timedelta(seconds=601)
+    assert runner.run(task, rescheduled_since=late).state == "success"
 
 
 def test_a_refused_key_on_the_worker_is_left_to_the_triggerer(

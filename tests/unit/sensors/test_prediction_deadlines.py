@@ -91,6 +91,22 @@ def test_execution_timeout_with_soft_fail(
         assert run_sensor(runner, task, clock).state == ("skipped" if soft_fail else "up_for_retry")
 
 
+@pytest.mark.parametrize("on_item_error", ["fail", "keep"])
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+def test_airflows_execution_timeout_during_a_round(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], mode: str, on_item_error: str
+) -> None:
+    """If Airflow's own signal interrupts a round of polls, the results that have come by then are kept in XCom, the
+    error names the others, and nothing is taken for the end of the wait: a retry may find more."""
+    good, slow = create(), create(status="processing")
+    comet.fault(method="GET", path=slow, delay=5, count=None)
+    timeout = dt.timedelta(seconds=0.5)
+    outcome = runner.run(sensor([slow, good], mode, execution_timeout=timeout, on_item_error=on_item_error))
+    assert (outcome.state, kind(outcome)) == ("up_for_retry", "AirflowTaskTimeout")
+    assert f"Prediction {slow}: it was not finished when the timeout ended" in outcome.message
+    assert ids_of(outcome.xcoms["predictions"]) == [None, good]
+
+
 def test_airflows_timeout_keeps_the_results_that_were_paid_for(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str]
 ) -> None:

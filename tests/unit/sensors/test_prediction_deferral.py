@@ -138,6 +138,7 @@ def test_deferral(comet: Emulator, clock: Clock, runner: TaskRunner, create: Cal
         "poke_interval": 20.0,
         "last_polled_at": pytest.approx(clock.time(), abs=0.001),
         "key_from": "connection",
+        "is_known": True,
     }
     assert outcome.sent["next_method"] == "execute_complete"
     backstop = re.fullmatch(r"PT(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?", outcome.sent["trigger_timeout"])
@@ -154,7 +155,7 @@ def resumed(runner: TaskRunner, prediction: str, event: object, **options: Any) 
     return runner.run(sensor(prediction, **options), event=event)
 
 
-@pytest.mark.parametrize("event", [None, "done", [], {}, {"prediction_id": "abc"}, {"outcomes": 3}], ids=str)
+@pytest.mark.parametrize("event", ["done", [], {}, {"prediction_id": "abc"}, {"outcomes": 3}], ids=str)
 @pytest.mark.parametrize("soft_fail", [False, True], ids=["", "soft_fail"])
 def test_unreadable_event(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], event: object, soft_fail: bool
@@ -283,3 +284,44 @@ def test_a_result_that_a_single_poll_does_not_find(
     outcome = runner.run(sensor([prediction] if is_list else prediction), event=event)
     assert outcome.state == "up_for_retry"
     assert "it was seen before, and is unknown now" in outcome.message
+
+
+RESUMES: dict[str, dict[str, Any]] = {
+    "not carried": {"event": event_about({})},
+    "not polled": {"event": {"count": 1, "errors": 1, "unfinished": 1, "outcomes": {}}},
+    "no event": AIRFLOWS_TIMEOUT,
+}
+
+
+@pytest.mark.parametrize("resume", RESUMES.values(), ids=[*RESUMES])
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 503])
+def test_an_odd_answer_loses_no_result(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], resume: dict[str, Any], status: int
+) -> None:
+    """Whatever the worker gets in place of a result that no event has carried, the next try has the result."""
+    prediction = create()
+    body = "<html><title>Back soon</title></html>" if status == 200 else {"error": {"message": "no", "code": ""}}
+    comet.fault(method="GET", path=prediction, status=status, body=body, count=None)
+    outcome = runner.run(sensor(prediction), **resume)
+    assert outcome.state == "up_for_retry", outcome.message
+    comet.clear_faults()
+    outcome = run_sensor(runner, sensor(prediction), clock, try_number=2)
+    assert (outcome.state, outcome.result["id"]) == ("success", prediction)
+
+
+@pytest.mark.parametrize("allow_empty", [False, True])
+def test_a_success_without_output(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], allow_empty: bool
+) -> None:
+    """A task that says SUCCESS without output is a failure with words about what came; `allow_empty` takes it."""
+    prediction = create()
+    body = {"code": "success", "data": {"task_id": "x", "status": "SUCCESS", "data": "gone"}}
+    comet.fault(method="GET", status=200, body=body, count=None)
+    outcome = run_sensor(runner, sensor(prediction, allow_empty=allow_empty), clock)
+    words = 'the task says SUCCESS, its data is "gone"'
+    if allow_empty:
+        assert outcome.state == "success"
+        assert (outcome.result["status"], outcome.result["error"]) == ("succeeded", words)
+    else:
+        assert (outcome.state, type(outcome.chain[-1])) == ("failed", e.EmptyOutputError)
+        assert words in outcome.message

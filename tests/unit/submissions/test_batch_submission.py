@@ -165,6 +165,26 @@ def test_a_person_may_know_the_id(comet: Emulator, runner: TaskRunner) -> None:
     assert bought(comet) == ["a", "b"]
 
 
+@pytest.mark.parametrize("status", [409, 413, 414, 415, 418, 422, 431, 451])
+def test_a_web_page_about_one_input_does_not_stop_the_others(status: int, comet: Emulator, runner: TaskRunner) -> None:
+    """A proxy's page says by its status that this input was refused: it is no wrong base URL, which stops a batch."""
+    comet.fault(method="POST", status=status, body="<html><title>Too Large</title></html>", count=1)
+    outcome = runner.run(operator(inputs(*"abcdef"), on_item_error="keep"))
+    assert (outcome.state, outcome.result) == ("success", [None, *ids(comet, "bcdef")])
+    (item,) = outcome.xcoms["rejected"]
+    assert item["type"] == "BadRequestError"
+    assert "a web page came back, titled 'Too Large'" in item["error"]
+
+
+def test_a_web_page_of_another_site_stops_the_batch(comet: Emulator, runner: TaskRunner) -> None:
+    """A 404 page comes from a wrong base URL: every other input would meet it, too."""
+    comet.fault(method="POST", status=404, body="<html><title>Not Found</title></html>", count=None)
+    outcome = runner.run(operator(inputs(*"abcdef")))
+    assert outcome.state == "failed"
+    assert "1 of 6; 5 more were not sent" in outcome.message
+    assert "the base URL is wrong" in outcome.message
+
+
 def test_lost_answers_in_a_row_stop_the_batch(comet: Emulator, runner: TaskRunner) -> None:
     """A gateway that loses every answer must not be fed a thousand creates."""
     lose(comet, 50)

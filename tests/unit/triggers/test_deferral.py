@@ -50,13 +50,13 @@ def test_the_trigger_gets_the_wait(clock: Clock, runner: TaskRunner) -> None:
         "last_polled_at": pytest.approx(clock.time() - 5),
     }
     assert outcome.sent["next_method"] == "execute_complete"
-    assert outcome.next_kwargs == {}
 
 
 def test_a_task_gets_its_own_kwargs_back(clock: Clock, runner: TaskRunner) -> None:
-    """The method that resumes the task gets the kwargs of the deferral."""
-    outcome = runner.run(task_that_defers([wait_at(clock)], {"prediction_id": "abc"}))
-    assert outcome.next_kwargs == {"prediction_id": "abc"}
+    """Whatever resumes the task gets the kwargs of the deferral, and the times of the wait: Airflow keeps no others."""
+    wait = wait_at(clock)
+    outcome = runner.run(task_that_defers([wait], {"prediction_id": "abc"}))
+    assert outcome.next_kwargs == {"prediction_id": "abc", "started_at": wait.started_at, "deadline": wait.deadline}
 
 
 def test_the_key_stays_with_its_connection(
@@ -73,7 +73,7 @@ def test_the_key_stays_with_its_connection(
     connection("mine")
     module.get_config("mine")
     outcome = runner.run(task_that_defers([wait_at(clock)], {"prediction_id": "abc"}))
-    assert outcome.next_kwargs == {"prediction_id": "abc", "key_from": "connection"}
+    assert outcome.next_kwargs["key_from"] == "connection"
     assert outcome.trigger().serialize()[1]["key_from"] == "connection"
     module._found.clear()  # another process
     monkeypatch.delenv("AIRFLOW_CONN_MINE")
@@ -107,21 +107,30 @@ def test_many_waits_share_one_trigger(clock: Clock, runner: TaskRunner) -> None:
     assert runner.run(task_that_defers(waits)).trigger().not_before is None
 
 
-def resume(error: BaseException | None, caplog: pytest.LogCaptureFixture, **next_kwargs: Any) -> str:
+def resume(
+    raised: BaseException | None, caplog: pytest.LogCaptureFixture, /, *, knows_what: bool = True, **next_kwargs: Any
+) -> Any:
     from airflow_provider_comet.triggers.deferral import resume
 
-    def resume_task() -> str:
-        if error is not None:
-            raise error
+    def resume_task() -> Any:
+        if raised is not None:
+            raise raised
         return "resumed"
 
+    def wait_again(started_at: float | None, deadline: float | None) -> Any:
+        return started_at, deadline
+
     with caplog.at_level(logging.WARNING):
-        return resume("mine", next_kwargs or None, resume_task, lambda: "without an event")
+        return resume("mine", next_kwargs or None, resume_task, lambda: "last poll", wait_again if knows_what else None)
+
+
+EVENT = {"event": {"outcomes": {}}}
+TIMED_OUT, FAILED = {"error": "Trigger timeout"}, {"error": "Trigger failure"}
 
 
 def test_an_event_resumes_the_task(caplog: pytest.LogCaptureFixture) -> None:
     """With an event the task's own method decides, and nothing is logged."""
-    assert resume(None, caplog) == "resumed"
+    assert resume(None, caplog, **EVENT) == "resumed"
     assert caplog.records == []
 
 
@@ -129,8 +138,31 @@ def test_airflows_timeout_is_a_last_poll(caplog: pytest.LogCaptureFixture) -> No
     """If the triggerer was away until Airflow's own timeout, the task polls once more, and the log says so."""
     from airflow_provider_comet.triggers.deferral import TaskDeferralTimeout
 
-    assert resume(TaskDeferralTimeout("Trigger timeout"), caplog) == "without an event"
+    assert resume(TaskDeferralTimeout("Trigger timeout"), caplog, **TIMED_OUT) == "last poll"
     assert "no trigger: polling once more" in caplog.text
+
+
+@pytest.mark.parametrize("event", [{}, {"event": None}], ids=str)
+def test_a_lost_event(clock: Clock, caplog: pytest.LogCaptureFixture, event: dict[str, Any]) -> None:
+    """If Airflow has lost the event, the task waits again with the times that it had, and the log says so; after its
+    deadline, or if it does not know what it waited for, it polls for the last time."""
+    times = {"started_at": clock.time() - 10, "deadline": clock.time() + 10}
+    assert resume(None, caplog, **event, **times) == (times["started_at"], times["deadline"])
+    assert "resumed this task without its trigger's event" in caplog.text
+    assert resume(None, caplog, **event) == (None, None)
+    assert resume(None, caplog, knows_what=False, **event, **times) == "last poll"
+    clock.sleep(10)
+    assert resume(None, caplog, **event, **times) == "last poll"
+
+
+def test_a_reschedule_goes_by_the_clock(clock: Clock) -> None:
+    """The task starts again after so many seconds."""
+    from airflow_provider_comet.airflow_errors import AirflowRescheduleException
+    from airflow_provider_comet.triggers.deferral import reschedule
+
+    with pytest.raises(AirflowRescheduleException) as caught:
+        reschedule(90.0)
+    assert caught.value.reschedule_date.timestamp() == pytest.approx(clock.time() + 90)
 
 
 def test_a_failed_trigger_is_an_error_of_this_package(caplog: pytest.LogCaptureFixture) -> None:
@@ -138,14 +170,14 @@ def test_a_failed_trigger_is_an_error_of_this_package(caplog: pytest.LogCaptureF
     from airflow_provider_comet.triggers.deferral import TaskDeferralError
 
     with pytest.raises(e.CometError, match="the trigger failed: boom") as caught:
-        resume(TaskDeferralError("boom"), caplog)
+        resume(TaskDeferralError("boom"), caplog, **FAILED)
     assert type(caught.value) is e.CometError
 
 
 def test_other_errors_are_raised_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     """The task's own error is not changed."""
     with pytest.raises(ZeroDivisionError):
-        resume(ZeroDivisionError("by zero"), caplog)
+        resume(ZeroDivisionError("by zero"), caplog, **EVENT)
 
 
 def test_the_backstop_outlasts_the_last_poll() -> None:

@@ -352,3 +352,53 @@ def test_the_summary_of_a_large_result_does_not_block(
     event = event_of(trigger(create(status="succeeded", output=list(range(items)))))
     assert len(event["outcomes"]) == 1
     assert threads == [in_loop]
+
+
+PAGE = {"method": "GET", "status": 200, "body": "<html><title>Back soon</title></html>"}
+
+
+@pytest.mark.parametrize(
+    ("is_known", "seconds_ago", "ends"), [(None, 0, True), (True, 0, False), (None, 59, True), (None, 61, False)]
+)
+def test_who_has_seen_the_prediction(
+    comet: Emulator, clock: Clock, create: Callable[..., str], is_known: bool | None, seconds_ago: float, ends: bool
+) -> None:
+    """A web page ends a wait at its first poll if nobody has seen the prediction, no worker and no other triggerer."""
+    comet.fault(**PAGE)
+    began = clock.time() - seconds_ago
+    event = event_of(trigger(create(), started_at=began, deadline=began + 600, is_known=is_known))
+    if ends:
+        assert error_of(event)["type"] == "WrongURLError"
+    else:
+        assert status_of(event) == "succeeded"
+
+
+def test_a_list_outlives_a_maintenance_page(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """Each prediction of a list that was polled before outlives a page; an id that was wrong does not."""
+    ids = [create(status="processing") for _ in range(3)]
+
+    def break_then_finish(seconds: float) -> None:
+        clock.on_sleep = lambda seconds: None
+        comet.fault(**PAGE, count=6)
+        for prediction_id in ids:
+            comet.set_prediction(prediction_id, status="succeeded")
+
+    clock.on_sleep = break_then_finish
+    event = event_of(trigger(*ids, "unknown", deadline=clock.time() + 600, is_known=True))
+    assert {key: [*outcome] for key, outcome in event["outcomes"].items()} == {
+        "unknown": ["error"],
+        **{key: ["summary"] for key in ids},
+    }
+    assert event["outcomes"]["unknown"]["error"]["type"] == "PredictionNotFoundError"
+    assert (event["errors"], event["unfinished"]) == (1, 0)
+
+
+def test_a_success_without_output_is_in_the_event(comet: Emulator, clock: Clock, create: Callable[..., str]) -> None:
+    """The summary of a success whose output never came says what came in its place."""
+    body = {"code": "success", "data": {"task_id": "x", "status": "SUCCESS", "data": None}}
+    comet.fault(method="GET", status=200, body=body, count=None)
+    (outcome,) = event_of(trigger(create(), deadline=clock.time() + 600))["outcomes"].values()
+    summary = outcome["summary"]
+    assert (summary["status"], summary["output"]) == ("succeeded", None)
+    assert summary["error"] == "the task says SUCCESS, its data is null"
+    assert sum(clock.sleeps) <= 20

@@ -189,17 +189,24 @@ def test_an_xcom_that_holds_no_ids(
     assert comet.ledger()["requests"] == []
 
 
+@pytest.mark.parametrize("is_nested", [False, True], ids=["list", "list of lists"])
 def test_a_list_from_one_task(
-    clock: Clock, comet: Emulator, runner: TaskRunner, create: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    clock: Clock,
+    comet: Emulator,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_nested: bool,
 ) -> None:
-    """A task that is not mapped may return a list, with nulls and repetitions: all its predictions are waited for."""
+    """A task that is not mapped may return a list, with nulls and repetitions, or such lists: all are waited for."""
     from airflow.sdk.execution_time.xcom import XCom
 
     first, second = create(), create()
     ids = [first, None, second, first]
+    returned = [ids[:3], ids[3:]] if is_nested else ids
 
     async def aget_one(**what: Any) -> Any:
-        return ids
+        return returned
 
     monkeypatch.setattr(XCom, "aget_one", aget_one)
     with dag():
@@ -208,7 +215,7 @@ def test_a_list_from_one_task(
     assert event["count"] == 2
     with dag():
         resumed = sensor(first)
-    resumed.prediction_id = ids
+    resumed.prediction_id = returned
     outcome = runner.run(resumed, event=event)
     assert [result and result["id"] for result in outcome.result] == ids
 
