@@ -1117,6 +1117,7 @@ def test_store_is_down_after_the_create(status: int, policy: Policy, stage: Stag
     assert error.prediction_id == made
     assert made in outcome.message
     assert "comet_submission" in outcome.message
+    assert outcome.xcoms["prediction_id"] == made
     assert set(stage.clock.sleeps) == {5.0}
     assert STORE_BUDGET - 5 < stage.clock.now - started <= STORE_BUDGET + 150
     assert states(stage) == ["read", "sending", "accepted"]

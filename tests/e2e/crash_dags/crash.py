@@ -15,7 +15,7 @@ POINTS = ("before_intent", "after_intent", "after_bytes", "after_answer", "after
 WAITING = ("deferred", "resuming")
 
 
-def create(task_id: str, *, wait: bool = False) -> None:
+def create(task_id: str, *, wait: bool = False, retry_delay: int = 1) -> None:
     CreatePredictionOperator(
         task_id=task_id,
         model="black-forest-labs/flux-schnell",
@@ -24,7 +24,7 @@ def create(task_id: str, *, wait: bool = False) -> None:
         wait_for_completion=wait,
         poke_interval=1,
         retries=4,
-        retry_delay=timedelta(seconds=1),
+        retry_delay=timedelta(seconds=retry_delay),
     )
 
 
@@ -41,3 +41,8 @@ with DAG("crash_api_server", schedule=None):
 with DAG("crash_orphan", schedule=None):
     create("orphan_before_intent__fail")
     create("orphan_after_intent__fail")
+
+with DAG("crash_worker", schedule=None):
+    for point in ("after_log", "after_record", "after_id"):
+        create(f"{point}__fail", retry_delay=5)  # time to see what is there before the next try begins
+    create("after_log_alone__fail")

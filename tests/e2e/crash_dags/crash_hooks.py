@@ -17,6 +17,7 @@ from typing import Any
 
 from airflow.sdk.execution_time import task_runner
 
+from airflow_provider_comet import metrics
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.submissions.submission import Submission
 
@@ -83,8 +84,19 @@ def before_accepted(submission: Any, prediction_id: str) -> None:
     stand_still("after_answer", submission._ti)
 
 
-def after_accepted(submission: Any, prediction_id: str) -> None:
+def after_log(prediction_id: str, model: str, reason: str, ti: Any) -> None:
+    """The log line was written; the record still says ``sending``."""
+    stand_still("after_log", ti)
+    stand_still("after_log_alone", ti)
+
+
+def before_id(submission: Any, prediction_id: str) -> None:
+    """The record says ``accepted``; XCom `prediction_id` was not pushed."""
     stand_still("after_record", submission._ti)
+
+
+def after_id(submission: Any, prediction_id: str) -> None:
+    stand_still("after_id", submission._ti)
 
 
 def after_xcom(result: Any, ti: Any, log: Any) -> None:
@@ -98,6 +110,8 @@ def before_resuming(operator: Any, context: Any, *args: Any, **kwargs: Any) -> N
 def install() -> None:
     around(Submission, "sending", before_sending, after_sending)
     around(http.client.HTTPConnection, "getresponse", bytes_are_out, nothing)
-    around(Submission, "accepted", before_accepted, after_accepted)
+    around(Submission, "accepted", before_accepted, nothing)
+    around(metrics, "created", nothing, after_log)
+    around(Submission, "_push_id", before_id, after_id)
     around(task_runner, "_push_xcom_if_needed", nothing, after_xcom)
     around(CreatePredictionOperator, "execute_complete", before_resuming, nothing)

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import Clock, TaskRunner
-from tests.unit.submissions.creates import SCHNELL, operator, to_the_end, waiting
+from tests.unit.submissions.creates import SCHNELL, interrupt, operator, to_the_end, waiting
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The record
@@ -195,4 +195,36 @@ def test_without_a_store_a_retry_submits_again_and_says_so(
     assert to_the_end(runner, waiting(), try_number=2).state == "success"
     assert "keeps no record" in said()
     assert comet.ledger()["accepted"] == 2
+    assert runner.store == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# XCom `prediction_id`
+
+
+def test_the_id_is_in_xcom_between_acceptance_and_delivery(comet: Emulator, runner: TaskRunner) -> None:
+    """It comes right after the record, so that a wait or a hand-over that never ends has left it there, too."""
+    seen: list[tuple[str, list[Any]]] = []
+
+    def see(method: str, value: Any) -> int:
+        if method == "PUT":
+            seen.append((value["state"], [value for name, value in runner.xcoms.items() if "prediction_id" in name]))
+        return 200
+
+    runner.on_store = see
+    made = runner.run(operator()).result
+    assert seen == [("sending", []), ("accepted", []), ("delivered", [made])]
+
+
+@pytest.mark.usefixtures("no_store")
+def test_without_a_store_xcom_has_the_id(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow before 3.3: it is the only place in the database if the task ends before it hands the id over."""
+    from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+    monkeypatch.setattr(CreatePredictionOperator, "_hand_over", interrupt)
+    outcome = runner.run(operator())
+    (made,) = comet.ledger()["creates"]
+    assert outcome.state == "failed"
+    assert outcome.xcoms["prediction_id"] == made["id"]
+    assert "return_value" not in outcome.xcoms
     assert runner.store == {}
