@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import pkgutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from airflow_provider_comet.emulator import Emulator
 from tests.support.task_runner import TaskRunner
+from tests.unit.submissions import batches
 from tests.unit.submissions.creates import operator
 
 AT_ONCE = 20
@@ -103,44 +106,51 @@ def test_how_many_lines_there_are(comet: Emulator, runner: TaskRunner, traced: l
     assert number <= 120, number
 
 
-@pytest.mark.parametrize("moment", ["getresponse", "accepted"])
-def test_a_signal(comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """A real signal, after the answer and while its log line is written: the task ends by it, and the id is known."""
-    import http.client
+MOMENTS = [("http.client.HTTPConnection", "getresponse"), ("airflow_provider_comet.metrics", "created")]
+"""After the answer to a create was read, and after its log line was written."""
 
+
+@pytest.fixture(params=MOMENTS, ids=[name for _, name in MOMENTS])
+def signalled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A signal reaches the process at a moment of its first create, and raises Airflow's task timeout."""
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
-    from airflow_provider_comet import metrics
-
-    handled = threading.Event()
+    owner, name = pkgutil.resolve_name(request.param[0]), request.param[1]
+    original, handled = getattr(owner, name), threading.Event()
 
     def handle(number: int, frame: object) -> None:
         handled.set()
         raise AirflowTaskTimeout("execution_timeout")
 
-    def interrupting(original: Any) -> Any:
-        def call(*args: Any) -> Any:
-            result = original(*args)
+    def interrupting(*args: Any) -> Any:
+        result = original(*args)
+        if not handled.is_set():
             os.kill(os.getpid(), signal.SIGUSR1)
             assert handled.wait(10)
-            return result
+        return result
 
-        return call
-
+    monkeypatch.setattr(owner, name, interrupting)
     before = signal.signal(signal.SIGUSR1, handle)
-    try:
-        with monkeypatch.context() as patch:
-            if moment == "accepted":
-                patch.setattr(metrics, "created", interrupting(metrics.created))
-            else:
-                patch.setattr(
-                    http.client.HTTPConnection, "getresponse", interrupting(http.client.HTTPConnection.getresponse)
-                )
-            outcome = runner.run(operator())
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert type(outcome.error) is AirflowTaskTimeout
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal(comet: Emulator, runner: TaskRunner, signalled: None) -> None:
+    """A real signal ends the task, and the id of what was paid for is known."""
+    outcome = runner.run(operator())
+    assert type(outcome.error).__name__ == "AirflowTaskTimeout"
     (made,) = comet.ledger()["creates"]
     assert (runner.record()["state"], runner.record()["id"]) == ("accepted", made["id"])
     assert outcome.xcoms["prediction_id"] == made["id"]
     assert runner.run(operator(), try_number=2).result == made["id"]
+
+
+def test_a_signal_during_a_batch(comet: Emulator, runner: TaskRunner, signalled: None) -> None:
+    """The create that was sent is recorded, nothing more is sent, and the next try buys what is missing."""
+    three = batches.inputs("a", "b", "c")
+    outcome = runner.run(batches.operator(three))
+    assert type(outcome.error).__name__ == "AirflowTaskTimeout"
+    assert batches.bought(comet) == ["a"]
+    again = runner.run(batches.operator(three), try_number=2)
+    assert batches.bought(comet) == ["a", "b", "c"]
+    assert again.result == batches.ids(comet, ["a", "b", "c"])
