@@ -106,6 +106,10 @@ class PredictionNotFoundError(APIError):
     summary = "CometAPI knows no such prediction"
     next_step = "Check that the id is complete and was created with the same account."
 
+    def of_known(self, seen: str = "was seen") -> CometError:
+        """Return the error for a prediction that exists: this answer proves nothing, and a retry may find it."""
+        return CometError(f"it {seen} before, and is unknown now: {self.detail}", prediction_id=self.prediction_id)
+
 
 class WrongURLError(APIError):
     """A redirect or a web page came back: this is not the API. A retry does not help until the URL is corrected."""

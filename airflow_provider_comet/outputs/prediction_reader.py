@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.files import OutputFile, find_files
 from airflow_provider_comet.api.outcome import judge
@@ -32,9 +32,10 @@ class PredictionReader:
         self._error: CometError | None = None
         self._failed_at = 0.0
 
-    def read(self, prediction_id: str) -> Prediction:
+    def read(self, prediction_id: str, *, is_known: bool) -> Prediction:
         """Return a prediction, or fail at once if the API was unreachable within the last two minutes.
 
+        :param is_known: whether the prediction was seen before, so that "no such prediction" is no fact about it.
         :raises CometError: the prediction can't be read.
         """
         last = self._error
@@ -42,6 +43,8 @@ class PredictionReader:
             raise CometError.from_dict({**last.to_dict(), "prediction_id": prediction_id})
         try:
             prediction = self._get_prediction(prediction_id)
+        except PredictionNotFoundError as error:
+            raise error.of_known() if is_known else error from None
         except CometError as error:
             if error.retryable:
                 self._failed_at, self._error = self._clock(), error
@@ -73,7 +76,7 @@ class FreshLinks:
         """
         with self._lock:
             if self._files is None:
-                output = self._reader.read(self._prediction_id).output
+                output = self._reader.read(self._prediction_id, is_known=True).output
                 self._files = find_files(output, self._schema).files
         if index >= len(self._files):
             raise OutputExpiredError("the prediction has no such file any more")

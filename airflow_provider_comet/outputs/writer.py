@@ -143,7 +143,7 @@ class OutputWriter:
     ) -> list[StoredFile]:
         prediction = known_prediction = from_summary(summary_or_id)
         if prediction is None:
-            prediction = self._reader.read(prediction_id)
+            prediction = self._reader.read(prediction_id, is_known=isinstance(summary_or_id, Mapping))
             # A summary has passed a wait, which may accept a success without output. An id has not.
             judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
         schema, budget = self._find_schema(str(prediction.model)), ByteBudget(self._max_bytes)
@@ -175,7 +175,7 @@ class OutputWriter:
     def _with_input(self, prediction: Prediction) -> Prediction:
         """Return the prediction as the API knows it: a summary lacks the input."""
         try:
-            known = self._reader.read(prediction.id)
+            known = self._reader.read(prediction.id, is_known=True)
         except CometError as error:
             log.warning("Prediction %s is stored without its input, which can't be read: %s", prediction.id, error)
             return prediction

@@ -111,8 +111,7 @@ class WaitResult:
             return result.without_output()
         if isinstance(result, PredictionNotFoundError) and self.is_complete:
             seen = "may have been seen" if self.has_unfinished else "was seen"
-            detail = f"it {seen} before, and is unknown now: {result.detail}"
-            return CometError(detail, prediction_id=result.prediction_id)
+            return result.of_known(seen)
         return result
 
 

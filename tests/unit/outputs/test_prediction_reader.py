@@ -40,22 +40,32 @@ def test_an_unreachable_api_is_waited_for_once(api: Api) -> None:
     api.error = ServerError("busy", status=503)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
-            api.reader.read(prediction_id)
+            api.reader.read(prediction_id, is_known=False)
         assert caught.value.status == 503
     assert caught.value.prediction_id == "def"
     assert api.requested == ["abc"]
     api.error, api.now = None, api.now + RETRY_BUDGET_SECONDS
-    assert api.reader.read("def").id == "def"
-    assert api.reader.read("ghi").id == "ghi"
+    assert api.reader.read("def", is_known=False).id == "def"
+    assert api.reader.read("ghi", is_known=False).id == "ghi"
 
 
 def test_a_final_error_is_about_its_prediction_alone(api: Api) -> None:
     """Other predictions are read all the same."""
     api.error = PredictionNotFoundError()
     with pytest.raises(PredictionNotFoundError):
-        api.reader.read("abc")
+        api.reader.read("abc", is_known=False)
     api.error = None
-    assert api.reader.read("def").id == "def"
+    assert api.reader.read("def", is_known=False).id == "def"
+
+
+def test_a_known_prediction_that_is_not_found_is_read_again_by_a_retry(api: Api) -> None:
+    """Whoever has its summary, or its first links, knows that it exists: a stray 404 does not end its store for good."""
+    api.error = PredictionNotFoundError(prediction_id="abc")
+    with pytest.raises(CometError, match="it was seen before, and is unknown now") as caught:
+        api.reader.read("abc", is_known=True)
+    assert (type(caught.value), caught.value.prediction_id) == (CometError, "abc")
+    with pytest.raises(CometError, match="it was seen before"):
+        FreshLinks(api.reader, "abc").get(0)
 
 
 def test_new_links_are_requested_once(api: Api) -> None:
