@@ -59,7 +59,7 @@ def test_a_final_error_is_about_its_prediction_alone(api: Api) -> None:
 
 
 def test_a_known_prediction_that_is_not_found_is_read_again_by_a_retry(api: Api) -> None:
-    """Whoever has its summary, or its first links, knows that it exists: a stray 404 does not end its store for good."""
+    """Whoever has its summary, or its first links, knows that it exists: a stray 404 does not end a store for good."""
     api.error = PredictionNotFoundError(prediction_id="abc")
     with pytest.raises(CometError, match="it was seen before, and is unknown now") as caught:
         api.reader.read("abc", is_known=True)
