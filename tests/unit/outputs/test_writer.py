@@ -182,14 +182,14 @@ def test_an_api_that_is_up_again(comet: Emulator, clock: Clock, server: FileServ
     reader = PredictionReader(hook.get_prediction, clock.monotonic)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
-            reader.read(prediction_id)
+            reader.read(prediction_id, is_known=False)
         assert caught.value.prediction_id == prediction_id
     assert not [request for request in comet.ledger()["requests"] if request["path"].endswith("/def")]
     comet.reset()
     created = hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
     clock.sleep(RETRY_BUDGET_SECONDS)
-    assert reader.read(created).id == created
-    assert reader.read(created).id == created
+    assert reader.read(created, is_known=False).id == created
+    assert reader.read(created, is_known=False).id == created
 
 
 def api(server: FileServer, monkeypatch: pytest.MonkeyPatch, fields: str) -> None:
