@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from airflow_provider_comet.api import errors, file_errors
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.submissions.record import Record
 from tests.e2e import rest
@@ -226,6 +227,16 @@ def test_commands(code: str) -> None:
 
     for command in re.findall(r"^airflow .*", code.replace(" && ", "\n"), re.MULTILINE):
         get_parser().parse_args(shlex.split(command)[1:])
+
+
+def test_every_error_is_in_the_table() -> None:
+    """What Airflow does about an error, and what to do about it oneself, stands in docs/errors-and-retries.md."""
+    bases = {"CometError", "APIError", "PredictionError"}
+    page = (ROOT / "docs" / "errors-and-retries.md").read_text(encoding="utf-8")
+    kinds = [value for module in (errors, file_errors) for value in vars(module).values() if isinstance(value, type)]
+    names = {kind.__name__ for kind in kinds if issubclass(kind, errors.CometError)} - bases
+    in_table = set(re.findall(r"`(\w+Error)`", "".join(line for line in page.splitlines() if line.startswith("|"))))
+    assert names - in_table == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
