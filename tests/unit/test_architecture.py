@@ -235,3 +235,12 @@ def test_tests_mirror_the_package(path: Path) -> None:
     """Each module has a test file of its name at the mirrored path; a long one may have more beside it."""
     place = Path(identify(path))
     assert (ROOT / "tests" / "unit" / place.parent / f"test_{place.name}").exists()
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "hooks"])
+def test_the_map_names_every_module(room: str) -> None:
+    """Whoever looks for the place of a change finds each module of a room in CONTRIBUTING's map."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{room}/`")]
+    modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+    assert {module for module in modules if f"`{module}`" not in row} == set()
