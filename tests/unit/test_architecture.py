@@ -239,7 +239,7 @@ def test_tests_mirror_the_package(path: Path) -> None:
 
 @pytest.mark.parametrize("room", [*ROOMS, "hooks"])
 def test_the_map_names_every_module(room: str) -> None:
-    """Whoever looks for the place of a change finds each module of a room in CONTRIBUTING's map."""
+    """Each module of a room stands in CONTRIBUTING's map, where the place of a change is found."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (row,) = [line for line in text.splitlines() if line.startswith(f"| `{room}/`")]
     modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
