@@ -20,21 +20,25 @@ Outcome: TypeAlias = Prediction | e.CometError | Mapping[str, Any]
 # Replicate's models (replicate-python #397, pollinations #10801 and #11809, puter #3719), of cog's validation, and
 # reported by users. No such list is complete: submissions/record.py stops at what repeats.
 _REFUSALS = (
-    r"(?i)(?<![a-z0-9])(nsfw|E005|flagged|moderated|moderation|safety (filter|system|checker|policy)|sensitive content"
-    r"|inappropriate|prohibited|violat\w+|usage (guideline|polic)\w+|not allowed by our|blocked by"
-    r"|content[ _-](policy|policies|filter|violation|moderation)\w*|input validation|validation error|field required"
-    r"|is (required|too (long|short|large|small|big))|exceeds the (maximum|max|limit)"
+    r"(?i)(?<![a-z0-9])(nsfw|E005|flagged|moderated|moderation|sensitive content|inappropriate|prohibited|disallowed"
+    r"|safety (filter|system|checker|policy|reasons|guidelines|violation|settings)s?|copyright(ed|s)?|violat\w+"
+    r"|usage (guideline|polic)\w+|not allowed by our|blocked by|input validation|validation error|field required"
+    r"|content[ _-](policy|policies|filter|violation|moderation)\w*|exceeds? (the )?(maximum|max|limit)"
+    r"|is required|too (long|short|large|small|big)"
     r"|(prompt|input|text|image|video|audio|file)s? (must|is not|was rejected|not supported)"
     r"|invalid (input|prompt|image|video|audio|url|parameter|argument|value)s?)(?![a-z0-9])"
 )
 # Words that blame machines: the same input may succeed, also if the reason repeats or holds a word of the list above.
+# A model may have a parameter that is called timeout: what is said of its value blames the input.
 _INFRASTRUCTURE = (
     r"(?i)(?<![a-z0-9])(out of memory|oom|cuda|unavailable|overload(ed)?|(at|no|out of|insufficient) capacity|throttled"
-    r"|interrupted|preempted|restarted|(http|status|status code|returned|error)[ :=]*(408|429|5\d\d)|too many requests"
-    r"|timed[ -]?out|time-?outs?(?! (must|should|has to|is|parameter|value)\b)(?!:)|deadline exceeded|bad gateway"
-    r"|(connection|network) (is )?(reset|refused|error|failure|closed|aborted|lost|failed|unreachable)"
-    r"|internal (server )?error|(try again|retry) later|rate limit(ed|s)?|service (is )?(busy|down)"
-    r"|(server|worker|queue|gpu|node) (error|failure|is full|full|crashed|died|lost|busy))(?![a-z0-9])"
+    r"|interrupted|preempted|restarted|(http|status|status code|returned|error)[ :=]*(408|429|5\d\d)|bad gateway"
+    r"|timed[ -]?out|(?<!for )(?<!for ')time-?out(s|error)?(?!:? (must|should|has to|is|parameter|value|ensure)\b)"
+    r"|(connection|connect|network)[ _]?(is )?(reset|refused|error|failure|closed|aborted|lost|failed|unreachable)"
+    r"|e(timedout|conn(reset|refused|aborted))|deadline[ _]?exceeded|resource[ _]exhausted|too[ _]many[ _]requests"
+    r"|internal[ _](server[ _])?error|(try again|retry) later|rate[ _-]?limit(ed|s)?|not responding"
+    r"|(server|service|worker|queue|gpu|node|system) (is )?(error|failure|full|crashed|died|lost|busy|down))"
+    r"(?![a-z0-9])"
 )
 
 

@@ -23,8 +23,12 @@ def digest_of_input(input: object) -> dict[str, str]:
     return {key: hashlib.sha256(text.encode()).hexdigest()[:16] for key, text in texts.items()}
 
 
-def digest_of_reason(words: str) -> str:
-    """Return a digest of the reason of a failure, without what differs each time: numbers and ids, case and blanks."""
+def digest_of_reason(words: str, prediction_id: str | None = None) -> str:
+    """Return a digest of the reason of a failure, without what differs each time: numbers and ids, case and blanks.
+
+    :param prediction_id: the id of the prediction that has failed: it may have no digit.
+    """
+    words = words.replace(prediction_id, "#") if prediction_id else words
     known = " ".join(re.sub(r"\S*\d\S*", "#", words.lower()).split())
     return hashlib.sha256(known[:REASON_CHARACTERS].encode()).hexdigest()[:16]
 

@@ -82,7 +82,7 @@ class Record:
         """
         failures = self.failures
         if type(error) is e.PredictionFailedError and not blames_infrastructure(error.detail):
-            reason = digest_of_reason(error.detail)
+            reason = digest_of_reason(error.detail, error.prediction_id)
             if reason in failures:
                 error = e.RepeatedFailureError(error.detail, prediction_id=error.prediction_id)
             failures = (*failures, reason)

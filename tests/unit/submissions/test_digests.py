@@ -28,6 +28,13 @@ def test_reasons_are_compared_without_numbers_and_ids(first: str, second: str, i
     assert (digest_of_reason(first) == digest_of_reason(second)) is is_same
 
 
+def test_the_predictions_own_id_is_left_out() -> None:
+    """It may stand in the words, and have no digit."""
+    assert (
+        digest_of_reason("abc: no", "abc") == digest_of_reason("xyz: no", "xyz") != digest_of_reason("abc: no", "xyz")
+    )
+
+
 def test_a_digest_does_not_depend_on_the_process() -> None:
     """Sets have another order in each process, and an object's repr may hold its address."""
     code = (
