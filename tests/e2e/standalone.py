@@ -20,6 +20,8 @@ import psutil
 from tests.e2e.processes import Program, free_ports, tail
 from tests.e2e.rest import AirflowRest
 
+LOCK_SECONDS = 60
+"""How long a process waits for Airflow's database."""
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -43,6 +45,9 @@ def airflow_env(home: Path, dags_folder: Path) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        # SQLite has one writer at a time. On a busy machine others wait longer than its five seconds, and Airflow's
+        # scheduler ends then.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.resolve()}/airflow.db?timeout={LOCK_SECONDS}",
         "NO_COLOR": "1",
     }
 
