@@ -31,8 +31,8 @@ class Row:
     def timeout(self, mode: str) -> float:
         """Return the timeout of a wait in seconds: short if the wait can only end by it."""
         ends_by_timeout = self.wait in {"timeout", e.PredictionNotFoundError} or getattr(self.wait, "retryable", False)
-        # A task needs some seconds to get from the worker to the triggerer, on a busy machine more than a minute. An odd
-        # answer about a prediction that was seen ends a wait after another minute.
+        # A task needs some seconds to get from the worker to the triggerer, on a busy machine more than a minute. Odd
+        # answers about a prediction that was seen end a wait after another minute.
         return (15.0 if mode == "deferrable" else 4.0) if ends_by_timeout else 300.0
 
 
