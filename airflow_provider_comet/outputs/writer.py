@@ -153,7 +153,8 @@ class OutputWriter:
 
         def store(output: Output) -> StoredFile:
             stored = known[output.index] if output.index < len(known) else None
-            return stored or self._store_output(output, prediction_id, links, budget)
+            is_held = stored is not None and stored.holds(output)
+            return stored if stored and is_held else self._store_output(output, prediction_id, links, budget)
 
         files = [*self._pool.map(store, list_outputs(prediction, schema))]
         if self._write_input and known_prediction is not None:
