@@ -231,6 +231,14 @@ def test_suffixes(
     assert media_type in {None, stored["files"][0]["content_type"]}
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("scene.usdz", "usdz"), ("notes.md?x=1", "md"), ("scene", "zip")])
+def test_a_zip_file_within(clock: Clock, server: FileServer, tmp_path: Path, name: str, suffix: str) -> None:
+    """The suffix of a link is kept if it is unknown: many formats are zip files within."""
+    body = b"PK\x03\x04" + bytes(900)
+    server.otherwise = Answer(headers={"Content-Type": "application/octet-stream"}, body=body)
+    store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/{name}")
+    assert names(tmp_path) == [f"abc-0.{suffix}", "abc.manifest.json"]
+
 
 PACKED = gzip.compress(PICTURE)
 GZIP = {"Content-Encoding": "gzip"}
@@ -328,6 +336,17 @@ def test_a_gzip_file_stays_one(clock: Clock, server: FileServer, tmp_path: Path)
     store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/voices.gz")
     assert (tmp_path / "abc-0.gz").read_bytes() == PACKED
 
+
+@pytest.mark.parametrize("name", ["voices.tar.gz", "voices.TGZ?x=1"])
+@pytest.mark.parametrize("content_type", ["application/x-tar", "application/octet-stream", None])
+def test_a_link_that_ends_like_a_gzip_file(
+    clock: Clock, server: FileServer, tmp_path: Path, name: str, content_type: str | None
+) -> None:
+    """Some servers call such a file a packed tar file. Its name stays true only if it is stored as it is."""
+    server.otherwise = Answer(headers={**GZIP, "Content-Type": content_type}, body=PACKED)
+    (file,) = store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/{name}")["files"]
+    assert (tmp_path / file["uri"].rpartition("/")[2]).read_bytes() == PACKED
+    assert (file["content_type"], file["uri"][-3:]) == ("application/gzip", ".gz")
 
 
 def test_another_schema_than_at_the_first_try(clock: Clock, server: FileServer, tmp_path: Path) -> None:
