@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -372,3 +373,11 @@ def test_text_by_another_rule_than_at_the_first_try(clock: Clock, server: FileSe
     stored = store_output(tmp_path, clock, ["See ", link])
     assert [file["content_type"] for file in stored["files"]] == ["text/plain"]
     assert (tmp_path / "abc-0.txt").read_text() == "See " + link
+
+
+@pytest.mark.parametrize("location", ["/b\u00fccher.png", "/my picture.png", "/b%C3%BCcher.png"])
+def test_a_redirect_to_a_name_in_utf_8(clock: Clock, server: FileServer, tmp_path: Path, location: str) -> None:
+    """Its bytes are quoted as they are, once."""
+    server.answers = [Answer(302, {"Location": location.encode().decode("latin-1")})]
+    store_output(tmp_path, clock, server.url)
+    assert unquote(server.requests[1]["path"]) == unquote(location)
