@@ -141,6 +141,8 @@ def _from_link(index: int, file: OutputFile) -> Output:
         if "base64" in options:  # also without its padding and in the alphabet of URLs, as browsers and Python write it
             content = content.rstrip(b"=").translate(_URL_ALPHABET)
             content = base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
+            if not content:
+                raise ValueError("it is empty")
     except ValueError as error:  # also for characters outside ASCII
         raise OutputRefusedError(f"output {index} is a data URI that can't be read: {error}") from None
     return Output(index, type_of_data(clean_media_type(media_type), content), content=content, name=name)

@@ -83,7 +83,7 @@ def test_an_object_with_more_than_files() -> None:
     assert stored["mask"].startswith("<data URI, 30 characters, sha256 ")
 
 
-@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d"], ids=ascii)
+@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d", "i", "", "%3D"], ids=ascii)
 def test_unreadable_data_uri(body: str) -> None:
     """It is an error, not an empty file."""
     with pytest.raises(OutputRefusedError, match="can't be read"):
