@@ -10,7 +10,7 @@ from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.api.redaction import excerpt
 
 SHOWN_CHARACTERS = 100
-_NONE = r"(?<![A-Za-z])None(?![A-Za-z])"
+_NONE = r"(?<![A-Za-z])(?:None)+(?![A-Za-z])"
 _CODE = r"(?s)\{[{%#].*?[}%#]\}"
 NONE_IN_TEXT = "a template has put None into the text, because a value is missing; it is used as it is"
 """What the log says of a text with a rendered ``None`` in it."""

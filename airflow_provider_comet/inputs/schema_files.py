@@ -98,7 +98,7 @@ def _read_document(path: str) -> object:
         content = _location(path).read_bytes()
     try:
         return json.loads(content.decode())
-    except ValueError as error:  # neither UTF-8 nor JSON
+    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or nested too deeply for Python
         raise InvalidInputError(f"{path} is not JSON: {error}") from None
 
 

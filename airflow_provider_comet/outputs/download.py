@@ -104,7 +104,8 @@ class Downloader:
                 return response
             response.close()
             try:
-                url = urljoin(url, response.headers["Location"])
+                # The HTTP library reads headers as Latin-1, and servers send UTF-8.
+                url = urljoin(url, response.headers["Location"].encode("latin-1").decode())
             except ValueError:
                 raise OutputRefusedError("a redirect leads to what is no URL") from None
         raise OutputRefusedError(f"more than {rules.MAX_REDIRECTS} redirects")

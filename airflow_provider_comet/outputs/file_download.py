@@ -14,6 +14,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_comet.api.file_errors import DeliveryError
+from airflow_provider_comet.api.uris import file_type
 from airflow_provider_comet.client.common import innermost
 from airflow_provider_comet.outputs import download_rules as rules
 from airflow_provider_comet.outputs.content_encoding import unpack
@@ -97,7 +98,8 @@ class Download:
         elif self.info.size is None:
             self.info = dataclasses.replace(self.info, size=info.size)
         self._repeated = self.received - info.start
-        self._is_packed = info.is_packed
+        # Servers call a gzip file packed whose type is that of its content: its name is true only if it stays one.
+        self._is_packed = info.is_packed and file_type(self._url) != "application/gzip"
         return response
 
     def _read_with_retries(self) -> Iterator[bytes]:

@@ -17,11 +17,13 @@ _MORE_EXACT = {
     "video/webm": {"audio/webm"},
     "video/x-matroska": {"audio/x-matroska"},
     "audio/ogg": {"audio/opus", "video/ogg"},
+    "audio/mpeg": {"audio/aac", "audio/flac"},
 }
 """The types that files may have which begin like another type."""
+_SILENT_SUFFIXES = frozenset({"", ".bin", ".dat", ".tmp"})
 
 
-def check_media_type(expected: str, announced: str | None, head: bytes) -> str:
+def check_media_type(expected: str, announced: str | None, head: bytes, suffix: str = "") -> str:
     """Return a file's media type.
 
     Its first bytes decide where they prove a type, because links and servers call pictures what they are not. Then
@@ -32,10 +34,11 @@ def check_media_type(expected: str, announced: str | None, head: bytes) -> str:
     :param expected: by the link's suffix; ``ANY`` if the suffix is unknown.
     :param announced: the ``Content-Type`` header.
     :param head: the first bytes of the file.
+    :param suffix: of the link, also an unknown one: a zip file within may be a document or a model, as it says.
     :raises DeliveryError: a document was sent instead.
     :raises OutputRefusedError: a file of another kind was sent.
     """
-    found = _find_type(expected, clean_media_type(announced), head)
+    found = _find_type(expected, clean_media_type(announced), head, suffix)
     if found in WEB_PAGES and expected not in WEB_PAGES:
         error_type: type[DeliveryError | OutputRefusedError] = DeliveryError
     elif expected == ANY or _kind(found) == _kind(expected):
@@ -56,17 +59,19 @@ def type_of_data(said: str, content: bytes) -> str:
     return _find_type(ANY, said or "text/plain", content)
 
 
-def _find_type(expected: str, said: str, head: bytes) -> str:
+def _find_type(expected: str, said: str, head: bytes, suffix: str = "") -> str:
     """Return the type that first bytes, server and link say together; ``ANY``: none of them says any."""
     hints = [hint for hint in (said, expected) if hint not in _UNKNOWN]
     if expected == "image/svg+xml" and said in _XML_TYPES:
         hints.reverse()
-    proven = recognise(head)
+    suggested = guess(head)
+    proven = recognise(head) or (suggested if suggested == expected else None)  # by chance they would not agree
     if proven in WEB_PAGES and hints and _kind(hints[0]) == "document":
         proven = None  # the source of a page can be meant, as text
     if proven:
         return next((hint for hint in hints if hint in _MORE_EXACT.get(proven, ())), proven)
-    return hints[0] if hints else guess(head) or ANY
+    is_silent = suffix in _SILENT_SUFFIXES or suffix[1:].isdigit()
+    return hints[0] if hints else (suggested if is_silent else None) or ANY
 
 
 def _kind(media_type: str) -> str:

@@ -6,6 +6,7 @@ fields to people who read buckets.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from airflow_provider_comet.api.json_values import is_finite, leaves
 from airflow_provider_comet.api.prediction import Prediction
-from airflow_provider_comet.outputs.output import json_bytes, without_secrets
+from airflow_provider_comet.outputs.output import Output, clean_url, json_bytes, without_secrets
 
 VERSION = 1
 SUFFIX = ".manifest.json"
@@ -91,6 +92,13 @@ class StoredFile:
     content_type: str
     source: str | None = None
     name: str | None = None
+
+    def holds(self, output: Output) -> bool:
+        """Return whether it was made from this output: by another rule, or another schema, its number was another's."""
+        if self.source is not None:
+            return output.url is not None and self.source == clean_url(output.url)
+        is_text = output.url is None or not output.is_certain
+        return is_text and self.sha256 == hashlib.sha256(output.content).hexdigest()
 
 
 def render(

@@ -23,6 +23,7 @@ from airflow_provider_comet.outputs.file_types import type_of_data
 
 log = logging.getLogger(__name__)
 
+_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 MAX_FILES = 1000
 """Files of one prediction. Each may keep a worker busy for minutes, and the server decides how many it names."""
 # The lengths are bounded: a text of a megabyte must not keep the regular expression busy. A link ends at the next
@@ -136,7 +137,12 @@ def _from_link(index: int, file: OutputFile) -> Output:
     head, _, body = text.partition(",")
     media_type, *options = head[len("data:") :].lower().split(";")
     try:
-        content = base64.b64decode(body, validate=True) if "base64" in options else unquote_to_bytes(utf8(body))
+        content = unquote_to_bytes(utf8(body))
+        if "base64" in options:  # also without its padding and in the alphabet of URLs, as browsers and Python write it
+            content = content.rstrip(b"=").translate(_URL_ALPHABET)
+            content = base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
+            if not content:
+                raise ValueError("it is empty")
     except ValueError as error:  # also for characters outside ASCII
         raise OutputRefusedError(f"output {index} is a data URI that can't be read: {error}") from None
     return Output(index, type_of_data(clean_media_type(media_type), content), content=content, name=name)

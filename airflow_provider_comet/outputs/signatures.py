@@ -33,7 +33,7 @@ _PROOFS = (
     (rb"FORM....AIF[FC]", "audio/aiff"),
     (rb"glTF", "model/gltf-binary"),
     (rb"%PDF-", "application/pdf"),
-    (rb"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|(?:<\?xml|<!--).*<html)", "text/html"),
+    (rb"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|(?:<\?xml|<!--)(?:(?!<svg).)*<html)", "text/html"),
     (rb"(?:\xef\xbb\xbf)?\s*(?i:<svg|(?:<\?xml|<!--|<!doctype svg).*<svg)", "image/svg+xml"),
 )
 # Other formats begin so, too: many are zip files within, and two bytes can be chance.

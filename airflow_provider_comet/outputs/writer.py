@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
+from airflow_provider_comet.api.media_types import url_suffix
 from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
@@ -153,7 +154,8 @@ class OutputWriter:
 
         def store(output: Output) -> StoredFile:
             stored = known[output.index] if output.index < len(known) else None
-            return stored or self._store_output(output, prediction_id, links, budget)
+            is_held = stored is not None and stored.holds(output)
+            return stored if stored and is_held else self._store_output(output, prediction_id, links, budget)
 
         files = [*self._pool.map(store, list_outputs(prediction, schema))]
         if self._write_input and known_prediction is not None:
@@ -219,7 +221,7 @@ class OutputWriter:
         with contextlib.closing(self._downloader.open(url, budget, output.index)) as download:
             announced, head = download.info.media_type, download.head
             if output.is_certain or not is_web_page(announced, head):
-                media_type = check_media_type(output.media_type, announced, head)
+                media_type = check_media_type(output.media_type, announced, head, url_suffix(url))
                 path = self._folder / file_name(prediction_id, output, media_type)
                 self._write(log_progress(download, path.name, download.info.size, self._downloader.clock), path)
                 source = clean_url(url)

@@ -27,7 +27,14 @@ def test_the_media_type_of_a_suffix(suffix: str, media_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("media_type", "suffix"),
-    [("image/jpeg", ".jpg"), ("audio/wav", ".wav"), ("video/x-matroska", ".mkv"), ("x/y", None), (ANY, None)],
+    [
+        ("image/jpeg", ".jpg"),
+        ("audio/wav", ".wav"),
+        ("video/x-matroska", ".mkv"),
+        ("audio/webm", ".weba"),
+        ("x/y", None),
+        (ANY, None),
+    ],
 )
 def test_the_suffix_of_a_media_type(media_type: str, suffix: str | None) -> None:
     """The first of several; a type that is not known has none."""

@@ -91,6 +91,7 @@ def test_what_is_meant_is_left_alone(template: Any, rendered: Any) -> None:
         ("s3://bucket/{{ params.x }}/a.png", "s3://bucket/None/a.png"),
         ("{{ params.x }}_{{ params.y }}", "None_1"),
         ("{{ params.x }}, {{ params.x }}", "None, None"),
+        ("{{ params.x }}{{ params.x }}", "NoneNone"),
         ("None of {{ params.x }}", "None of None"),
         ("{{ params.x if params.x is not none or None else None }} in blue", "None in blue"),
         ("{{ [params.x] }}", "[None]"),

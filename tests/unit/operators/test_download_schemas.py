@@ -102,7 +102,9 @@ def test_a_web_page_in_place_of_a_file(runner: TaskRunner, server: FileServer, d
     assert names(tmp_path) == ["abc-0.webp"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"type": "object"}'], ids=["broken", "list", "input"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"type": "object"}', "[" * 200_000], ids=["broken", "list", "input", "deep"]
+)
 def test_a_description_that_can_not_be_used(
     runner: TaskRunner, server: FileServer, describe: Any, tmp_path: Path, content: str
 ) -> None:

@@ -16,6 +16,9 @@ OGG = b"OggS" + bytes(40)
 PAGE = b"\n<!DOCTYPE html><html>"
 SVG = b'<?xml version="1.0"?><svg/>'
 ZIP = b"PK\x03\x04" + bytes(20)
+MP3 = b"\xff\xfb\x90\x44" + bytes(20)
+TAGGED = b"ID3\x04" + bytes(20)
+MATROSKA = b"\x1a\x45\xdf\xa3" + bytes(20)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,15 @@ def test_media_types(expected: str, announced: str | None, result: str | type[Co
         (ANY, "text/xml", SVG, "image/svg+xml"),
         (ANY, "text/plain", PAGE, "text/plain"),
         ("text/html", ANY, PAGE, "text/html"),
+        ("audio/mpeg", "application/x-www-form-urlencoded", MP3, "audio/mpeg"),
+        ("audio/mpeg", "application/force-download", MP3, "audio/mpeg"),
+        ("audio/mpeg", "text/plain", b"error=denied", DeliveryError),
+        ("image/tiff", "text/plain", b"II*\0" + bytes(20), "image/tiff"),
+        ("audio/aac", ANY, TAGGED, "audio/aac"),
+        (ANY, "audio/aac", TAGGED, "audio/aac"),
+        (ANY, "audio/flac", TAGGED, "audio/flac"),
+        (ANY, "audio/wav", TAGGED, "audio/mpeg"),
+        ("audio/x-matroska", ANY, MATROSKA, "audio/x-matroska"),
         ("image/webp", "image/webp", PAGE, DeliveryError),
         (ANY, None, PAGE, DeliveryError),
         ("image/webp", "image/webp", MP4, OutputRefusedError),
@@ -111,3 +123,20 @@ def test_web_pages() -> None:
 def test_data_uris(said: str, content: bytes, media_type: str) -> None:
     """The type that they name, unless the content proves another one."""
     assert type_of_data(said, content) == media_type
+
+
+@pytest.mark.parametrize(
+    ("suffix", "head", "result"),
+    [
+        (".usdz", ZIP, ANY),
+        (".docx", ZIP, ANY),
+        (".md", b"BM25 is a rule", ANY),
+        (".usdz", PNG, "image/png"),
+        ("", ZIP, "application/zip"),
+        (".bin", ZIP, "application/zip"),
+        (".0", MP3, "audio/mpeg"),
+    ],
+)
+def test_a_suffix_that_is_unknown(suffix: str, head: bytes, result: str) -> None:
+    """It says more than first bytes that many formats share, unless it says nothing itself."""
+    assert check_media_type(ANY, ANY, head, suffix) == result

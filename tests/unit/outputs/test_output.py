@@ -47,6 +47,14 @@ def link(index: int, media_type: str, url: str, *, name: str | None = None, is_c
         ),
         ("data:application/octet-stream;base64,iVBORw0KGgo=", [Output(0, "image/png", content=b"\x89PNG\r\n\x1a\n")]),
         (PNG, [Output(0, "image/png", content=b"\x89PNG")]),
+        *(
+            (f"data:image/png;base64,iVBOR{rest}", [Output(0, "image/png", content=b"\x89PNG\x1f\xbf")])
+            for rest in ("x-_", "x+/", "x%2B%2F", "x%2b/")
+        ),
+        *(
+            (f"data:image/png;base64,iVBORw{end}", [Output(0, "image/png", content=b"\x89PNG")])
+            for end in ("==", "", "%3D%3D")
+        ),
         ("data:,a%20b", [Output(0, "text/plain", content=b"a b")]),
         ("a poem", [Output(0, "text/plain", content=b"a poem")]),
         (["a ", "haiku", "\u2026"], [Output(0, "text/plain", content="a haiku\u2026".encode())]),
@@ -75,7 +83,7 @@ def test_an_object_with_more_than_files() -> None:
     assert stored["mask"].startswith("<data URI, 30 characters, sha256 ")
 
 
-@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d"], ids=ascii)
+@pytest.mark.parametrize("body", ["###", "iVBO\u00e9", "\ud83d", "i", "", "%3D"], ids=ascii)
 def test_unreadable_data_uri(body: str) -> None:
     """It is an error, not an empty file."""
     with pytest.raises(OutputRefusedError, match="can't be read"):

@@ -35,6 +35,7 @@ HEADS = {
     b"<?xml version='1.0'?>\n<!-- a --><svg>": "image/svg+xml",
     b"\n <!DOCTYPE HTML><title>": "text/html",
     b"<!-- a -->\n<html>": "text/html",
+    b"<?xml version='1.0'?><svg><foreignObject><html>": "image/svg+xml",
 }
 
 

@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from airflow_provider_comet.api.config import Config
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import DeliveryError, OutputExpiredError, OutputRefusedError
+from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
 from tests.support.file_server import Answer, FileServer
 from tests.unit.outputs.conftest import KEY, LOCAL, Clock
@@ -37,7 +39,9 @@ def server(file_server: FileServer) -> FileServer:
     return file_server
 
 
-def store_output(folder: Path, clock: Clock, output: Any, *, max_bytes: int = 1 << 30) -> dict[str, Any]:
+def store_output(
+    folder: Path, clock: Clock, output: Any, *, max_bytes: int = 1 << 30, schema: OutputSchema | None = None
+) -> dict[str, Any]:
     """Store a prediction with this output as a task does; return what the task hands over."""
     from airflow.sdk import ObjectStoragePath
 
@@ -47,6 +51,7 @@ def store_output(folder: Path, clock: Clock, output: Any, *, max_bytes: int = 1 
     prediction = Prediction("abc", "succeeded", output=output)
     path = ObjectStoragePath(f"file://{folder}")
     options: dict[str, Any] = {"max_bytes": max_bytes, "write_input": False, "stored_by": STORED_BY}
+    options["find_schema"] = lambda model: schema
     with (
         Downloader(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as downloader,
         OutputWriter(path, lambda prediction_id: prediction, downloader, **options) as writer,
@@ -227,6 +232,15 @@ def test_suffixes(
     assert media_type in {None, stored["files"][0]["content_type"]}
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("scene.usdz", "usdz"), ("notes.md?x=1", "md"), ("scene", "zip")])
+def test_a_zip_file_within(clock: Clock, server: FileServer, tmp_path: Path, name: str, suffix: str) -> None:
+    """The suffix of a link is kept if it is unknown: many formats are zip files within."""
+    body = b"PK\x03\x04" + bytes(900)
+    server.otherwise = Answer(headers={"Content-Type": "application/octet-stream"}, body=body)
+    store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/{name}")
+    assert names(tmp_path) == [f"abc-0.{suffix}", "abc.manifest.json"]
+
+
 PACKED = gzip.compress(PICTURE)
 GZIP = {"Content-Encoding": "gzip"}
 
@@ -322,3 +336,48 @@ def test_a_gzip_file_stays_one(clock: Clock, server: FileServer, tmp_path: Path)
     server.otherwise = Answer(headers=GZIP | {"Content-Type": "application/x-gzip"}, body=PACKED)
     store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/voices.gz")
     assert (tmp_path / "abc-0.gz").read_bytes() == PACKED
+
+
+@pytest.mark.parametrize("name", ["voices.tar.gz", "voices.TGZ?x=1"])
+@pytest.mark.parametrize("content_type", ["application/x-tar", "application/octet-stream", None])
+def test_a_link_that_ends_like_a_gzip_file(
+    clock: Clock, server: FileServer, tmp_path: Path, name: str, content_type: str | None
+) -> None:
+    """Some servers call such a file a packed tar file. Its name stays true only if it is stored as it is."""
+    server.otherwise = Answer(headers={**GZIP, "Content-Type": content_type}, body=PACKED)
+    (file,) = store_output(tmp_path, clock, f"http://127.0.0.1:{server.port}/{name}")["files"]
+    assert (tmp_path / file["uri"].rpartition("/")[2]).read_bytes() == PACKED
+    assert (file["content_type"], file["uri"][-3:]) == ("application/gzip", ".gz")
+
+
+def test_another_schema_than_at_the_first_try(clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """A stored file stands for the output that it was made from, not for another one that has its number now."""
+    output = {name: f"http://127.0.0.1:{server.port}/{name}.webp" for name in ("page", "picture")}
+    store_output(tmp_path, clock, output)
+    (tmp_path / "abc-1.webp").unlink()
+    server.requests.clear()
+    properties = {"page": {"type": "string"}, "picture": {"type": "string", "format": "uri"}}
+    schemas = {"Output": {"type": "object", "properties": properties}}
+    schema = OutputSchema.from_document({"components": {"schemas": schemas}})
+    stored = store_output(tmp_path, clock, output, schema=schema)
+    assert [headers["path"] for headers in server.requests] == ["/picture.webp"]
+    assert [file["name"] for file in stored["files"]] == ["picture", None]
+    assert json.loads((tmp_path / "abc-1.json").read_text()) == output
+
+
+def test_text_by_another_rule_than_at_the_first_try(clock: Clock, server: FileServer, tmp_path: Path) -> None:
+    """A text is stored as well if an earlier rule took its link for a file, and one of the earlier files is missing."""
+    link = f"http://127.0.0.1:{server.port}/a.webp"
+    store_output(tmp_path, clock, {"links": [link, link]})
+    (tmp_path / "abc-1.webp").unlink()
+    stored = store_output(tmp_path, clock, ["See ", link])
+    assert [file["content_type"] for file in stored["files"]] == ["text/plain"]
+    assert (tmp_path / "abc-0.txt").read_text() == "See " + link
+
+
+@pytest.mark.parametrize("location", ["/b\u00fccher.png", "/my picture.png", "/b%C3%BCcher.png"])
+def test_a_redirect_to_a_name_in_utf_8(clock: Clock, server: FileServer, tmp_path: Path, location: str) -> None:
+    """Its bytes are quoted as they are, once."""
+    server.answers = [Answer(302, {"Location": location.encode().decode("latin-1")})]
+    store_output(tmp_path, clock, server.url)
+    assert unquote(server.requests[1]["path"]) == unquote(location)
