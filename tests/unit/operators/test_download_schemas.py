@@ -85,7 +85,7 @@ def test_a_dead_link_that_is_text(runner: TaskRunner, server: FileServer, descri
     server.otherwise = Answer(404)
     item = summary("abc", f"http://127.0.0.1:{server.port}/page")
     outcome = store(runner, tmp_path, item)
-    assert (outcome.state, names(tmp_path)) == ("failed", [])
+    assert (outcome.state, names(tmp_path)) == ("up_for_retry", [])
     describe("a/b", TEXT)
     assert store(runner, tmp_path, item).state == "success"
     assert names(tmp_path) == ["abc-0.txt"]
