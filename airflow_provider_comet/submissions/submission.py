@@ -138,7 +138,8 @@ class Submission(StoredRecord):
                 f"{excerpt(', '.join(changed))}. The prediction is used all the same."
             )
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
-            self.update(max_tries=self._ti.max_tries)  # a retry of this cycle must not be taken for a clear
+            failures = () if self.was_cleared else record.failures
+            self.update(max_tries=self._ti.max_tries, failures=failures)  # a retry of this cycle is no clear
         metrics.count("comet.reattached", model=record.model or self._model)
 
     def raise_if_stopped(self) -> None:

@@ -100,3 +100,19 @@ def test_without_a_record_airflows_retries_decide(
         comet.next_outcome(status="failed", error="a bad colour")
         outcome = to_the_end(runner, waiting(), try_number=number)
         assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionFailedError")
+
+
+def test_a_clear_that_waits_on_begins_a_cycle(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """The prediction of a wait that has timed out was bought before the clear; the failure before it does not count."""
+    comet.next_outcome(status="failed", error="a bad colour")
+    assert to_the_end(runner, waiting()).state == "up_for_retry"
+    comet.next_outcome(status="processing")
+    assert to_the_end(runner, waiting(timeout=100), try_number=2).state == "failed"
+    comet.set_prediction(runner.record()["id"], status="failed", error="a bad colour")
+    cleared = to_the_end(runner, waiting(), try_number=3, max_tries=5)
+    assert (cleared.state, type(cleared.error).__name__) == ("up_for_retry", "PredictionFailedError")
+    assert comet.ledger()["accepted"] == 2
+    # From here on as in every cycle.
+    comet.next_outcome(status="failed", error="a bad colour")
+    again = to_the_end(runner, waiting(), try_number=4, max_tries=5)
+    assert (again.state, type(again.chain[-1]).__name__) == ("failed", "RepeatedFailureError")
