@@ -61,8 +61,8 @@ def test_a_function_may_change_its_arguments(comet: Emulator, runner: TaskRunner
 
     def make(name: str) -> Any:
         with dag():
-            decorator = comet_prediction(model="black-forest-labs/flux-schnell", retries=2)
-            return decorator(create)(input={"name": name}).operator
+            made: Any = comet_prediction(model="black-forest-labs/flux-schnell", retries=2)(create)
+            return made(input={"name": name}).operator
 
     made = left_accepted(runner, make("a lighthouse"), 0)
     outcome: Outcome = runner.run(make("a lighthouse"), map_index=0, **RETRY)
