@@ -32,7 +32,8 @@ _REFUSALS = (
 # A model may have a parameter that is called timeout: what is said of its value blames the input.
 _INFRASTRUCTURE = (
     r"(?i)(?<![a-z0-9])(out of memory|oom|cuda|unavailable|overload(ed)?|(at|no|out of|insufficient) capacity|throttled"
-    r"|interrupted|preempted|restarted|(http|status|status code|returned|error)[ :=]*(408|429|5\d\d)|bad gateway"
+    r"|interrupted|preempted|restarted|bad gateway|(took|taking|takes|waited|waiting) too long"
+    r"|(http|status|status[ _]code|returned|(?<!validation )error)[ :=]*(408|429|5(0\d|1[01]|2\d|30))"
     r"|timed[ -]?out|(?<!for )(?<!for ')time-?out(s|error)?(?!:? (must|should|has to|is|parameter|value|ensure)\b)"
     r"|(connection|connect|network)[ _]?(is )?(reset|refused|error|failure|closed|aborted|lost|failed|unreachable)"
     r"|e(timedout|conn(reset|refused|aborted))|deadline[ _]?exceeded|resource[ _]exhausted|too[ _]many[ _]requests"

@@ -163,12 +163,13 @@ def _status(inner: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     Output alone proves nothing: text models fill it while they run.
     """
     own = normalise_status(inner.get("status", "starting"))
+    has_own = bool(_text(inner.get("status")))  # null and an empty text are none
     if not task or is_terminal(own):
         return own
     outer = normalise_status(task.get("status"))
-    if "status" in inner and outer not in STATUSES:
+    if has_own and outer not in STATUSES:
         return own
-    is_ahead = outer == SUCCEEDED and ("status" in inner or inner.get("output") is None)
+    is_ahead = outer == SUCCEEDED and (has_own or inner.get("output") is None)
     return "processing" if is_ahead else outer
 
 

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import Asset, DecoratedOperator, determ
 
 from airflow_provider_comet.api.errors import InvalidInputError
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+from airflow_provider_comet.polling.prediction_ids import read_within
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -66,7 +67,11 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
 
     def _input_source(self) -> object:
         """Return the arguments: a retry that continues with a paid prediction does not call the function."""
-        return {"op_args": [*self.op_args], **self.op_kwargs}
+        arguments = {"op_args": [*self.op_args], **self.op_kwargs}
+        try:
+            return read_within(arguments)
+        except RecursionError:  # refused before it is sent; it must not keep a paid result back
+            return arguments
 
     def _make_input(self, context: Context) -> Any:
         names = {**context, **self.op_kwargs}

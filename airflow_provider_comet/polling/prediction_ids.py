@@ -74,6 +74,15 @@ def read_items(value: Sequence[Any], context: Context) -> list[Any]:
     return items
 
 
+def read_within(value: Any) -> Any:
+    """Return a value with the items of each output in it that Airflow has not read yet: its repr does not have them."""
+    if isinstance(value, dict):
+        return {key: read_within(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [read_within(item) for item in value]
+    return _read(value) if is_list(value) and type(value).__module__.startswith("airflow.sdk.") else value
+
+
 def _read(value: Any) -> Any:
     if isinstance(value, Mapping):  # what a single task has returned
         return value

@@ -17,7 +17,7 @@ from airflow_provider_comet.api.json_values import canonical_json
 from airflow_provider_comet.api.outcome import blames_infrastructure
 from airflow_provider_comet.api.redaction import whole_characters
 from airflow_provider_comet.api.validation import check_prediction_id, is_prediction_id
-from airflow_provider_comet.submissions.digests import digest_of_id, digest_of_input, digest_of_reason
+from airflow_provider_comet.submissions.digests import digest_of_id, digest_of_reason
 
 KEY = "comet_submission"
 BATCH_KEY = "comet_batch"
@@ -88,16 +88,15 @@ class Record:
             failures = (*failures, reason)
         return dataclasses.replace(self, reported_error=type(error).__name__, failures=failures), error
 
-    def changes(self, model: str, input: object) -> list[str]:
+    def changes(self, model: str, input: Mapping[str, str] | None) -> list[str]:
         """Return what differs from the recorded create: names only, never values.
 
-        :param input: ``None``: not known, so it is not compared.
+        :param input: its digests; ``None``: not known, so it is not compared.
         """
-        now = digest_of_input(input)
         changed = ["model"] if self.model not in (None, model) else []
         if self.input and input is not None:
-            keys = sorted(now.keys() | self.input.keys())
-            changed += [f"input.{key}" for key in keys if now.get(key) != self.input.get(key)]
+            keys = sorted(input.keys() | self.input.keys())
+            changed += [f"input.{key}" for key in keys if input.get(key) != self.input.get(key)]
         return changed
 
     def to_json(self) -> dict[str, Any]:

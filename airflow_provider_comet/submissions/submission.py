@@ -63,7 +63,7 @@ class Submission(StoredRecord):
         self.paid_id: str | None = None
         self.stop = stop or StopFlag()
         self._model = model
-        self._input = input
+        self._input = None if input is None else digest_of_input(input)  # before a function changes its arguments
         self._on_ambiguous_submit = on_ambiguous_submit
         self._max_log_level = max_log_level
         self._reason = "first"
@@ -138,7 +138,8 @@ class Submission(StoredRecord):
                 f"{excerpt(', '.join(changed))}. The prediction is used all the same."
             )
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
-            self.update(max_tries=self._ti.max_tries)  # a retry of this cycle must not be taken for a clear
+            failures = () if self.was_cleared else record.failures
+            self.update(max_tries=self._ti.max_tries, failures=failures)  # a retry of this cycle is no clear
         metrics.count("comet.reattached", model=record.model or self._model)
 
     def raise_if_stopped(self) -> None:
@@ -159,7 +160,7 @@ class Submission(StoredRecord):
             "sending",
             reason=self._reason,
             model=self._model,
-            input=digest_of_input(self._input),
+            input=self._input or {},
             max_tries=self._ti.max_tries,
             at=_now(),
             key_from=key_from,

@@ -152,6 +152,11 @@ def test_the_wrapped_body_means_what_its_inner_prediction_says(own: str, status:
         ("NOT_START", [], "starting"),
         ("UNKNOWN", None, "UNKNOWN"),
         ("UNKNOWN", flat(status="warming_up"), "warming_up"),
+        ("SUCCESS", {"output": [URL]}, "succeeded"),
+        ("SUCCESS", flat(status=None, output=[URL]), "succeeded"),
+        ("SUCCESS", flat(status="", output=[URL]), "succeeded"),
+        ("SUCCESS", flat(status="processing", output=["Here"]), "processing"),
+        ("IN_PROGRESS", flat(status=None, output=["Here"]), "processing"),
     ],
 )
 def test_the_envelope_decides_where_the_inner_prediction_does_not(status: str, inner: object, expected: str) -> None:

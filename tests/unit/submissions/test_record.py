@@ -178,7 +178,7 @@ def test_changes_name_exactly_the_keys_that_differ(before: dict[str, Any], after
         for key in before.keys() | after.keys()
         if json.dumps(before.get(key, repr(missing))) != json.dumps(after.get(key, repr(missing)))
     }
-    changes = Record("accepted", id="abc", model="a/b", input=digest(before)).changes("a/b", after)
+    changes = Record("accepted", id="abc", model="a/b", input=digest(before)).changes("a/b", digest(after))
     assert set(changes) == (expected if before else set())
 
 
@@ -187,14 +187,14 @@ def test_changes_name_the_model_and_no_value() -> None:
     from airflow_provider_comet.submissions.digests import digest_of_input as digest
 
     before = Record("accepted", id="abc", model="a/b", input=digest({"prompt": "a secret garden", "seed": 1}))
-    assert before.changes("a/c", {"prompt": "a public garden", "size": 2}) == [
+    assert before.changes("a/c", digest({"prompt": "a public garden", "size": 2})) == [
         "model",
         "input.prompt",
         "input.seed",
         "input.size",
     ]
     assert "garden" not in json.dumps(before.to_json())
-    assert Record("accepted", id="abc").changes("a/c", {"prompt": "x"}) == []
+    assert Record("accepted", id="abc").changes("a/c", digest({"prompt": "x"})) == []
 
 
 LOOP: dict[str, Any] = {}
@@ -214,7 +214,7 @@ def test_an_input_that_is_no_object_can_be_compared() -> None:
         {"prompt": {(1, 2): 3}},
         LOOP,
     ):
-        assert before.changes("a/b", now)
+        assert before.changes("a/b", digest(now))
     assert before.changes("a/b", None) == []  # not known: a function that makes it is not called again
 
 
@@ -248,7 +248,7 @@ def test_a_stored_value_of_any_json_is_a_record_or_an_error(value: Any) -> None:
             for policy in ("fail", "retry"):
                 with contextlib.suppress(e.CometError):
                     decide(record, cleared=False, on_ambiguous_submit=policy)
-            record.changes("a/b", {"prompt": "x"})
+            record.changes("a/b", {"prompt": "0123456789abcdef"})
     assert acting("".join(shown)) == []
 
 

@@ -19,6 +19,7 @@ REPEATED = [
     ("aspect ratio out of range: " + "x " * 300, "aspect ratio out of range: " + "x " * 300),
 ]
 MACHINES = ["CUDA out of memory", "Moderation service unavailable", "upstream request timed out", "Server error 502"]
+MACHINES += ["The model took too long to respond"]
 
 
 @pytest.mark.parametrize("words", REPEATED, ids=[words[0][:30] for words in REPEATED])
@@ -54,6 +55,13 @@ def test_machines_are_bought_again(comet: Emulator, runner: TaskRunner, clock: C
         outcome = to_the_end(runner, waiting(), try_number=number, max_tries=9)
         assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionFailedError")
     assert comet.ledger()["accepted"] == 4
+
+
+def test_a_number_beside_an_error_may_be_a_value(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """Not each number from 500 on is the status of a server that failed: a refused input is bought once."""
+    comet.next_outcome(status="failed", error="Input validation error: 540 is not one of 480, 720, 1080")
+    outcome = to_the_end(runner, waiting())
+    assert (outcome.state, type(outcome.chain[-1]).__name__) == ("failed", "PredictionRefusedError")
 
 
 def test_another_reason_between_two_equal_ones(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
@@ -100,3 +108,19 @@ def test_without_a_record_airflows_retries_decide(
         comet.next_outcome(status="failed", error="a bad colour")
         outcome = to_the_end(runner, waiting(), try_number=number)
         assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionFailedError")
+
+
+def test_a_clear_that_waits_on_begins_a_cycle(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """The prediction of a wait that has timed out was bought before the clear; the failure before it does not count."""
+    comet.next_outcome(status="failed", error="a bad colour")
+    assert to_the_end(runner, waiting()).state == "up_for_retry"
+    comet.next_outcome(status="processing")
+    assert to_the_end(runner, waiting(timeout=100), try_number=2).state == "failed"
+    comet.set_prediction(runner.record()["id"], status="failed", error="a bad colour")
+    cleared = to_the_end(runner, waiting(), try_number=3, max_tries=5)
+    assert (cleared.state, type(cleared.error).__name__) == ("up_for_retry", "PredictionFailedError")
+    assert comet.ledger()["accepted"] == 2
+    # From here on as in every cycle.
+    comet.next_outcome(status="failed", error="a bad colour")
+    again = to_the_end(runner, waiting(), try_number=4, max_tries=5)
+    assert (again.state, type(again.chain[-1]).__name__) == ("failed", "RepeatedFailureError")
