@@ -95,7 +95,8 @@ class Prediction:
 
     def without_output(self) -> Prediction:
         """Return the success without output that the task envelope says it is; its ``error`` says what came instead."""
-        return replace(self, status=SUCCEEDED, error=self.missing_output, missing_output=None)
+        words = ": ".join(text for text in (self.missing_output, self.error) if text)
+        return replace(self, status=SUCCEEDED, error=words, missing_output=None)
 
     def summary(self) -> dict[str, Any]:
         """Return what a wait puts into XCom: ``SUMMARY_KEYS``, JSON, small. See ``summarize``."""

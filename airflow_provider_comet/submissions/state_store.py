@@ -46,16 +46,23 @@ def read(store: Any, key: str) -> Any:
     return None if value is _NO_ROW else value
 
 
-def write(store: Any, key: str, value: dict[str, Any], budget: float = STORE_BUDGET_SECONDS) -> None:
+def write(
+    store: Any,
+    key: str,
+    value: dict[str, Any],
+    budget: float = STORE_BUDGET_SECONDS,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> None:
     """Write a value into Airflow's task state store.
 
     :param budget: seconds for which a failed write is repeated; 0: never.
+    :param is_stopped: whether a failed write is of no use any more.
     :raises SubmissionRecordError: the store does not take it.
     """
     from airflow.sdk.execution_time.context import NEVER_EXPIRE  # exists where the store does
 
     # The default retention of 30 days would make an old task forget what it paid. The row goes with its DAG run.
-    _with_retries(lambda: store.set(key, value, retention=NEVER_EXPIRE), budget)
+    _with_retries(lambda: store.set(key, value, retention=NEVER_EXPIRE), budget, is_stopped)
 
 
 def warn_of_no_store(try_number: int) -> None:
@@ -67,14 +74,16 @@ def warn_of_no_store(try_number: int) -> None:
         )
 
 
-def _with_retries(call: Callable[[], _Result], budget: float = STORE_BUDGET_SECONDS) -> _Result:
+def _with_retries(
+    call: Callable[[], _Result], budget: float = STORE_BUDGET_SECONDS, is_stopped: Callable[[], bool] = lambda: False
+) -> _Result:
     backoff = Backoff(budget, first_pause=PAUSE_SECONDS, longest_pause=PAUSE_SECONDS, started_at=clock.monotonic())
     while True:
         try:
             with _LOCK:
                 return call()
         except Exception as error:  # of any kind: a record that can't be read must never look like no record
-            if (pause := backoff.next_pause(clock.monotonic())) is None:
+            if (pause := backoff.next_pause(clock.monotonic())) is None or is_stopped():
                 raise SubmissionRecordError(f"{type(error).__name__}: {error}") from error
             log.warning("Airflow's task state store does not answer, trying again: %s", excerpt(str(error)))
         clock.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
@@ -63,12 +64,18 @@ class StoredRecord:
         if self.record is not None:
             self.write(dataclasses.replace(self.record, **fields), budget)
 
-    def write(self, record: Record, budget: float = state_store.STORE_BUDGET_SECONDS) -> None:
+    def write(
+        self,
+        record: Record,
+        budget: float = state_store.STORE_BUDGET_SECONDS,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Write a record, where Airflow has a store.
 
         :param budget: as for ``update``.
+        :param is_stopped: whether a failed write is of no use any more.
         :raises SubmissionRecordError: the store does not take it.
         """
         if self.has_store:
-            state_store.write(self._store, self._key, record.to_json(), budget)
+            state_store.write(self._store, self._key, record.to_json(), budget, is_stopped)
         self.record = record

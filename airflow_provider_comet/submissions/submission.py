@@ -168,7 +168,7 @@ class Submission(StoredRecord):
             earlier=() if before is None else (*before.earlier, *([before.id] if before.id else ())),
         )
         try:
-            self.write(intent)
+            self.write(intent, is_stopped=lambda: self.stop.killed)
             self.raise_if_stopped()  # the store may have been away for minutes
         except BaseException:
             # The store may have taken it and not said so. Nothing is sent, so the next attempt must not find a create

@@ -199,3 +199,12 @@ def test_an_echoed_prompt_is_not_on_record(comet: Emulator, runner: TaskRunner) 
     assert runner.record()["answer"] == "HTTP 201"
     assert "lighthouse" not in str(runner.store)
     assert "lighthouse" not in runner.run(operator(), try_number=2).message
+
+
+def test_a_killed_task_does_not_wait_for_the_store(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """A store that takes no intent is tried for minutes, but not for a task that ends: nothing was sent."""
+    runner.on_store = lambda method, value: 422 if method == "PUT" else 200
+    clock.on_sleep = lambda seconds: runner.running.on_kill()
+    outcome = runner.run(operator())
+    assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "SubmissionRecordError")
+    assert (len(clock.sleeps), comet.ledger()["accepted"]) == (1, 0)
