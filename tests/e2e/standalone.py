@@ -20,8 +20,12 @@ import psutil
 from tests.e2e.processes import Program, free_ports, tail
 from tests.e2e.rest import AirflowRest
 
-LOCK_SECONDS = 60
-"""How long a process waits for Airflow's database."""
+# SQLite has one writer at a time. On a busy machine others wait longer than its five seconds, and Airflow's scheduler
+# ends then. An API server answers with 500, and is asked again; it must not wait longer for its own other requests.
+SQLITE_SETTINGS = """import sys
+
+CONNECT_ARGS = {"timeout": 60.0 if "scheduler" in sys.argv else 5.0}
+"""
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -45,9 +49,6 @@ def airflow_env(home: Path, dags_folder: Path) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-        # SQLite has one writer at a time. On a busy machine others wait longer than its five seconds, and Airflow's
-        # scheduler ends then.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.resolve()}/airflow.db?timeout={LOCK_SECONDS}",
         "NO_COLOR": "1",
     }
 
@@ -99,6 +100,10 @@ class Standalone:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_log),
         }
+        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in (env or {}):
+            (self.home / "config").mkdir(exist_ok=True)  # Airflow imports from this folder
+            (self.home / "config" / "comet_database_settings.py").write_text(SQLITE_SETTINGS)
+            settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = "comet_database_settings.CONNECT_ARGS"
         self.env = {**clean_env(), **airflow_env(self.home, dags_folder.resolve()), **settings, **(env or {})}
         self._program = self._airflow("standalone")
         self._replacements: list[Program] = []

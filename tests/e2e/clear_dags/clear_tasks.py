@@ -14,20 +14,26 @@ WORKER = {"wait_for_completion": True, "deferrable": False, "poke_interval": 1}
 TRIGGERER = {"wait_for_completion": True, "poke_interval": 1}
 
 
-def create(task_id: str, *, indexes: int = 0, model: str = SCHNELL, word: str = "", **arguments: Any) -> None:
+def create(
+    task_id: str, *, indexes: int = 0, model: str = SCHNELL, word: str = "", note: str = "a note", **arguments: Any
+) -> None:
     """One task; the prompt says whose create it is in the emulator's ledger.
 
     :param indexes: how many map indexes; 0: not mapped.
     :param word: stands in the prompt.
+    :param note: stands in the input; a template.
     """
     common = {"task_id": task_id, "retries": 2, "retry_delay": timedelta(seconds=1), "model": model, **arguments}
-    # A story can change the note, by Airflow's variable of this name; its value must never be in a log.
-    note = "{{ var.value.get('note_" + task_id + "', 'value-of-the-note-before') }}"
     inputs = [{"prompt": f"{task_id}/{n} {word}".strip(), "note": note} for n in range(indexes or 1)]
     if indexes:
         CreatePredictionOperator.partial(**common).expand(input=inputs)
     else:
         CreatePredictionOperator(**common, input=inputs[0])
+
+
+def changing(task_id: str) -> str:
+    """Return a note that a story can change, by an Airflow variable; its value must never be in a log."""
+    return "{{ var.value.get('note_" + task_id + "', 'value-of-the-note-before') }}"
 
 
 with DAG("clear_tasks", schedule=None):
@@ -58,9 +64,9 @@ with DAG("clear_tasks", schedule=None):
     create("kept", timeout=20, **WORKER)
     create("deleted", timeout=20, **WORKER)
     create("kept_mapped", indexes=3, timeout=20, **WORKER)
-    create("changed", timeout=20, **WORKER)
-    create("changed_mapped", indexes=1, timeout=20, **WORKER)
-    create("changed_running", indexes=1, **WORKER)
+    create("changed", note=changing("changed"), timeout=20, **WORKER)
+    create("changed_mapped", note=changing("changed_mapped"), indexes=1, timeout=20, **WORKER)
+    create("changed_running", note=changing("changed_running"), indexes=1, **WORKER)
 
 with DAG("clear_run", schedule=None):
     create("run_plain")
