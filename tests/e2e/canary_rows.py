@@ -31,9 +31,12 @@ class Row:
     def timeout(self, mode: str) -> float:
         """Return the timeout of a wait in seconds: short if the wait can only end by it."""
         ends_by_timeout = self.wait in {"timeout", e.PredictionNotFoundError} or getattr(self.wait, "retryable", False)
-        # A task needs some seconds to get from the worker to the triggerer, on a busy machine more than a minute. Odd
-        # answers about a prediction that was seen end a wait after another minute.
-        return (15.0 if mode == "deferrable" else 4.0) if ends_by_timeout else 300.0
+        if ends_by_timeout:
+            return 15.0 if mode == "deferrable" else 4.0  # it takes some seconds from the worker to the triggerer
+        # On a busy machine it takes more than a minute. Odd answers about a prediction that was seen end a wait after
+        # another minute; a refused key is waited out until the deadline.
+        is_refused = self.wait in {e.AuthenticationError, e.PermissionDeniedError}
+        return 120.0 if is_refused else 300.0
 
 
 def echo(key: str) -> str:
