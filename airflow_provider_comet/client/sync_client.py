@@ -30,7 +30,7 @@ from airflow_provider_comet.client.connections import (
     pools_of,
 )
 from airflow_provider_comet.client.uninterrupted import run_uninterrupted
-from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling import clock, threads
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS, Backoff
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS, CREATES_PER_SECOND, RateLimiter
 
@@ -52,7 +52,7 @@ class CometClient:
         self._halted = threading.Event()
         self._poll_limiter = RateLimiter(config.max_polls_per_second)
         self._create_limiter = RateLimiter(CREATES_PER_SECOND)
-        self._limiting = threading.Lock()
+        self._limiting = threads.Lock()
 
     def send(self, request: Request, *, journal: Journal | None = None) -> Response:
         """Send a request once, when the rate limit allows, and return the answer whatever it says.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import threading
+import functools
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from typing import TypeVar
+
+from airflow_provider_comet.polling import threads
 
 T = TypeVar("T")
 
@@ -21,9 +22,9 @@ def run_uninterrupted(call: Callable[[], T], on_interrupt: Callable[[], object])
     :param on_interrupt: is called if the main thread is interrupted before the call has ended. The interruption is
         raised after the end of the call.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not threads.is_main():
         return call()
-    future: Future[T] = Future()
+    future: threads.Future[T] = threads.Future()
 
     def run() -> None:
         if not future.set_running_or_notify_cancel():
@@ -37,10 +38,10 @@ def run_uninterrupted(call: Callable[[], T], on_interrupt: Callable[[], object])
 
     try:
         # With the context of the caller: what Airflow and its logging keep there.
-        threading.Thread(target=contextvars.copy_context().run, args=(run,), name="comet-create").start()
+        threads.start(functools.partial(contextvars.copy_context().run, run), "comet-create")
         return future.result()
     finally:
         if not future.cancel():  # it was begun; a call that was not begun is not made any more
             if not future.done():
                 on_interrupt()
-            wait([future])
+            threads.wait([future])

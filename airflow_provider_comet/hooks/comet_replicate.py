@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -14,7 +13,7 @@ from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import judge
 from airflow_provider_comet.api.validation import check_prediction_id
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, get_config, remember_read
-from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling import clock, threads
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from airflow_provider_comet.polling.rate_limiter import CONCURRENT_POLLS
 from airflow_provider_comet.polling.wait import Wait
@@ -231,7 +230,7 @@ class CometReplicateHook(BaseHook):
         if len(items) < 2:
             return [call(item) for item in items]
         client = self.client  # reads Airflow's connection, which threads can't
-        with ThreadPoolExecutor(CONCURRENT_POLLS) as pool:
+        with threads.Pool(CONCURRENT_POLLS) as pool:
             try:
                 return [*pool.map(call, items)]
             except BaseException:  # the task's timeout, or its end: the pool waits for those who wait for a rate limit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
@@ -18,6 +17,7 @@ from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.inputs.schema_files import output_schemas
 from airflow_provider_comet.outputs.manifest import plain_uri
+from airflow_provider_comet.polling import threads
 from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
 from airflow_provider_comet.templated import TemplatedOperator
 
@@ -176,7 +176,7 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
                 self.log.exception("Prediction %s could not be stored", log_value(_id(prediction)))
                 return CometError(f"{type(error).__name__}: {error}", prediction_id=_id(prediction))
 
-        with ThreadPoolExecutor(PREDICTIONS_AT_ONCE, "comet-prediction") as pool:
+        with threads.Pool(PREDICTIONS_AT_ONCE, "comet-prediction") as pool:
             try:
                 outcomes = dict(zip(predictions, pool.map(store, predictions.values()), strict=True))
             except BaseException:

@@ -6,9 +6,8 @@ can hold a worker, or how much of a disk it can fill.
 
 from __future__ import annotations
 
-import threading
-
 from airflow_provider_comet.api.file_errors import OutputRefusedError
+from airflow_provider_comet.polling import threads
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 MIN_BYTES_PER_SECOND = 8 * 1024
@@ -28,7 +27,7 @@ class ByteBudget:
         self._max_bytes = max_bytes
         self._sizes: dict[int, int] = {}
         self._total = 0
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
 
     def claim(self, index: int, size: int) -> None:
         """Set the size of a file, as it was announced or received so far, in place of what was set for it before.

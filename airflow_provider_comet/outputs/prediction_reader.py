@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.summary import SUMMARY_KEYS, has_marker
 from airflow_provider_comet.api.uris import quote_url
+from airflow_provider_comet.polling import threads
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 
 
@@ -65,7 +65,7 @@ class FreshLinks:
         self._reader = reader
         self._schema = schema
         self._prediction_id = prediction_id
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._files: list[OutputFile] | None = None
 
     def get(self, index: int) -> str:

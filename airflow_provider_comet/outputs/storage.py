@@ -8,11 +8,12 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.file_errors import StorageError
+from airflow_provider_comet.polling import threads
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -100,7 +101,7 @@ def open_atomic(path: ObjectStoragePath) -> Iterator[FileWriter]:
     opened = _local_file(path) if is_local else _object(path)
     block_errors: list[BaseException] = []
     # The thread ends first, so that no file is removed or discarded while it is written.
-    with storage_errors(path, block_errors), opened as file, ThreadPoolExecutor(1, "comet-write") as thread:
+    with storage_errors(path, block_errors), opened as file, threads.Pool(1, "comet-write") as thread:
         writer = FileWriter(path, file, thread, LOCAL_WRITE_BYTES if is_local else BLOCK_BYTES)
         try:
             yield writer

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from airflow_provider_comet.outputs.output import Output, clean_url, file_name, 
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader, from_summary
 from airflow_provider_comet.outputs.progress import log_progress
 from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
+from airflow_provider_comet.polling import clock, threads
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -71,7 +71,7 @@ class OutputWriter:
         self._write_input = write_input
         self._stored_by = stored_by
         self._find_schema = find_schema
-        self._pool = ThreadPoolExecutor(FILES_AT_ONCE, "comet-file")
+        self._pool = threads.Pool(FILES_AT_ONCE, "comet-file")
 
     def __enter__(self) -> OutputWriter:
         return self
@@ -163,7 +163,7 @@ class OutputWriter:
         content = manifest.render(
             prediction,
             files,
-            stored_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            stored_at=datetime.fromtimestamp(clock.now(), UTC).isoformat(timespec="seconds"),
             stored_by=self._stored_by,
             provider_version=__version__,
             write_input=self._write_input,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.redaction import log_value
-from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling import clock, threads
 from airflow_provider_comet.submissions import state_store
 from airflow_provider_comet.submissions.batch import Batch, Item, RecordedCreate, record_key
 from airflow_provider_comet.submissions.record import BATCH_KEY, BatchRecord, Record
@@ -116,12 +116,12 @@ class BatchSubmission:
         missing, started = self.batch.missing, clock.monotonic()
         keys = dict.fromkeys(item.key for item in missing)
         self._write(BatchRecord({**keys, **self.record.items}, self._ti.max_tries))
-        lock = threading.Lock()
-        with ThreadPoolExecutor(max_in_flight, "comet-create") as pool:
+        lock = threads.Lock()
+        with threads.Pool(max_in_flight, "comet-create") as pool:
             try:
                 pending = {pool.submit(self._submit, item, create, lock) for item in missing}
                 while pending:
-                    done, pending = wait(pending, PROGRESS_SECONDS, FIRST_EXCEPTION)
+                    done, pending = threads.wait(pending, PROGRESS_SECONDS, FIRST_EXCEPTION)
                     for future in done:
                         future.result()
                     sent = sum(item.id is not None for item in missing)
@@ -144,7 +144,7 @@ class BatchSubmission:
         """Record that the task hands over the predictions of the batch."""
         self._write(self.record.with_delivered({item.key: item.id for item in self.batch.items if item.id is not None}))
 
-    def _submit(self, item: Item, create: CreatePrediction, lock: threading.Lock) -> None:
+    def _submit(self, item: Item, create: CreatePrediction, lock: AbstractContextManager[object]) -> None:
         submission, accepted_before = self._create(item.key, item.input), self.batch.accepted_count
         try:
             submission.raise_if_stopped()  # before its files are read, which would hold up the end of the task

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_comet.api.errors import SubmissionRecordError
 from airflow_provider_comet.api.redaction import excerpt
-from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling import clock, threads
 from airflow_provider_comet.polling.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ STORE_BUDGET_SECONDS = 300.0
 """How long a failed read or write is repeated."""
 PAUSE_SECONDS = 5.0
 
-_LOCK = threading.Lock()
+_LOCK = threads.Lock()
 """Airflow's channel for these requests takes one at a time, and that of ``dag.test()`` does not lock."""
 
 OFFLOADING, RECORD_BYTES = ".StateStoreObjectStorageBackend", 65_536

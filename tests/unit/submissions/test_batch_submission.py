@@ -256,9 +256,9 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
     from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
-    from airflow_provider_comet.submissions import batch_submission
+    from airflow_provider_comet.polling import threads
 
-    original, create, begun = batch_submission.wait, CometReplicateHook.create_prediction, []
+    original, create, begun = threads.wait, CometReplicateHook.create_prediction, []
 
     def counted(hook: Any, model: str, input: dict[str, Any], **options: Any) -> Any:
         begun.append(input)
@@ -270,7 +270,7 @@ def test_a_timeout_of_the_task_keeps_what_was_bought(
 
     prompts = [*map(str, range(300))]
     with monkeypatch.context() as patch:
-        patch.setattr(batch_submission, "wait", late)
+        patch.setattr(threads, "wait", late)
         patch.setattr(CometReplicateHook, "create_prediction", counted)
         outcome = runner.run(operator(inputs(*prompts)))
     assert isinstance(outcome.error, AirflowTaskTimeout)

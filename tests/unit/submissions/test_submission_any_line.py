@@ -75,7 +75,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
     return pending
 
 
-@pytest.mark.parametrize("first", range(0, 120, AT_ONCE))
+@pytest.mark.parametrize("first", range(0, 140, AT_ONCE))
 def test_an_interruption_at_any_line(
     comet: Emulator, runner: TaskRunner, traced: list[Interruption], first: int
 ) -> None:
@@ -103,7 +103,7 @@ def test_how_many_lines_there_are(comet: Emulator, runner: TaskRunner, traced: l
         runner.run(operator(), map_index=number)
         if interruption.line is None:
             break
-    assert number <= 120, number
+    assert number <= 140, number
 
 
 MOMENTS = [("http.client.HTTPConnection", "getresponse"), ("airflow_provider_comet.metrics", "created")]
