@@ -107,16 +107,22 @@ class Submission(StoredRecord):
         return None
 
     def check_unchanged(self, *, after_clear: bool = False) -> None:
-        """Check that the recorded prediction is of this task's model and input.
+        """Check that the recorded prediction is of this task's model and input; a warning if it is used all the same.
 
         The store keeps the record of a mapped task by its position. If the list begins with another item now, the
         record is of another item, and nobody can always tell a clear from a retry.
 
         :raises ChangedInputError: it is not, and it must not be handed over.
         """
+        if self.record is None or not (changed := ", ".join(self._changed)):
+            return
         is_mapped = self._ti.map_index not in (None, -1)
-        if self.record is not None and (changed := self._changed) and (after_clear or is_mapped):
-            raise e.ChangedInputError(f"changed: {', '.join(changed)}", prediction_id=self.record.id)
+        if after_clear or is_mapped:
+            raise e.ChangedInputError(f"changed: {changed}", prediction_id=self.record.id)
+        log.warning(
+            f"The task renders differently now than when prediction {log_value(self.record.id)} was created; changed: "
+            f"{excerpt(changed)}. The prediction is used all the same."
+        )
 
     def reattach(self) -> None:
         """Continue with the recorded prediction, which an earlier attempt paid for.
@@ -132,11 +138,6 @@ class Submission(StoredRecord):
             f"{log_value(record.at)}): nothing is sent. To buy a new one all the same, {once_more}delete {self._key} "
             "from the task's state store and clear the task.",
         )
-        if changed := self._changed:
-            log.warning(
-                f"The task renders differently now than when prediction {log_value(record.id)} was created; changed: "
-                f"{excerpt(', '.join(changed))}. The prediction is used all the same."
-            )
         if record.state == "accepted" and record.max_tries != self._ti.max_tries:
             failures = () if self.was_cleared else record.failures
             self.update(max_tries=self._ti.max_tries, failures=failures)  # a retry of this cycle is no clear

@@ -1,0 +1,135 @@
+"""The tasks of a story: the product's operators and sensors, made anew for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.database import TaskInstance
+    from tests.simulation.scheduler import Scheduler
+
+MODEL = "owner/model"
+SHAPES = ("single", "waiting", "mapped", "batch")
+DEFAULTS: dict[str, Any] = {
+    "shape": "single",
+    "policy": "fail",
+    "retries": 2,
+    "inputs": ["a", "b", "c"],
+    "mode": "deferrable",
+    "timeout": 3600.0,
+    "execution_timeout": None,
+    "on_item_error": "fail",
+    "airflow": "3.3",
+    "cap": 50.0,
+    "runs": 1,
+    "defer_after": 3.0,
+}
+
+
+class Cast:
+    """Makes the tasks of a story.
+
+    :ivar inputs: the inputs that the DAG has now; a story may change them.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        unknown = options.keys() - DEFAULTS.keys()
+        assert not unknown, unknown
+        self.options = {**DEFAULTS, **options}
+        self.inputs = [*self.options["inputs"]]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["options"][name]
+
+    @property
+    def is_batch(self) -> bool:
+        return bool(self.options["shape"] == "batch")
+
+    @property
+    def is_mapped(self) -> bool:
+        return bool(self.options["shape"] == "mapped")
+
+    @property
+    def waits(self) -> bool:
+        """Whether the create waits for its result."""
+        return bool(self.options["shape"] == "waiting")
+
+    @property
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """The tasks in the order of their dependencies, each with its map indexes."""
+        indexes = [*range(len(self.options["inputs"]))] if self.is_mapped else [-1]
+        wait = [] if self.waits else [("wait", [-1])]
+        return [("create", indexes), *wait, ("store", [-1])]
+
+    def input_of(self, row: TaskInstance) -> dict[str, Any]:
+        """Return the input that the DAG has now for a create that is not a batch."""
+        return {"prompt": self.inputs[max(0, row.map_index)]}
+
+    def make(self, row: TaskInstance, scheduler: Scheduler) -> Any:
+        """Return the operator of a task instance, as a fresh process has it."""
+        timeout = self.options["execution_timeout"]
+        common: dict[str, Any] = {
+            "task_id": row.task_id,
+            "retries": row.retries,
+            "execution_timeout": None if timeout is None else timedelta(seconds=timeout),
+        }
+        if row.task_id == "create":
+            return self._create(row, common)
+        given = self._given(row, scheduler)
+        if row.task_id == "wait":
+            return self._sensor(given, common)
+        from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+        return DownloadPredictionOutputOperator(
+            prediction=given, output_path="s3://storage@bucket/outputs", on_item_error=self.options["on_item_error"], **common
+        )
+
+    def _create(self, row: TaskInstance, common: dict[str, Any]) -> Any:
+        from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
+        from airflow_provider_comet.operators.prediction import CreatePredictionOperator
+
+        policy = self.options["policy"]
+        if self.is_batch:
+            return CreatePredictionBatchOperator(
+                model=MODEL,
+                inputs=[{"prompt": prompt} for prompt in self.inputs],
+                on_ambiguous_submit=policy,
+                on_item_error=self.options["on_item_error"],
+                max_in_flight=2,
+                **common,
+            )
+        waits = {"wait_for_completion": True, "timeout": self.options["timeout"]} if self.waits else {}
+        if self.waits:
+            waits["deferrable"] = self.options["mode"] == "deferrable"
+        input = self.input_of(row)
+        return CreatePredictionOperator(model=MODEL, input=input, on_ambiguous_submit=policy, **waits, **common)
+
+    def _sensor(self, given: Any, common: dict[str, Any]) -> Any:
+        from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+        mode = self.options["mode"]
+        modes: dict[str, dict[str, Any]] = {
+            "poke": {"deferrable": False},
+            "reschedule": {"mode": "reschedule"},
+            "deferrable": {"defer_after": self.options["defer_after"]},
+        }
+        return PredictionSensor(
+            prediction_id=given,
+            timeout=self.options["timeout"],
+            on_item_error=self.options["on_item_error"],
+            **modes[mode],
+            **common,
+        )
+
+    def _given(self, row: TaskInstance, scheduler: Scheduler) -> Any:
+        """Return what the tasks before it have left for a task."""
+        if row.task_id == "store" and self.waits:
+            return scheduler.rows[row.name.replace("store[-1]", "create[-1]")].xcoms.get("prediction")
+        before = "create" if row.task_id == "wait" else "wait"
+        rows = [other for other in scheduler.rows.values() if (other.run_id, other.task_id) == (row.run_id, before)]
+        values = [other.xcoms.get("return_value") for other in rows]
+        if before == "create" and self.is_mapped:
+            return [value for value in values if value is not None]
+        return values[0]
