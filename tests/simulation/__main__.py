@@ -61,7 +61,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.seed is not None or options.story is not None:
-        story = make_story(options.seed) if options.story is None else Story.from_json(json.loads(options.story.read_text()))
+        story = (
+            make_story(options.seed)
+            if options.story is None
+            else Story.from_json(json.loads(options.story.read_text()))
+        )
         print(*story.lines, "", sep="\n")
         result = tell(story, options.seed)
         if options.trace:

@@ -103,7 +103,7 @@ GETS: dict[str, Answer] = {
     "bad_key": Answer(False, 401, _error("invalid token"), passes=False),
     "forbidden": Answer(False, 403, _error("forbidden"), passes=False),
     "odd_status": Answer(False, 200, {"id": "{id}", "status": "meditating", "output": None}),
-    "no_status": Answer(False, 200, {"code": "success", "data": None}),
+    "no_status": Answer(False, 200, {"code": "success", "data": None}, passes=False),
 }
 """Answers to a poll. ``accepts``: the truth follows, only late."""
 

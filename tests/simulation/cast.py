@@ -83,7 +83,10 @@ class Cast:
         from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
         return DownloadPredictionOutputOperator(
-            prediction=given, output_path="s3://storage@bucket/outputs", on_item_error=self.options["on_item_error"], **common
+            prediction=given,
+            output_path="s3://storage@bucket/outputs",
+            on_item_error=self.options["on_item_error"],
+            **common,
         )
 
     def _create(self, row: TaskInstance, common: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Prediction:
     :param owner: the task instance that sent it, and the input's place in a batch.
     :ivar is_named: whether an answer has named the id.
     :ivar process: which sent it.
+    :ivar faults: when a poll of it was answered oddly, and how.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Prediction:
     id: str = ""
     is_named: bool = False
     process: Process | None = None
+    faults: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def ended_at(self) -> float:
@@ -71,6 +73,7 @@ class CometAPI:
         self.key = "sk-simulated-000"
         self.posts = 0
         self.polls: list[tuple[str, float]] = []
+        self.faults: dict[str, list[str]] = {}
 
     def create(self, request: Request, config: Config, process: Process, body: Any) -> Response:
         """Answer a create, in the thread that sends it.
@@ -84,6 +87,8 @@ class CometAPI:
         name = world.story.answer_of_post(number) or "accepted"
         if config.api_key != self.key:
             name, answer = "bad_key", POSTS["bad_key"]
+        if answer is not None:
+            self.faults.setdefault(process.owner, []).append(name)
         if answer is not None and not answer.is_sent:
             world.effect("send", f"POST {number}: {name}", answer.seconds)
             raise protocol.transport_error(request, "connection refused", sent=False)
@@ -122,6 +127,7 @@ class CometAPI:
         answer = GETS.get(name or "")
         if name and prediction is not None:
             world.met(f"get {name}", prediction.owner)
+            prediction.faults.append((now, name))
         seconds = 0.2 if answer is None else answer.seconds
         if seconds > config.read_timeout:
             return config.read_timeout, lambda: self._lost(request, "no answer in time")
@@ -146,7 +152,9 @@ class CometAPI:
 
     def _accept(self, number: int, input: dict[str, Any], process: Process) -> Prediction:
         seconds, end = self.world.story.life_of(len(self.predictions) + 1)
-        prediction = Prediction(len(self.predictions) + 1, self.world.owner_of(process, input), input, 0.0, seconds, end)
+        prediction = Prediction(
+            len(self.predictions) + 1, self.world.owner_of(process, input), input, 0.0, seconds, end
+        )
         prediction.created_at = self.world.kernel.now
         prediction.id = f"p{prediction.number:03d}abcdefghijklmnopqrstuv"
         if self.world.story.answer_of_post(number) == "unusable_id":

@@ -46,6 +46,7 @@ def make_downloader(world: World) -> type[Downloader]:
             world.effect("download", f"{number} {name or ''}", 0.2)
             if name is not None and prediction is not None:
                 world.met(f"download {name}", prediction.owner)
+                world.downloads.append((world.kernel.now, name))
             if name == "unreachable":
                 raise DeliveryError("delivery.example.com: connection refused")
             return _Response(world, prediction, name, headers)
@@ -99,5 +100,3 @@ class _Response:
 def _process(world: World) -> Any:
     assert world.kernel.current is not None
     return world.kernel.current.process
-
-

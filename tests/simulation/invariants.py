@@ -7,11 +7,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_comet.api.errors import CometError
+from tests.simulation.causes import causes
+from tests.simulation.database import Refused, ServerAway
+
 if TYPE_CHECKING:
     from tests.simulation.comet import Prediction
     from tests.simulation.database import TaskInstance
-    from tests.simulation.world import World
     from tests.simulation.worker import Attempt
+    from tests.simulation.world import World
 
 KEYS = re.compile(r"sk-simulated")
 MAY_BE_ACCEPTED = re.compile(r"may (have been|be) accepted|no clear answer|nobody knows", re.IGNORECASE)
@@ -103,7 +107,7 @@ class Invariants:
         if state == "success":
             self._check_results(attempt)
         if state in ("retry", "failed"):
-            self._check_failure(attempt, state)
+            self._check_failure(attempt)
 
     def left(self, where: str, text: str) -> None:
         self._require(KEYS.search(text) is None, f"the key is in {where}: {text[:300]}")
@@ -131,9 +135,7 @@ class Invariants:
             for prediction in item.bought:
                 process = prediction.process
                 is_lost = not prediction.is_named or (process is not None and (process.is_dead or process.is_orphan))
-                self._require(
-                    is_lost or prediction.id in known, f"{item.owner}: nobody knows the id {prediction.id}"
-                )
+                self._require(is_lost or prediction.id in known, f"{item.owner}: nobody knows the id {prediction.id}")
         self._require(not scheduler.triggerers.deferred, "a trigger is left")
         for triggerer in scheduler.triggerers.triggerers:
             if not triggerer.process.is_dead:
@@ -191,7 +193,9 @@ class Invariants:
         row = attempt.row
         if attempt.id != row.id or attempt.process.is_orphan or not attempt.process.effects.get("send"):
             return
-        open_items = [item for item in self._items(row) if self._states.get((row.name, self.key_of(row, item))) == "sending"]
+        open_items = [
+            item for item in self._items(row) if self._states.get((row.name, self.key_of(row, item))) == "sending"
+        ]
         words = "\n".join([f"{attempt.error}", *(text for owner, text in self.world.logs if owner == row.name)])
         for item in open_items:
             is_named = any(prediction.id in words for prediction in item.bought)
@@ -234,8 +238,11 @@ class Invariants:
         if row.task_id == "store":
             world.storage.check_stored(attempt)
 
-    def _check_failure(self, attempt: Attempt, state: str) -> None:
-        """No wait ends before its deadline because of trouble that may pass, and no result is given up."""
+    def _check_failure(self, attempt: Attempt) -> None:
+        """A task fails only for a reason: trouble that may pass is waited out, and what is there is handed over."""
+        error, row = attempt.error, attempt.row
+        self._require(bool(causes(self.world, attempt)), f"{row.name} fails without a reason: {error}")
+        self._require(_is_expected(error), f"{row.name} fails with {type(error).__name__}: {error}")
 
     def _warned(self, row: TaskInstance) -> bool:
         return any(owner == row.name and "renders differently" in text for owner, text in self.world.logs)
@@ -243,3 +250,10 @@ class Invariants:
     def _require(self, condition: bool, words: str) -> None:
         if not condition:
             raise Violated(words)
+
+
+def _is_expected(error: BaseException | None) -> bool:
+    """Whether an error is one of the product's, or what a world does to it."""
+    from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
+
+    return isinstance(error, (CometError, AirflowException, AirflowTaskTimeout, ServerAway, Refused))

@@ -73,12 +73,11 @@ class Scheduler:
             row.try_number += 1
             row.next_kwargs = None
             row.first_rescheduled_at = None
-        if row.next_kwargs is None:
-            row.xcoms.clear()  # Airflow does so unless the task is resumed
+        if row.next_kwargs is None:  # otherwise it is resumed
+            row.xcoms.clear()
+            row.started_at = world.kernel.now
         row.id += 1
         row.processes += 1
-        if is_new_try or row.first_rescheduled_at is None:
-            row.started_at = world.kernel.now
         process = world.kernel.process(f"{row.name}.{row.processes}")
         process.owner, process.number = row.name, row.processes
         attempt = self.attempts[row.name] = Attempt(world, row, process)
@@ -133,6 +132,7 @@ class Scheduler:
         """Let something happen to a process."""
         kernel = self.world.kernel
         kind, attempt = event["kind"], self._attempt_of(process)
+        attempt.struck.append(kind)
         if kind == "stall":
             kernel.sleep(event["seconds"])
         elif kind == "interrupt":

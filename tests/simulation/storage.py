@@ -31,6 +31,7 @@ class Storage:
         self.world = world
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[int, Any] = {}
+        self.failures: list[tuple[float, str]] = []
 
     def operate(self, kind: str, path: str, apply: Any) -> Any:
         """Let an operation happen, or fail."""
@@ -39,6 +40,7 @@ class Storage:
         process = self.world.kernel.current.process  # type: ignore[union-attr]
         if failure is not None:
             self.world.met(f"file {failure}", process.owner)
+            self.failures.append((self.world.kernel.now, failure))
         if failure == "refused":
             self.world.effect("file", f"{kind} {path}: refused", 0.05)
             raise OSError("503 SlowDown")

@@ -54,6 +54,7 @@ class Users:
 
         def call() -> None:
             self.world.note(f"event: {event['kind']}")
+            self.world.happened.append((self.world.kernel.now, event["kind"]))
             getattr(self, f"_{event['kind']}")(event)
 
         self.world.kernel.call_at(time, call)
@@ -138,9 +139,7 @@ class Users:
         self._end(event, "is_connection_away")
 
     def _end(self, event: Event, name: str) -> None:
-        self.world.kernel.call_at(
-            self.world.kernel.now + event["seconds"], lambda: setattr(self.world, name, False)
-        )
+        self.world.kernel.call_at(self.world.kernel.now + event["seconds"], lambda: setattr(self.world, name, False))
 
     def _key_replaced(self, event: Event) -> None:
         """The service takes another key at once, and the connection has it some time later."""

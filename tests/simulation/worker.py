@@ -30,6 +30,7 @@ class Attempt:
         self.input = self.inputs = None
         self.operator: Any = None
         self.error: BaseException | None = None
+        self.struck: list[str] = []
 
     def run(self) -> None:
         """Run the task, and report what came of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.simulation.cast import Cast
 from tests.simulation.comet import CometAPI
@@ -12,6 +12,10 @@ from tests.simulation.kernel import Kernel, Process, Thread
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.storage import Storage
 from tests.simulation.story import STRIKES, Event, Story
+
+if TYPE_CHECKING:
+    from tests.simulation.comet import Prediction
+    from tests.simulation.database import TaskInstance
 
 T = TypeVar("T")
 
@@ -34,6 +38,8 @@ class World:
         self.trace: list[str] = []
         self.pairs: set[tuple[str, str]] = set()
         self.logs: list[tuple[str, str]] = []
+        self.happened: list[tuple[float, str]] = []
+        self.downloads: list[tuple[float, str]] = []
         self.is_server_away = False
         self.is_connection_away = False
         self.sessions: set[tuple[Process, int]] = set()
@@ -103,6 +109,7 @@ class World:
 
     def met(self, label: str, owner: str) -> None:
         """Note that an event met a task instance, with the state of its record."""
+        self.happened.append((self.kernel.now, label.partition(" ")[0]))
         self.pairs.update((label, state) for state in self.scheduler.states_of_records(owner))
 
     def owner_of(self, process: Process, input: dict[str, Any]) -> str:
@@ -113,6 +120,10 @@ class World:
     def open_sessions(self) -> int:
         """How many sessions are open that nobody closes any more: triggerers that run have none at rest."""
         return sum(not process.is_dead for process, _ in self.sessions)
+
+    def predictions_of(self, row: TaskInstance) -> list[Prediction]:
+        """Return what was bought for a task instance."""
+        return [made for made in self.api.predictions.values() if made.owner.partition("#")[0] == row.name]
 
     def accepted(self, prediction: Any) -> None:
         self.invariants.accepted(prediction)
