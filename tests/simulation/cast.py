@@ -25,7 +25,17 @@ DEFAULTS: dict[str, Any] = {
     "cap": 50.0,
     "runs": 1,
     "defer_after": 3.0,
+    "is_decorated": False,
+    "is_stored_twice": False,
+    "link_seconds": 3600.0,
+    "output_seconds": 3600.0,
 }
+"""Their defaults: a story names what it has otherwise.
+
+``is_decorated``: the creates are ``@task.comet_prediction``. ``is_stored_twice``: another run stores the same
+predictions at the same time. ``link_seconds``, ``output_seconds``: how long a link can be fetched, and how long CometAPI
+keeps the output.
+"""
 
 
 class Cast:
@@ -63,6 +73,12 @@ class Cast:
         wait = [] if self.waits else [("wait", [-1])]
         return [("create", indexes), *wait, ("store", [-1])]
 
+    @property
+    def items(self) -> list[str]:
+        """The inputs of a batch: the prompt of each, with ``~2`` for the second of equal ones."""
+        counts = [self.inputs[:index].count(prompt) + 1 for index, prompt in enumerate(self.inputs)]
+        return [f"{prompt}~{n}" if n > 1 else prompt for prompt, n in zip(self.inputs, counts, strict=True)]
+
     def input_of(self, row: TaskInstance) -> dict[str, Any]:
         """Return the input that the DAG has now for a create that is not a batch."""
         return {"prompt": self.inputs[max(0, row.map_index)]}
@@ -90,6 +106,7 @@ class Cast:
         )
 
     def _create(self, row: TaskInstance, common: dict[str, Any]) -> Any:
+        from airflow_provider_comet.decorators.prediction import CometPredictionDecoratedOperator
         from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
         from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 
@@ -106,8 +123,10 @@ class Cast:
         waits = {"wait_for_completion": True, "timeout": self.options["timeout"]} if self.waits else {}
         if self.waits:
             waits["deferrable"] = self.options["mode"] == "deferrable"
-        input = self.input_of(row)
-        return CreatePredictionOperator(model=MODEL, input=input, on_ambiguous_submit=policy, **waits, **common)
+        options = {"model": MODEL, "on_ambiguous_submit": policy, **waits, **common}
+        if self.options["is_decorated"]:
+            return CometPredictionDecoratedOperator(python_callable=make_input, op_kwargs=self.input_of(row), **options)
+        return CreatePredictionOperator(input=self.input_of(row), **options)
 
     def _sensor(self, given: Any, common: dict[str, Any]) -> Any:
         from airflow_provider_comet.sensors.prediction import PredictionSensor
@@ -129,10 +148,16 @@ class Cast:
     def _given(self, row: TaskInstance, scheduler: Scheduler) -> Any:
         """Return what the tasks before it have left for a task."""
         if row.task_id == "store" and self.waits:
-            return scheduler.rows[row.name.replace("store[-1]", "create[-1]")].xcoms.get("prediction")
+            (create,) = scheduler.creates(row.source_run)
+            return create.xcoms.get("prediction")
         before = "create" if row.task_id == "wait" else "wait"
-        rows = [other for other in scheduler.rows.values() if (other.run_id, other.task_id) == (row.run_id, before)]
+        rows = [other for other in scheduler.rows.values() if (other.run_id, other.task_id) == (row.source_run, before)]
         values = [other.xcoms.get("return_value") for other in rows]
         if before == "create" and self.is_mapped:
             return [value for value in values if value is not None]
         return values[0]
+
+
+def make_input(prompt: str) -> dict[str, Any]:
+    """Return the input of a prediction: the function of a ``@task.comet_prediction``."""
+    return {"prompt": prompt}

@@ -11,15 +11,12 @@ from airflow_provider_comet.api import protocol
 from airflow_provider_comet.api.protocol import Request
 from airflow_provider_comet.api.response import Response
 from tests.simulation.answers import BOUGHT_AGAIN, ENDS, GETS, NAMELESS, POSTS, Answer
+from tests.simulation.triggerer import TRIGGER
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.config import Config
     from tests.simulation.kernel import Process
     from tests.simulation.world import World
-
-LINK_SECONDS = 3600.0
-"""How long the files of a prediction can be fetched, and its output be read."""
-
 
 @dataclass
 class Prediction:
@@ -30,6 +27,7 @@ class Prediction:
     :ivar is_named: whether an answer has named the id.
     :ivar process: which sent it.
     :ivar faults: when a poll of it was answered oddly, and how.
+    :ivar is_removed: whether a poll has said that its output is gone.
     """
 
     number: int
@@ -42,6 +40,7 @@ class Prediction:
     is_named: bool = False
     process: Process | None = None
     faults: list[tuple[float, str]] = field(default_factory=list)
+    is_removed: bool = False
 
     @property
     def ended_at(self) -> float:
@@ -49,7 +48,7 @@ class Prediction:
 
     @property
     def is_bad(self) -> bool:
-        return self.end != "succeeded"
+        return self.end != "succeeded" or self.is_removed
 
     @property
     def may_be_bought_again(self) -> bool:
@@ -90,6 +89,7 @@ class CometAPI:
         if answer is not None:
             self.faults.setdefault(process.owner, []).append(name)
         if answer is not None and not answer.is_sent:
+            world.met_by(process, f"post {name}")
             world.effect("send", f"POST {number}: {name}", answer.seconds)
             raise protocol.transport_error(request, "connection refused", sent=False)
         made: list[Prediction] = []
@@ -98,7 +98,7 @@ class CometAPI:
             body.read()
             if answer is None or answer.accepts:
                 made.append(self._accept(number, json.loads(request.body or b"{}")["input"], process))
-            world.met(f"post {name}", process.owner)
+            world.met_by(process, f"post {name}")
 
         world.effect("send", f"POST {number}: {name}", 0.1, arrives)
         prediction = made[0] if made else None
@@ -126,9 +126,10 @@ class CometAPI:
             name = "bad_key"
         answer = GETS.get(name or "")
         if name and prediction is not None:
-            world.met(f"get {name}", prediction.owner)
-            prediction.faults.append((now, name))
+            self._met(process, f"get {name}")
         seconds = 0.2 if answer is None else answer.seconds
+        if name and prediction is not None:
+            prediction.faults.append((now + min(seconds, config.read_timeout), name))
         if seconds > config.read_timeout:
             return config.read_timeout, lambda: self._lost(request, "no answer in time")
         if answer is not None and not answer.status:
@@ -139,16 +140,32 @@ class CometAPI:
                 return self._response(answer, prediction_id)
             if prediction is None:
                 return self._response(GETS["unknown"], prediction_id)
-            return self._response(Answer(True, 200, self._describe(prediction)), prediction_id)
+            described = self._describe(prediction)
+            if described.get("data_removed") and prediction.end == "succeeded":
+                self._met(process, "output has expired")
+                prediction.is_removed = True
+            return self._response(Answer(True, 200, described), prediction_id)
 
         return seconds, respond
 
     def link(self, prediction: Prediction) -> str:
-        return f"https://delivery.example.com/{prediction.id}/out.png"
+        """Return a link to the file of a prediction: each poll returns a new one, that expires some time later."""
+        expires = self.world.kernel.now + self.world.cast.options["link_seconds"]
+        return f"https://delivery.example.com/{prediction.id}/out.png?expires={expires:.3f}"
 
     def delivers(self, prediction: Prediction) -> bool:
+        """Return whether the output of a prediction is still there."""
         age = self.world.kernel.now - prediction.ended_at
-        return 0 <= age < LINK_SECONDS and not prediction.is_bad
+        return 0 <= age < self.world.cast.options["output_seconds"] and prediction.end == "succeeded"
+
+    def _met(self, process: Process, label: str) -> None:
+        """Note what became of a poll: of a worker, or of a trigger for its task instance."""
+        world = self.world
+        if process.owner:
+            world.met_by(process, label)
+        elif (trigger := TRIGGER.get(None)) is not None:
+            is_awaited = world.scheduler.triggerers.is_awaited(trigger)
+            world.met(label if is_awaited else "get by a trigger that was replaced", trigger.row.name)
 
     def _accept(self, number: int, input: dict[str, Any], process: Process) -> Prediction:
         seconds, end = self.world.story.life_of(len(self.predictions) + 1)
@@ -162,14 +179,21 @@ class CometAPI:
         prediction.process = process
         self.predictions[prediction.id] = prediction
         self.world.accepted(prediction)
+        self.world.kernel.call_at(prediction.ended_at, lambda: self._end(prediction))
         return prediction
+
+    def _end(self, prediction: Prediction) -> None:
+        """Note how a prediction has ended, if its task knows no later one."""
+        others = [other for other in self.predictions.values() if other.owner == prediction.owner]
+        if others[-1] is prediction:
+            self.world.met(f"prediction {prediction.end}", prediction.owner)
 
     def _describe(self, prediction: Prediction) -> dict[str, Any]:
         now = self.world.kernel.now
         is_over = now >= prediction.ended_at
         end = ENDS[prediction.end] if is_over else {"status": "processing"}
-        output = [self.link(prediction)] if is_over and not prediction.is_bad else None
-        if is_over and now - prediction.ended_at > LINK_SECONDS:
+        output = [self.link(prediction)] if is_over and prediction.end == "succeeded" else None
+        if is_over and not self.delivers(prediction) and prediction.end == "succeeded":
             end, output = {"status": end["status"], "data_removed": True}, None
         described = {
             "id": prediction.id,

@@ -18,6 +18,10 @@ AWAY_SECONDS = 9.0
 """How long a request takes that finds no API server: measured on Airflow 3.3.2 (the SDK repeats it)."""
 
 
+OTHER_RUN = "other"
+"""A run that has nothing but a store, of the predictions of the first run."""
+
+
 class ServerAway(Exception):
     """The API server does not answer."""
 
@@ -60,9 +64,9 @@ class TaskInstance:
         return f"{run}{self.task_id}[{self.map_index}]"
 
     @property
-    def record(self) -> dict[str, Any] | None:
-        text = self.store.get("comet_submission")
-        return None if text is None else dict(json.loads(text))
+    def source_run(self) -> str:
+        """The run whose tasks it takes its input from: the store of another run may store the same predictions."""
+        return "run" if self.run_id == OTHER_RUN else self.run_id
 
 
 class StateStore:
@@ -82,26 +86,34 @@ class StateStore:
                 return default
             return json.loads(self._row.store[key])
 
-        return self._request("store.get", f"{self._row.name} {key}", apply)
+        return self._request("store.get", key, f"{self._row.name} {key}", apply)
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         text = json.dumps(value, allow_nan=False)
 
         def apply() -> None:
             if self._id != self._row.id:
+                self._world.met("store refuses a replaced attempt", self._row.name)
                 raise Refused("404: no such task instance")
             self._row.store[key] = text
             self._world.wrote(self._row, key, value)
 
         number = self._world.count("store.set")
-        self._request("store.set", f"{self._row.name} {key}={_short(value)}", apply)
+        self._request("store.set", key, f"{self._row.name} {key}={_short(value)}", apply)
         if any(event["number"] == number for event in self._world.story.of_kind("store_answer_lost")):
-            self._world.met("store_answer_lost", self._row.name)
+            item = f"#{key}" if key.startswith("comet_submission.") else ""
+            self._world.met("store_answer_lost", f"{self._row.name}{item}")
             raise ServerAway("the answer to a write was lost")
 
-    def _request(self, kind: str, detail: str, apply: Any) -> Any:
-        request(self._world, self._process)
-        return self._world.effect(kind, detail, STORE_SECONDS, apply)
+    def _request(self, kind: str, key: str, detail: str, apply: Any) -> Any:
+        thread = self._world.kernel.current
+        assert thread is not None
+        before, thread.item = thread.item, key if key.startswith("comet_submission.") else ""
+        try:
+            request(self._world, self._process)
+            return self._world.effect(kind, detail, STORE_SECONDS, apply)
+        finally:
+            thread.item = before
 
 
 class RuntimeTaskInstance:
@@ -144,7 +156,7 @@ def request(world: World, process: Process) -> None:
     if process.is_orphan:
         raise ServerAway("the supervisor is gone")
     if world.is_server_away:
-        world.met("server_away", process.owner)
+        world.met_by(process, "server_away")
         world.kernel.sleep(AWAY_SECONDS)
         if world.is_server_away:
             raise ServerAway("the API server does not answer")

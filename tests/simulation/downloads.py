@@ -41,12 +41,16 @@ def make_downloader(world: World) -> type[Downloader]:
         def get(self, url: str, headers: dict[str, str]) -> Any:
             self.raise_if_aborted()
             prediction = world.api.predictions.get(urlsplit(url).path.split("/")[1])
+            is_expired = world.kernel.now >= float(url.rpartition("=")[2])
             number = world.count("download")
             name = world.story.answer_of_download(number)
             world.effect("download", f"{number} {name or ''}", 0.2)
             if name is not None and prediction is not None:
-                world.met(f"download {name}", prediction.owner)
+                world.met_by(self._process, f"download {name}")
                 world.downloads.append((world.kernel.now, name))
+            if is_expired:
+                world.met_by(self._process, "link has expired")
+                name = "gone"
             if name == "unreachable":
                 raise DeliveryError("delivery.example.com: connection refused")
             return _Response(world, prediction, name, headers)

@@ -12,17 +12,11 @@ from typing import Any, TypeVar
 from tests.simulation.answers import ENDS, GETS, POSTS
 from tests.simulation.downloads import DELIVERIES
 from tests.simulation.storage import FAILURES
-from tests.simulation.story import STRIKES, Event, Story
+from tests.simulation.story import EFFECTS, STRIKES, Event, Story
 
 T = TypeVar("T")
 
 MAX_EVENTS = 9
-EFFECTS = {
-    "create": ("store.set", "store.get", "send", "receive", "log", "xcom.push", "lock", "state", "connection", "get"),
-    "wait": ("get", "log", "xcom.push", "lock", "state", "connection", "clock"),
-    "store": ("file", "download", "log", "lock", "xcom.push", "state", "connection", "get"),
-}
-"""The effects at which a process can be struck, by task."""
 PROMPTS = ("a", "b", "c", "d")
 STATES = ("running", "deferred", "up_for_retry", "success", "failed", "up_for_reschedule", "queued")
 
@@ -75,6 +69,10 @@ def _cast(chance: Chance) -> dict[str, Any]:
         ("cap", (1.0, 3.0), 0.2),
         ("runs", (2,), 0.15),
         ("defer_after", (0.0,), 0.3),
+        ("is_decorated", (shape != "batch",), 0.25),
+        ("is_stored_twice", (True,), 0.15),
+        ("link_seconds", (1.0, 5.0, 50.0), 0.2),
+        ("output_seconds", (2.0, 20.0, 200.0), 0.15),
     ]
     for name, values, share in options:
         if chance.happens(share):
@@ -194,8 +192,9 @@ def _triggerer(chance: Chance, cast: dict[str, Any]) -> Event:
 
 
 def _lost(chance: Chance, cast: dict[str, Any]) -> Event:
-    kind = chance.one_of(("store_answer_lost", "store_answer_lost", "event_lost"))
-    return {"kind": kind, "number": chance.small(6)}
+    kind = chance.one_of(("store_answer_lost", "event_lost", "event_twice"))
+    event: Event = {"kind": kind, "number": chance.small(6) if kind == "store_answer_lost" else chance.small(3)}
+    return {**event, "seconds": chance.seconds(0.1, 300)} if kind == "event_twice" else event
 
 
 def _files(chance: Chance, cast: dict[str, Any]) -> Event:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.errors import CometError
 from tests.simulation.causes import causes
+from tests.simulation.coverage import record_key
 from tests.simulation.database import Refused, ServerAway
 
 if TYPE_CHECKING:
@@ -145,31 +146,20 @@ class Invariants:
 
     # Look-ups.
 
-    def states(self, row: TaskInstance, prompt: str = "") -> set[str]:
-        """Return the states of the records of a create, for the table of pairs."""
-        found = set()
-        for key, text in row.store.items():
-            if key.startswith("comet_submission"):
-                value = json.loads(text)
-                is_bad = value["state"] == "accepted" and value.get("reported_error")
-                found.add("reported" if is_bad else value["state"])
-        return found or {"none"}
+    def states(self, row: TaskInstance) -> set[str]:
+        """Return the states of all records of a create."""
+        return {json.loads(text)["state"] for key, text in row.store.items() if key.startswith("comet_submission")}
 
     def key_of(self, row: TaskInstance, item: Item) -> str:
         """Return the key of the record of an item."""
         if not self.world.cast.is_batch:
             return "comet_submission"
-        from airflow_provider_comet.submissions.batch import Batch, record_key
-        from tests.simulation.cast import MODEL
-
-        prompt = item.owner.partition("#")[2]
-        (one,) = Batch.of(MODEL, [{"prompt": prompt}]).items
-        return record_key(f"{one.digest}-1")
+        return record_key(item.owner.partition("#")[2])
 
     def _items(self, row: TaskInstance) -> list[Item]:
         if self.world.cast.is_batch and row.task_id == "create":
-            for prompt in self.world.cast.inputs:
-                self._item(f"{row.name}#{prompt}")
+            for name in self.world.cast.items:
+                self._item(f"{row.name}#{name}")
         elif row.task_id == "create":
             self._item(row.name)
         return [item for owner, item in self.items.items() if owner.partition("#")[0] == row.name]

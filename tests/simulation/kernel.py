@@ -44,12 +44,14 @@ class Thread:
     """A thread of a process.
 
     :ivar raising: what is raised in it as soon as it runs again.
+    :ivar item: of a batch, the key of the record that it works on; empty: not known.
     """
 
     def __init__(self, kernel: Kernel, process: Process, target: Callable[[], object], name: str) -> None:
         self.process = process
         self.name = name
         self.raising: BaseException | None = None
+        self.item = ""
         self.is_main = not process.threads
         self.is_done = False
         self.error: BaseException | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.database import TaskInstance
+from tests.simulation.database import OTHER_RUN, TaskInstance
 from tests.simulation.kernel import Process
 from tests.simulation.story import Event
 from tests.simulation.triggerer import Triggerers
@@ -38,11 +38,15 @@ class Scheduler:
         for number in range(cast.options["runs"]):
             for task_id, indexes in cast.groups:
                 for index in indexes:
-                    run_id = "run" if number == 0 else f"run{number + 1}"
-                    row = TaskInstance(run_id, task_id, index, cast.options["retries"])
-                    self.rows[row.name] = row
+                    self._add("run" if number == 0 else f"run{number + 1}", task_id, index)
+        if cast.options["is_stored_twice"]:
+            self._add(OTHER_RUN, "store", -1)
         self.triggerers = Triggerers(world, self)
         self.users = Users(world, self)
+
+    def _add(self, run_id: str, task_id: str, index: int) -> None:
+        row = TaskInstance(run_id, task_id, index, self.world.cast.options["retries"])
+        self.rows[row.name] = row
 
     def begin(self) -> None:
         self.users.begin()
@@ -69,11 +73,18 @@ class Scheduler:
         :param is_new_try: as opposed to a resume, or to the next poke of a reschedule.
         """
         world = self.world
+        if row.processes:
+            again = "retry" if is_new_try else "poke" if row.next_kwargs is None else "resume"
+            world.met(f"{again} begins", row.name)
+        if any(other.row is row and other.process.is_running for other in self.all_attempts):
+            world.met("try begins beside an orphan", row.name)
         if is_new_try:
             row.try_number += 1
             row.next_kwargs = None
             row.first_rescheduled_at = None
         if row.next_kwargs is None:  # otherwise it is resumed
+            if row.xcoms:
+                world.met("XComs are emptied", row.name)
             row.xcoms.clear()
             row.started_at = world.kernel.now
         row.id += 1
@@ -122,7 +133,7 @@ class Scheduler:
     def set_state(self, row: TaskInstance, state: str | None) -> None:
         row.state = state
         self.world.note(f"{row.name} is {state}")
-        self.users.on_state(row)
+        self.users.on_state(row, state)
         if state in FINISHED or state is None:
             self.world.kernel.call_at(self.world.kernel.now + 0.1, self.tick)
 
@@ -131,7 +142,7 @@ class Scheduler:
     def strike(self, process: Process, event: Event) -> None:
         """Let something happen to a process."""
         kernel = self.world.kernel
-        kind, attempt = event["kind"], self._attempt_of(process)
+        kind, attempt = event["kind"], self.attempt_of(process)
         attempt.struck.append(kind)
         if kind == "stall":
             kernel.sleep(event["seconds"])
@@ -176,26 +187,17 @@ class Scheduler:
 
     # Look-ups.
 
-    def states_of_records(self, owner: str) -> set[str]:
-        """Return the states of the records that a task instance has, or works with."""
-        name, _, prompt = owner.partition("#")
-        row = self.rows.get(name)
-        if row is None:
-            return set()
-        creates = [row] if row.task_id == "create" else self.creates(row.run_id)
-        return {state for create in creates for state in self.world.invariants.states(create, prompt)}
-
     def creates(self, run_id: str) -> list[TaskInstance]:
         return [row for row in self.rows.values() if (row.run_id, row.task_id) == (run_id, "create")]
 
-    def _attempt_of(self, process: Process) -> Attempt:
+    def attempt_of(self, process: Process) -> Attempt:
         return next(attempt for attempt in self.all_attempts if attempt.process is process)
 
     def _upstream(self, row: TaskInstance) -> list[TaskInstance]:
         names = [task_id for task_id, _ in self.world.cast.groups]
         place = names.index(row.task_id)
         before = names[place - 1] if place else None
-        return [other for other in self.rows.values() if (other.run_id, other.task_id) == (row.run_id, before)]
+        return [other for other in self.rows.values() if (other.run_id, other.task_id) == (row.source_run, before)]
 
     def _later(self, time: float, row: TaskInstance, function: Any) -> None:
         """Call a function at a time, unless the task instance has another state by then."""

@@ -207,7 +207,7 @@ def _connection(world: World) -> Any:
 
     world.effect("connection", "", 0.01)
     if world.is_connection_away:
-        world.met("connection_away", _process(world).owner)
+        world.met_by(_process(world), "connection_away")
         raise AirflowNotFoundException("the connection isn't defined")  # as Airflow calls it while its database is away
     extra = f'{{"max_polls_per_second": {world.cast.options["cap"]}}}'
     fields = dict.fromkeys(("host", "schema", "login", "port"))

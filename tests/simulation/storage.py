@@ -17,35 +17,41 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PROTOCOL = "s3"
-FAILURES = ("refused", "lost")
-"""What may become of an operation: it has no effect, or it has, and the answer is lost."""
+FAILURES = ("refused", "lost", "torn")
+"""What may become of an operation: it has no effect; it has, and the answer is lost; half of it has."""
 
 
 class Storage:
     """What is stored, by path.
 
-    :ivar uploads: the uploads that were begun and neither committed nor discarded, with their process.
+    :ivar uploads: the uploads that were begun and neither committed nor discarded, with their process and path.
+    :ivar torn: the paths of which only half was stored, each with the task instance that did so.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[int, Any] = {}
+        self.torn: dict[str, str] = {}
         self.failures: list[tuple[float, str]] = []
 
-    def operate(self, kind: str, path: str, apply: Any) -> Any:
-        """Let an operation happen, or fail."""
+    def operate(self, kind: str, path: str, apply: Any, tear: Any = None) -> Any:
+        """Let an operation happen, or fail.
+
+        :param tear: makes half of it happen.
+        """
         number = self.world.count("file")
         failure = self.world.story.failure_of_file(number)
         process = self.world.kernel.current.process  # type: ignore[union-attr]
         if failure is not None:
-            self.world.met(f"file {failure}", process.owner)
+            failure = "refused" if failure == "torn" and tear is None else failure
+            self.world.met_by(process, f"{kind} {failure}")
             self.failures.append((self.world.kernel.now, failure))
         if failure == "refused":
             self.world.effect("file", f"{kind} {path}: refused", 0.05)
             raise OSError("503 SlowDown")
-        result = self.world.effect("file", f"{kind} {path}", 0.05, apply)
-        if failure == "lost":
+        result = self.world.effect("file", f"{kind} {path}", 0.05, tear if failure == "torn" else apply)
+        if failure is not None:
             raise OSError("connection reset")
         return result
 
@@ -70,7 +76,10 @@ class Storage:
                 continue
             prediction_id = prediction["id"] if isinstance(prediction, dict) else prediction
             require(stored["prediction_id"] == prediction_id, f"{prediction_id}: stored is {stored['prediction_id']}")
-            manifest = json.loads(self.objects[_path(stored["manifest"])])
+            paths = [_path(stored["manifest"]), *[_path(file["uri"]) for file in stored["files"]]]
+            if any(self.torn.get(path, attempt.row.name) != attempt.row.name for path in paths):
+                continue  # by another run, which is not done
+            manifest = json.loads(self.objects[paths[0]])
             require(manifest["prediction_id"] == prediction_id, f"the manifest of {prediction_id} is another one's")
             for file in stored["files"]:
                 content = self.objects.get(_path(file["uri"]), b"")
@@ -82,11 +91,13 @@ class Storage:
 
     def at_rest(self) -> None:
         """Check that no upload is left open, and that each manifest names what is there."""
-        for process in self.uploads.values():
+        for process, _ in self.uploads.values():
             self.world.invariants._require(process.is_dead, "an upload is left open")
         for path, content in self.objects.items():
-            if path.endswith(".manifest.json"):
+            if path.endswith(".manifest.json") and path not in self.torn:
                 for file in json.loads(content)["files"]:
+                    if _path(file["uri"]) in self.torn:  # another try has begun to store it anew
+                        continue
                     stored = self.objects.get(_path(file["uri"]))
                     digest = None if stored is None else hashlib.sha256(stored).hexdigest()
                     require = self.world.invariants._require
@@ -130,7 +141,11 @@ class _Upload:
         self._parts: list[bytes] = []
         self.closed = False
         storage.operate("begin", self._path, lambda: None)
-        storage.uploads[id(self)] = storage.world.kernel.current.process  # type: ignore[union-attr]
+        process = storage.world.kernel.current.process  # type: ignore[union-attr]
+        others = [other for other, path in storage.uploads.values() if path == self._path and not other.is_dead]
+        if any(other.owner != process.owner for other in others):
+            storage.world.met_by(process, "two runs store")
+        storage.uploads[id(self)] = process, self._path
 
     def write(self, data: Any) -> int:
         self._storage.operate("write", self._path, lambda: self._parts.append(bytes(data)))
@@ -142,9 +157,15 @@ class _Upload:
     def commit(self) -> None:
         def apply() -> None:
             self._storage.objects[self._path] = b"".join(self._parts)
+            self._storage.torn.pop(self._path, None)
             self._storage.uploads.pop(id(self), None)
 
-        self._storage.operate("commit", self._path, apply)
+        def tear() -> None:
+            content = b"".join(self._parts)
+            self._storage.objects[self._path] = content[: len(content) // 2]
+            self._storage.torn[self._path] = self._storage.world.kernel.current.process.owner  # type: ignore[union-attr]
+
+        self._storage.operate("commit", self._path, apply, tear)
 
     def discard(self) -> None:
         self._storage.world.effect("file", f"discard {self._path}", 0.05)

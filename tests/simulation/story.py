@@ -10,6 +10,16 @@ from typing import Any
 
 Event = dict[str, Any]
 
+EFFECTS = {
+    "create": (
+        *("store.set", "store.get", "send", "receive", "log", "xcom.push", "lock", "state", "connection", "get"),
+        "clock",
+    ),
+    "wait": ("get", "log", "xcom.push", "lock", "state", "connection", "clock"),
+    "store": ("file", "download", "log", "lock", "xcom.push", "state", "connection", "get"),
+}
+"""The effects at which a process can be struck, by task."""
+
 STRIKES = ("kill", "interrupt", "terminate", "give_up", "stall")
 """What happens to a process at one of its effects."""
 
@@ -99,10 +109,10 @@ def describe(event: Event) -> str:
             "give_up": "is given up by the scheduler, and runs on",
             "stall": f"stands still for {event.get('seconds')} s",
         }[kind]
-        return (
-            f"Process {event['attempt']} of {event['task']}[{event['index']}] {words}, {event['phase']} its "
-            f"{event['effect']} no. {event['nth']}"
-        )
+        name, effect = f"{event['task']}[{event['index']}]", f"{event['phase']} its {event['effect']}"
+        if "record" in event:
+            return f"A process of {name} {words}, {effect} no. {event['nth']} while the record is {event['record']}"
+        return f"Process {event['attempt']} of {name} {words}, {effect} no. {event['nth']}"
     if kind == "post":
         return f"Create no. {event['number']} is answered: {event['answer']}"
     if kind == "prediction":
@@ -111,5 +121,6 @@ def describe(event: Event) -> str:
     when = f"At {event['at']} s" if "at" in event else ""
     if "when" in event:
         task, index, state, after = event["when"]
-        when = f"{after} s after {task}[{index}] is {state}"
+        what, state = ("the record of ", state.partition(" ")[2]) if state.startswith("record ") else ("", state)
+        when = f"{after} s after {what}{task}[{index}] is {state}"
     return f"{when}: {kind} {json.dumps(rest, sort_keys=True) if rest else ''}".strip()

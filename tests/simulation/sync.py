@@ -69,7 +69,7 @@ class Pool(futures.Executor):
     def __init__(self, max_workers: int, thread_name_prefix: str = "pool") -> None:
         self._max_workers = max_workers
         self._name = thread_name_prefix
-        self._queue: deque[tuple[Future, Callable[[], Any]]] = deque()
+        self._queue: deque[tuple[str, Future, Callable[[], Any]]] = deque()
         self._threads: list[Thread] = []
         self._idle: list[Thread] = []
         self._is_closed = False
@@ -81,7 +81,8 @@ class Pool(futures.Executor):
         if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = self.future()
-        self._queue.append((future, lambda: fn(*args, **kwargs)))
+        item = getattr(args[0], "key", "") if args else ""
+        self._queue.append((item, future, lambda: fn(*args, **kwargs)))
         if self._idle:
             self.kernel.wake(self._idle.pop())
         elif len(self._threads) < self._max_workers:
@@ -93,7 +94,7 @@ class Pool(futures.Executor):
         self._is_closed = True
         if cancel_futures:
             while self._queue:
-                self._queue.popleft()[0].cancel()
+                self._queue.popleft()[1].cancel()
         for thread in self._idle:
             self.kernel.wake(thread)
         if wait:
@@ -104,7 +105,9 @@ class Pool(futures.Executor):
         assert current is not None
         while True:
             while self._queue:
-                run(*self._queue.popleft())
+                item, future, call = self._queue.popleft()
+                current.item = f"comet_submission.{item}" if item else ""
+                run(future, call)
             if self._is_closed:
                 return
             self._idle.append(current)

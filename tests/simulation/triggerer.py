@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 THRESHOLD_SECONDS = 30.0
 """After so many seconds without a heartbeat another triggerer takes over."""
 START_SECONDS = 1.0
+NOTICE_SECONDS = 5.0
+"""How long a worker takes until it notices that its task instance was begun once more."""
 
 
 @dataclass
@@ -30,6 +33,10 @@ class Row:
     kwargs: dict[str, Any]
     next_kwargs: dict[str, Any]
     is_fired: bool = False
+
+
+TRIGGER: contextvars.ContextVar[Row] = contextvars.ContextVar("TRIGGER")
+"""For which trigger a poll is made."""
 
 
 class Triggerer:
@@ -110,6 +117,10 @@ class Triggerers:
         """The triggers that have not fired."""
         return [*self._rows.values()]
 
+    def is_awaited(self, trigger: Row) -> bool:
+        """Whether a task instance still waits for the event of a trigger."""
+        return self._rows.get(trigger.number) is trigger
+
     def _add(self) -> None:
         self.triggerers.append(Triggerer(self.world, len(self.triggerers) + 1))
 
@@ -136,6 +147,7 @@ class Triggerers:
     async def _run(self, triggerer: Triggerer, trigger: Row) -> None:
         from airflow.sdk._shared.module_loading import import_string
 
+        TRIGGER.set(trigger)
         made = import_string(trigger.path)(**json.loads(json.dumps(trigger.kwargs)))
         try:
             async for event in made.run():
@@ -151,14 +163,35 @@ class Triggerers:
         """Take an event: the first one counts."""
         if self._rows.pop(trigger.number, None) is None or trigger.row.state != "deferred":
             return
-        number = self.world.count("event")
-        lost = any(event["number"] == number for event in self.world.story.of_kind("event_lost"))
+        number, kernel = self.world.count("event"), self.world.kernel
+        events = [event for event in self.world.story.of_kind("event_lost", "event_twice") if event["number"] == number]
+        lost = any(event["kind"] == "event_lost" for event in events)
         if lost:
             self.world.met("event_lost", trigger.row.name)
         kwargs = dict(trigger.next_kwargs) if lost else {**trigger.next_kwargs, "event": payload}
-        self.world.kernel.call_at(
-            self.world.kernel.now, lambda: self.scheduler.resume(trigger.row, "execute_complete", kwargs)
-        )
+        kernel.call_at(kernel.now, lambda: self.scheduler.resume(trigger.row, "execute_complete", kwargs))
+        for event in events:
+            if event["kind"] == "event_twice":
+                kernel.call_at(kernel.now + event["seconds"], lambda: self._fire_again(trigger.row, kwargs))
+
+    def _fire_again(self, row: TaskInstance, kwargs: dict[str, Any]) -> None:
+        """Handle an event once more: two triggerers had the trigger, and one of them is late.
+
+        A task that has deferred again is resumed by the old event. A task that runs is begun once more, and the process
+        that runs loses its right to write.
+        """
+        state = row.state
+        if state not in ("deferred", "running"):
+            return
+        self.world.met(f"event comes again while {state}", row.name)
+        if state == "deferred":
+            self.remove(row, by_user=False)
+        elif (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
+            row.id += 1
+            self.world.kernel.call_at(
+                self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt)
+            )
+        self.scheduler.resume(row, "execute_complete", kwargs)
 
     def _time_out(self, trigger: Row) -> None:
         """Airflow's own timeout of a deferral."""

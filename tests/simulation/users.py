@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.simulation import coverage
 from tests.simulation.database import TaskInstance
 from tests.simulation.story import Event
 
@@ -39,13 +40,13 @@ class Users:
             if "at" in event:
                 self._at(self.world.kernel.now + event["at"], number, event)
 
-    def on_state(self, row: TaskInstance) -> None:
-        """Let the events begin to wait that follow this state."""
+    def on_state(self, row: TaskInstance, state: str | None) -> None:
+        """Let the events begin to wait that follow this state of a task instance, or of its record."""
         for number, event in enumerate(self._events):
             if "when" not in event or number in self._done:
                 continue
-            task_id, index, state, seconds = event["when"]
-            if (row.task_id, row.map_index, row.state, row.run_id) == (task_id, index, state, "run"):
+            task_id, index, awaited, seconds = event["when"]
+            if (row.task_id, row.map_index, row.run_id, state) == (task_id, index, "run", awaited):
                 self._done.add(number)
                 self._at(self.world.kernel.now + seconds, number, event)
 
@@ -81,8 +82,12 @@ class Users:
     def _clear_row(self, row: TaskInstance, event: Event) -> None:
         world, scheduler = self.world, self.scheduler
         state = row.state
-        world.met(f"clear {event['scope']} while {state}", row.name)
         is_emptied = world.cast.options["airflow"] == "3.4" and event["scope"] != "run" and not event.get("keep")
+        self._met("clear", row, event["scope"], f"while {state}")
+        if row.store:
+            self.world.met(f"clear {'empties' if is_emptied else 'keeps'} the records", row.name)
+        if row.task_id == "create" and world.cast.inputs != world.cast.options["inputs"]:
+            self.world.met("clear with changed inputs", row.name)
         world.invariants.cleared(row, is_emptied=is_emptied)
         if is_emptied:
             row.store.clear()
@@ -109,7 +114,7 @@ class Users:
 
     def _mark(self, event: Event) -> None:
         row, scheduler = self._row(event), self.scheduler
-        self.world.met(f"mark {event['state']} while {row.state}", row.name)
+        self._met("mark", row, event["state"], f"while {row.state}")
         if row.state == "deferred":
             scheduler.triggerers.remove(row, by_user=True)
         if (attempt := scheduler.attempts.pop(row.name, None)) is not None:
@@ -123,12 +128,13 @@ class Users:
         self.world.cast.inputs = [*event["inputs"]]
         for row in self.scheduler.creates("run"):
             self.world.met("change_inputs", row.name)
+            if self.world.cast.is_mapped:
+                self.world.met("change_inputs of mapped", row.name)
 
     def _lower_retries(self, event: Event) -> None:
         for row in self.scheduler.rows.values():
             row.retries = min(row.retries, event["retries"])
-            if row.task_id == "create":
-                self.world.met("lower_retries", row.name)
+            self.world.met("lower_retries", row.name)
 
     def _server_away(self, event: Event) -> None:
         self.world.is_server_away = True
@@ -157,6 +163,12 @@ class Users:
 
     def _triggerer_pauses(self, event: Event) -> None:
         self.scheduler.triggerers.pause(event["seconds"])
+
+    def _met(self, kind: str, row: TaskInstance, *details: str) -> None:
+        for detail in details:
+            self.world.met(f"{kind} {detail}", row.name)
+        for label, owner in coverage.later(self.world, kind, row.name):
+            self.world.met(label, owner)
 
     def _met_all(self, label: str) -> None:
         for row in self.scheduler.rows.values():

@@ -69,7 +69,7 @@ class Attempt:
             if operator.execution_timeout is not None:
                 error = AirflowTaskTimeout("execution_timeout")
                 ends = kernel.now + operator.execution_timeout.total_seconds()
-                timer = kernel.call_at(ends, lambda: self.process.interrupt(error))
+                timer = kernel.call_at(ends, lambda: self._time_out(error))
             result = self._execute(operator, context)
             if result is not None:
                 ti.xcom_push("return_value", result)
@@ -94,6 +94,10 @@ class Attempt:
             if timer is not None:
                 timer.cancel()
         return "success", None
+
+    def _time_out(self, error: BaseException) -> None:
+        self.world.met("execution_timeout", self.row.name)
+        self.process.interrupt(error)
 
     def _execute(self, operator: Any, context: Any) -> Any:
         row = self.row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tests.simulation import coverage
 from tests.simulation.cast import Cast
 from tests.simulation.comet import CometAPI
 from tests.simulation.invariants import Invariants
@@ -44,7 +45,9 @@ class World:
         self.is_connection_away = False
         self.sessions: set[tuple[Process, int]] = set()
         self._counts: dict[str, int] = {}
-        self._strikes = {_place(event): event for event in story.of_kind(*STRIKES)}
+        self._strikes: dict[tuple[str, str, str], list[Event]] = {}
+        for event in story.of_kind(*STRIKES):
+            self._strikes.setdefault(_place(event), []).append(event)
         self.invariants = Invariants(self)
         self.api = CometAPI(self)
         self.connection_key = self.api.key
@@ -97,24 +100,43 @@ class World:
 
     def _strike(self, thread: Thread, kind: str, number: int, phase: str) -> None:
         process = thread.process
-        event = self._strikes.get((process.owner, process.number, kind, number, phase))
-        if event is None:
-            return
-        self.met(f"{event['kind']} {phase} {kind}", process.owner)
-        self.note(f"{process.name}: {event['kind']}")
-        self.scheduler.strike(process, event)
-        self.kernel.checkpoint()
+        for event in self._strikes.get((process.owner, kind, phase), ()):
+            if self._is_struck(thread, number, event):
+                self.note(f"{process.name}: {event['kind']}")
+                if event["kind"] != "interrupt" or (process.main is not None and process.is_interruptible):
+                    self.met_by(process, f"{event['kind']} {phase} {kind}")
+                self.scheduler.strike(process, event)
+                self.kernel.checkpoint()
+
+    def _is_struck(self, thread: Thread, number: int, event: Event) -> bool:
+        """Whether it is this effect that an event names, by its number or by the state of the record."""
+        process = thread.process
+        if "record" not in event:
+            return bool(number == event["nth"] and process.number == event["attempt"])
+        owner = f"{process.owner}#{thread.item}" if thread.item else process.owner
+        if event["record"] not in coverage.columns(self, owner):
+            return False
+        return self.count(f"strike {self.story.events.index(event)}") == event["nth"]
 
     # What others tell.
 
     def met(self, label: str, owner: str) -> None:
         """Note that an event met a task instance, with the state of its record."""
         self.happened.append((self.kernel.now, label.partition(" ")[0]))
-        self.pairs.update((label, state) for state in self.scheduler.states_of_records(owner))
+        self.pairs.update((label, column) for column in coverage.columns(self, owner))
+
+    def met_by(self, process: Process, label: str) -> None:
+        """Note that an event met a process."""
+        for row, owner in coverage.rows_of(self, label, process):
+            self.met(row, owner)
 
     def owner_of(self, process: Process, input: dict[str, Any]) -> str:
         """Return whose create a process sends: the task instance, and of a batch the input."""
-        return f"{process.owner}#{input['prompt']}" if self.cast.is_batch else process.owner
+        if not self.cast.is_batch:
+            return process.owner
+        thread = self.kernel.current
+        number = thread.item.rpartition("-")[2] if thread is not None else ""
+        return f"{process.owner}#{input['prompt']}{'' if number in ('', '1') else f'~{number}'}"
 
     @property
     def open_sessions(self) -> int:
@@ -131,6 +153,8 @@ class World:
     def wrote(self, row: Any, key: str, value: Any) -> None:
         self.left("the state store", str(value))
         self.invariants.wrote(row, key, value)
+        for column in coverage.columns(self, row.name if key == "comet_batch" else f"{row.name}#{key}"):
+            self.scheduler.users.on_state(row, f"record {column}")
 
     def left(self, where: str, text: str) -> None:
         """Check what leaves a process: it must not hold a key."""
@@ -151,5 +175,5 @@ class World:
             self.effect("log", text.partition("\n")[0][:160], 0.0, apply)
 
 
-def _place(event: Event) -> tuple[str, int, str, int, str]:
-    return f"{event['task']}[{event['index']}]", event["attempt"], event["effect"], event["nth"], event["phase"]
+def _place(event: Event) -> tuple[str, str, str]:
+    return f"{event['task']}[{event['index']}]", event["effect"], event["phase"]
