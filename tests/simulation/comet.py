@@ -15,6 +15,7 @@ from tests.simulation.triggerer import TRIGGER
 
 if TYPE_CHECKING:
     from airflow_provider_comet.api.config import Config
+    from tests.simulation.database import TaskInstance
     from tests.simulation.kernel import Process
     from tests.simulation.world import World
 
@@ -27,6 +28,7 @@ class Prediction:
     :ivar is_named: whether an answer has named the id.
     :ivar process: which sent it.
     :ivar faults: when a poll of it was answered oddly, and how.
+    :ivar is_late: whether it was bought by an attempt that had been replaced, beside that of its successor.
     :ivar is_removed: whether a poll has said that its output is gone.
     """
 
@@ -41,6 +43,7 @@ class Prediction:
     process: Process | None = None
     faults: list[tuple[float, str]] = field(default_factory=list)
     is_removed: bool = False
+    is_late: bool = False
 
     @property
     def ended_at(self) -> float:
@@ -121,7 +124,9 @@ class CometAPI:
         self.polls.append((process.name, now))
         prediction_id = request.path.rpartition("/")[2]
         prediction = self.predictions.get(prediction_id)
-        name = world.story.answer_of_get(now - world.begins, prediction.number if prediction else 0)
+        row = self._poller(process)
+        task_id = "" if row is None else row.task_id
+        name = world.story.answer_of_get(now - world.begins, prediction.number if prediction else 0, task_id)
         if config.api_key != self.key:
             name = "bad_key"
         answer = GETS.get(name or "")
@@ -158,14 +163,20 @@ class CometAPI:
         age = self.world.kernel.now - prediction.ended_at
         return 0 <= age < self.world.cast.options["output_seconds"] and prediction.end == "succeeded"
 
+    def _poller(self, process: Process) -> TaskInstance | None:
+        """Return for which task instance a process polls."""
+        if process.owner:
+            return self.world.scheduler.rows[process.owner]
+        trigger = TRIGGER.get(None)
+        return None if trigger is None else trigger.row
+
     def _met(self, process: Process, label: str) -> None:
         """Note what became of a poll: of a worker, or of a trigger for its task instance."""
         world = self.world
         if process.owner:
             world.met_by(process, label)
-        elif (trigger := TRIGGER.get(None)) is not None:
-            is_awaited = world.scheduler.triggerers.is_awaited(trigger)
-            world.met(label if is_awaited else "get by a trigger that was replaced", trigger.row.name)
+        elif (trigger := TRIGGER.get(None)) is not None and world.scheduler.triggerers.is_awaited(trigger):
+            world.met(label, trigger.row.name)
 
     def _accept(self, number: int, input: dict[str, Any], process: Process) -> Prediction:
         seconds, end = self.world.story.life_of(len(self.predictions) + 1)
@@ -185,7 +196,7 @@ class CometAPI:
     def _end(self, prediction: Prediction) -> None:
         """Note how a prediction has ended, if its task knows no later one."""
         others = [other for other in self.predictions.values() if other.owner == prediction.owner]
-        if others[-1] is prediction:
+        if others[-1] is prediction and not prediction.is_late:
             self.world.met(f"prediction {prediction.end}", prediction.owner)
 
     def _describe(self, prediction: Prediction) -> dict[str, Any]:

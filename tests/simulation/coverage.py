@@ -35,13 +35,17 @@ TASK_STATES = (
     "queued",
     "up_for_retry",
     "up_for_reschedule",
+    "restarting",
     "success",
     "failed",
     "upstream_failed",
 )
 SCOPES = ("task", "downstream", "upstream", "run")
 FILE_OPERATIONS = ("begin", "write", "commit", "read", "info")
-STORED = ("record", "batch")
+REPLACED = (*STRIKES, "post", "get")
+"""What is told apart if it hits an attempt that was replaced."""
+LATER = (*STRIKES, "get", "download", "file", "clear", "mark")
+"""What is told apart if it hits a task after the creates."""
 
 
 # What an event meets.
@@ -50,13 +54,21 @@ STORED = ("record", "batch")
 def columns(world: World, owner: str) -> tuple[str, ...]:
     """Return what an event meets.
 
-    :param owner: the task instance that it hits, and of a batch the item, if it is known.
+    :param owner: the task instance that it hits, and of a batch the item or the key of its record, if it is known.
     """
     name, _, item = owner.partition("#")
     row = world.scheduler.rows.get(name)
     if row is None:
         return ()
     return _states(world, row, item) if row.task_id == "create" else (row.task_id,)
+
+
+def records(world: World, owner: str) -> tuple[str, ...]:
+    """Return the states of the records of a create, or of the creates before a task."""
+    row = world.scheduler.rows.get(owner)
+    if row is None or row.task_id == "create":
+        return columns(world, owner)
+    return tuple(state for create in world.scheduler.creates(row.source_run) for state in _states(world, create, ""))
 
 
 def rows_of(world: World, label: str, process: Process) -> Iterator[Pair]:
@@ -68,7 +80,8 @@ def rows_of(world: World, label: str, process: Process) -> Iterator[Pair]:
     kind = label.partition(" ")[0]
     attempt = world.scheduler.attempt_of(process)
     if attempt is not None and attempt.id != row.id:
-        yield f"{kind} of a replaced attempt", owner
+        if kind in REPLACED:
+            yield f"{kind} of a replaced attempt", owner
         return
     item = thread.item if thread is not None and thread.process is process else ""
     yield label, f"{owner}#{item}" if item else owner
@@ -78,7 +91,7 @@ def rows_of(world: World, label: str, process: Process) -> Iterator[Pair]:
 def later(world: World, kind: str, owner: str) -> Iterator[Pair]:
     """Yield the row for an event that hits a task after the creates, with each of these."""
     row = world.scheduler.rows.get(owner)
-    if row is not None and row.task_id != "create":
+    if row is not None and row.task_id != "create" and kind in LATER:
         for create in world.scheduler.creates(row.source_run):
             yield f"{kind} of a later task", create.name
 
@@ -86,7 +99,9 @@ def later(world: World, kind: str, owner: str) -> Iterator[Pair]:
 def _states(world: World, row: TaskInstance, item: str) -> tuple[str, ...]:
     if not world.cast.is_batch:
         return (_state(row, "comet_submission"),)
-    items = [item] if item else dict.fromkeys(world.cast.items)
+    if item.startswith("comet_submission"):
+        return (_state(row, item),)
+    items = [item] if item else world.cast.items
     return tuple(dict.fromkeys(_state(row, record_key(one)) for one in items))
 
 
@@ -125,8 +140,8 @@ def events() -> tuple[str, ...]:
     """Return all rows of the table."""
     effects = dict.fromkeys(effect for names in EFFECTS.values() for effect in names)
     struck = [f"{kind} {phase} {effect}" for kind in STRIKES for effect in effects for phase in ("before", "after")]
-    struck += [f"{kind} of a replaced attempt" for kind in (*STRIKES, "post", "get")]
-    struck += [f"{kind} of a later task" for kind in (*STRIKES, "get", "download", "file", "clear", "mark")]
+    struck += [f"{kind} of a replaced attempt" for kind in REPLACED]
+    struck += [f"{kind} of a later task" for kind in LATER]
     return (
         *[f"post {name}" for name in ("accepted", *POSTS)],
         *[f"get {name}" for name in GETS],
@@ -134,7 +149,7 @@ def events() -> tuple[str, ...]:
         "output has expired",
         "link has expired",
         *[f"download {name}" for name in DELIVERIES],
-        *[f"{kind} {failure}" for kind in FILE_OPERATIONS for failure in FAILURES],
+        *[f"file {kind} {failure}" for kind in FILE_OPERATIONS for failure in FAILURES],
         "two runs store",
         "key_replaced",
         "clock_set",
@@ -164,7 +179,6 @@ def events() -> tuple[str, ...]:
         "event_lost",
         "event comes again while deferred",
         "event comes again while running",
-        "get by a trigger that was replaced",
         *struck,
     )
 

@@ -9,10 +9,11 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from tests.simulation.aims import scene, strike
 from tests.simulation.answers import ENDS, GETS, POSTS
 from tests.simulation.downloads import DELIVERIES
 from tests.simulation.storage import FAILURES
-from tests.simulation.story import EFFECTS, STRIKES, Event, Story
+from tests.simulation.story import Event, Story
 
 T = TypeVar("T")
 
@@ -50,8 +51,10 @@ def make_story(seed: int) -> Story:
     chance = Chance(seed)
     cast = _cast(chance)
     count = chance.small(MAX_EVENTS)
-    events = [_event(chance, cast) for _ in range(count)]
-    events += [_prediction(chance, number) for number in range(1, 6) if chance.happens(0.3)]
+    events = scene(chance, cast) if chance.happens(0.75) else []
+    events += [_event(chance, cast) for _ in range(count if not events else chance.small(3))]
+    known = {event["number"] for event in events if event["kind"] == "prediction"}
+    events += [_prediction(chance, number) for number in range(1, 6) if number not in known and chance.happens(0.3)]
     return Story(cast, events, chance.number(1, 10**6) if chance.happens(0.5) else 0)
 
 
@@ -60,6 +63,8 @@ def _cast(chance: Chance) -> dict[str, Any]:
     cast: dict[str, Any] = {"shape": shape, "policy": chance.one_of(("fail", "fail", "retry"))}
     cast["retries"] = chance.number(0, 3)
     cast["inputs"] = [*PROMPTS[: chance.number(2, 3)]]
+    if chance.happens(0.2):
+        cast["inputs"][-1] = cast["inputs"][0]  # two equal ones
     options: list[tuple[str, Sequence[Any], float]] = [
         ("mode", ("poke", "reschedule") if shape != "waiting" else ("poke",), 0.3),
         ("timeout", (60.0, 600.0), 0.3),
@@ -107,15 +112,7 @@ def _place(chance: Chance, cast: dict[str, Any]) -> tuple[str, int]:
 
 def _strike(chance: Chance, cast: dict[str, Any]) -> Event:
     task, index = _place(chance, cast)
-    event: Event = {"kind": chance.one_of(STRIKES), "task": task, "index": index, "attempt": chance.small(4)}
-    event["effect"] = chance.one_of(EFFECTS[task])
-    event["nth"] = chance.small(4)
-    event["phase"] = chance.one_of(("before", "after"))
-    if event["kind"] in ("stall", "give_up"):
-        event["seconds"] = chance.seconds(1, 400)
-    if event["kind"] == "give_up":
-        event["is_heard"] = chance.happens(0.5)
-    return event
+    return {**strike(chance, task, index), "attempt": chance.small(4), "nth": chance.small(4)}
 
 
 def _post(chance: Chance, cast: dict[str, Any]) -> Event:

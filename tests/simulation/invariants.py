@@ -15,6 +15,7 @@ from tests.simulation.database import Refused, ServerAway
 if TYPE_CHECKING:
     from tests.simulation.comet import Prediction
     from tests.simulation.database import TaskInstance
+    from tests.simulation.kernel import Process
     from tests.simulation.worker import Attempt
     from tests.simulation.world import World
 
@@ -33,10 +34,12 @@ class Item:
     """What was bought for one input of one task instance.
 
     :ivar allowed: how many creates may be accepted from now on: never more than one.
+    :ivar late: how many creates of attempts that were replaced may be accepted besides.
     """
 
     owner: str
     allowed: int = 1
+    late: int = 0
     bought: list[Prediction] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     is_handed_over: bool = False
@@ -58,6 +61,10 @@ class Invariants:
         """Nothing is bought that is not needed: the first time, or after what allows another one."""
         item = self._item(prediction.owner)
         item.bought.append(prediction)
+        if not item.allowed and item.late and self._is_replaced(prediction.process):
+            item.late -= 1
+            prediction.is_late = True
+            return
         self._require(item.allowed > 0, f"{item.owner}: bought again, although nothing allows it: {prediction.id}")
         item.allowed -= 1
         item.is_handed_over = False
@@ -73,6 +80,7 @@ class Invariants:
                 if self.key_of(row, item) == key:
                     is_retry = self.world.cast.options["policy"] == "retry"
                     if before == "sending" and (is_retry or item.is_cleared_since_sending):
+                        item.late += item.allowed  # an orphan may still send: both may be accepted
                         item.allowed = 1
                     item.is_cleared_since_sending = False
         if state == "delivered":
@@ -155,6 +163,10 @@ class Invariants:
         if not self.world.cast.is_batch:
             return "comet_submission"
         return record_key(item.owner.partition("#")[2])
+
+    def _is_replaced(self, process: Process | None) -> bool:
+        attempt = None if process is None else self.world.scheduler.attempt_of(process)
+        return attempt is not None and attempt.id != attempt.row.id
 
     def _items(self, row: TaskInstance) -> list[Item]:
         if self.world.cast.is_batch and row.task_id == "create":

@@ -45,7 +45,7 @@ class Storage:
         process = self.world.kernel.current.process  # type: ignore[union-attr]
         if failure is not None:
             failure = "refused" if failure == "torn" and tear is None else failure
-            self.world.met_by(process, f"{kind} {failure}")
+            self.world.met_by(process, f"file {kind} {failure}")
             self.failures.append((self.world.kernel.now, failure))
         if failure == "refused":
             self.world.effect("file", f"{kind} {path}: refused", 0.05)

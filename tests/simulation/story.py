@@ -16,7 +16,7 @@ EFFECTS = {
         "clock",
     ),
     "wait": ("get", "log", "xcom.push", "lock", "state", "connection", "clock"),
-    "store": ("file", "download", "log", "lock", "xcom.push", "state", "connection", "get"),
+    "store": ("file", "download", "log", "lock", "xcom.push", "state", "connection", "get", "clock"),
 }
 """The effects at which a process can be struck, by task."""
 
@@ -41,14 +41,15 @@ class Story:
         """Return the fault of the so-manyth create of the story."""
         return self._posts.get(number)
 
-    def answer_of_get(self, seconds: float, prediction: int) -> str | None:
+    def answer_of_get(self, seconds: float, prediction: int, task_id: str = "") -> str | None:
         """Return the fault of a poll.
 
         :param seconds: since the story began.
         :param prediction: the number of the prediction that is polled.
+        :param task_id: of the task that polls.
         """
         for event in self._gets:
-            is_about = event.get("prediction") in (None, prediction)
+            is_about = event.get("prediction") in (None, prediction) and event.get("by") in (None, task_id)
             if is_about and event["at"] <= seconds < event["at"] + event["seconds"]:
                 return str(event["answer"])
         return None

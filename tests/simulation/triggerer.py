@@ -86,12 +86,12 @@ class Triggerers:
                     if (task := triggerer.tasks.pop(number, None)) is not None and not triggerer.process.is_dead:
                         triggerer.loop.hand_over(task.cancel)
 
-    def kill(self) -> None:
-        """SIGKILL of the triggerer that has the triggers; another one takes them over."""
+    def kill(self, seconds: float) -> None:
+        """SIGKILL of the triggerer that has the triggers; another one takes them over some time later."""
         triggerer = self.triggerers[-1]
         self._met("triggerer_dies")
         triggerer.process.kill()
-        self._take_over()
+        self._take_over(seconds)
 
     def pause(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT; if that lasts, another triggerer takes over, and both run the triggers."""
@@ -106,7 +106,7 @@ class Triggerers:
 
         kernel.call_at(kernel.now + seconds, go_on)
         if seconds > THRESHOLD_SECONDS:
-            self._take_over()
+            self._take_over(THRESHOLD_SECONDS)
 
     def shut_down(self) -> None:
         for triggerer in self.triggerers:
@@ -124,13 +124,13 @@ class Triggerers:
     def _add(self) -> None:
         self.triggerers.append(Triggerer(self.world, len(self.triggerers) + 1))
 
-    def _take_over(self) -> None:
+    def _take_over(self, seconds: float) -> None:
         def take_over() -> None:
             self._add()
             for trigger in [*self._rows.values()]:
                 self._assign(trigger)
 
-        self.world.kernel.call_at(self.world.kernel.now + THRESHOLD_SECONDS, take_over)
+        self.world.kernel.call_at(self.world.kernel.now + seconds, take_over)
 
     def _assign(self, trigger: Row) -> None:
         if self._rows.get(trigger.number) is trigger:
@@ -181,7 +181,7 @@ class Triggerers:
         that runs loses its right to write.
         """
         state = row.state
-        if state not in ("deferred", "running"):
+        if state != "deferred" and not (state == "running" and row.next_kwargs):
             return
         self.world.met(f"event comes again while {state}", row.name)
         if state == "deferred":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tests.simulation import coverage
 from tests.simulation.database import TaskInstance
 from tests.simulation.story import Event
+from tests.simulation.triggerer import THRESHOLD_SECONDS
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
@@ -76,7 +77,7 @@ class Users:
         }[event["scope"]]
         for other in [*scheduler.rows.values()]:
             is_row = other is row or event["scope"] != "task"
-            if other.run_id == row.run_id and other.task_id in wanted and is_row and other.try_number:
+            if other.run_id == row.run_id and other.task_id in wanted and is_row and (other.try_number or other.state):
                 self._clear_row(other, event)
 
     def _clear_row(self, row: TaskInstance, event: Event) -> None:
@@ -159,13 +160,13 @@ class Users:
         self._met_all("clock_set")
 
     def _triggerer_dies(self, event: Event) -> None:
-        self.scheduler.triggerers.kill()
+        self.scheduler.triggerers.kill(event.get("seconds", THRESHOLD_SECONDS))
 
     def _triggerer_pauses(self, event: Event) -> None:
         self.scheduler.triggerers.pause(event["seconds"])
 
     def _met(self, kind: str, row: TaskInstance, *details: str) -> None:
-        for detail in details:
+        for detail in details if row.state is not None else details[:1]:
             self.world.met(f"{kind} {detail}", row.name)
         for label, owner in coverage.later(self.world, kind, row.name):
             self.world.met(label, owner)

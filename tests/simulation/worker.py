@@ -87,6 +87,7 @@ class Attempt:
         except (Exception, AirflowTaskTimeout) as error:
             self.error = error
             if isinstance(error, AirflowTaskTimeout):
+                self.process.is_interruptible = False  # the alarm rings once
                 self.operator.on_kill()  # as Airflow's task runner does
             return "retry", None
         finally:

@@ -114,7 +114,7 @@ class World:
         if "record" not in event:
             return bool(number == event["nth"] and process.number == event["attempt"])
         owner = f"{process.owner}#{thread.item}" if thread.item else process.owner
-        if event["record"] not in coverage.columns(self, owner):
+        if event["record"] not in coverage.records(self, owner):
             return False
         return self.count(f"strike {self.story.events.index(event)}") == event["nth"]
 
