@@ -14,6 +14,7 @@ from tests.support import private_airflow
 
 private_airflow()
 
+from tests.simulation import coverage  # noqa: E402
 from tests.simulation.generate import make_story  # noqa: E402
 from tests.simulation.run import Result, run_story, shorten  # noqa: E402
 from tests.simulation.story import Story  # noqa: E402
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--story", type=Path, help="a permanent story")
     parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--coverage", action="store_true", help="print which events have met which states of a record")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.seed is not None or options.story is not None:
@@ -71,11 +73,11 @@ def main() -> int:
         if options.trace:
             print(*result.trace, sep="\n")
         return int(result.wrong is not None)
-    return run_many(options.first, options.seeds, options.jobs)
+    return run_many(options.first, options.seeds, options.jobs, is_table_wanted=options.coverage)
 
 
-def run_many(first: int, seeds: int, jobs: int) -> int:
-    """Run many seeds on all cores; print the failures and what they cost."""
+def run_many(first: int, seeds: int, jobs: int, *, is_table_wanted: bool) -> int:
+    """Run many seeds on all cores; print the failures, what they cost, and what they have met."""
     started = time.monotonic()
     wrong: list[tuple[int, str]] = []
     pairs: set[tuple[str, str]] = set()
@@ -86,7 +88,10 @@ def run_many(first: int, seeds: int, jobs: int) -> int:
             pairs |= met
     seconds = time.monotonic() - started
     print(f"{seeds} stories in {seconds:.0f} s ({1000 * seconds * jobs / seeds:.1f} ms each on a core)")
-    print(f"{len(pairs)} pairs of event and state of the record were met; {len(wrong)} stories failed")
+    if is_table_wanted:
+        print(coverage.table(pairs))
+    print(coverage.summary(pairs))
+    print(f"{len(wrong)} stories failed")
     kinds: dict[str, int] = {}
     for seed, words in wrong:
         kind = Result(words, [], set()).kind
@@ -96,7 +101,7 @@ def run_many(first: int, seeds: int, jobs: int) -> int:
         kinds[kind] = kinds.get(kind, 0) + 1
     for kind, count in sorted(kinds.items(), key=lambda item: -item[1]):
         print(f"{count:6} x {kind}")
-    return int(bool(wrong))
+    return int(bool(wrong or coverage.unexpected(pairs)))
 
 
 if __name__ == "__main__":

@@ -220,7 +220,14 @@ def table(pairs: Collection[Pair]) -> str:
     for event in events():
         marks = ["+" if (event, name) in pairs else " " if reason((event, name)) is None else "." for name in COLUMNS]
         lines.append(f"{event:{width}} {' '.join(f'{mark:5}' for mark in marks)}".rstrip())
-    holes = unmet(pairs)
-    lines.append(f"{len(possible()) - len(holes)} of {len(possible())} pairs were met")
-    lines += [f"not met: {event}, {column}" for event, column in holes]
-    return "\n".join([*lines, *unexpected(pairs)])
+    holes: dict[str, list[str]] = {}
+    for event, column in unmet(pairs):
+        holes.setdefault(event, []).append(column)
+    return "\n".join([*lines, *(f"not met: {event} ({', '.join(names)})" for event, names in holes.items())])
+
+
+def summary(pairs: Collection[Pair]) -> str:
+    """Return how many pairs were met, and what is wrong with the table."""
+    count = len(possible())
+    words = f"{count - len(unmet(pairs))} of {count} pairs of event and state of the record were met"
+    return "\n".join([words, *unexpected(pairs)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.api.errors import CometError
 from tests.simulation.causes import causes
-from tests.simulation.coverage import record_key
+from tests.simulation.coverage import columns, record_key
 from tests.simulation.database import Refused, ServerAway
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Invariants:
         """Nothing is bought that is not needed: the first time, or after what allows another one."""
         item = self._item(prediction.owner)
         item.bought.append(prediction)
-        if not item.allowed and item.late and self._is_replaced(prediction.process):
+        if item.late and self._is_replaced(prediction.process):
             item.late -= 1
             prediction.is_late = True
             return
@@ -71,6 +71,9 @@ class Invariants:
 
     def wrote(self, row: TaskInstance, key: str, value: Any) -> None:
         """Follow what the product records: whether it sends again although nobody knows of the last create."""
+        if key == "comet_batch":
+            for item in self._items(row):
+                item.is_handed_over = item.is_handed_over or columns(self.world, item.owner) == ("delivered",)
         if not key.startswith("comet_submission"):
             return
         before = self._states.get((row.name, key))
@@ -95,6 +98,8 @@ class Invariants:
             item.failures.clear()
             last = item.bought[-1] if item.bought else None
             is_bad = last is not None and last.is_bad and last.ended_at <= self.world.kernel.now
+            if is_emptied and self._states.get((row.name, self.key_of(row, item))) == "sending":
+                item.late += item.allowed  # what is on its way may be accepted beside what the next try buys
             if is_emptied or item.is_handed_over or is_bad or row.state == "success" or not item.bought:
                 item.allowed = 1
         if is_emptied:
