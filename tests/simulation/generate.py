@@ -9,9 +9,10 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tests.simulation.aims import scene, strike
+from tests.simulation.aims import strike
 from tests.simulation.answers import ENDS, GETS, POSTS
 from tests.simulation.downloads import DELIVERIES
+from tests.simulation.scenes import scene
 from tests.simulation.storage import FAILURES
 from tests.simulation.story import Event, Story
 
