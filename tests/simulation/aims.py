@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation import coverage
-from tests.simulation.answers import BOUGHT_AGAIN, ENDS
+from tests.simulation.answers import BOUGHT_AGAIN, ENDS, GETS
 from tests.simulation.story import EFFECTS, STRIKES, Event
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ RECORDS = ("none", "sending", "sending", "rejected", "rejected", "accepted", "re
 LOST = ("lost_before", "lost_after", "gateway_before", "gateway_after", "endless_after", "late", "no_id")
 REFUSED = ("throttled", "throttled_long", "throttled_long", "no_channel", "not_connected", "bad_request", "no_balance")
 BAD_ENDS = tuple(ENDS)[1:]
+PASSING = tuple(name for name in GETS if GETS[name].passes)
+AT_BEGIN = ("store.get", "xcom.push", "connection", "lock", "log", "state", "clock")
+"""Effects that an attempt has which begins with a record."""
 
 
 def strike(chance: Chance, task: str, index: int, effect: str = "") -> Event:
@@ -63,6 +66,18 @@ def bring_about(chance: Chance, cast: Cast, record: str) -> list[Event]:
             waiting(chance, cast)
         return [{**at(strike(chance, "create", index_of(chance, cast), "xcom.push"), record, 1), "kind": "kill"}]
     return []
+
+
+def killed(index: int, record: str) -> Event:
+    """Return the kill of the first attempt that brings a record into a state, in which the next one begins."""
+    event = {"kind": "kill", "task": "create", "index": index, "effect": "store.set", "phase": "after"}
+    return at(event, record, 1)
+
+
+def get_fault(chance: Chance, task: str, begins: float, least: float, most: float, answers: Sequence[str] = ()) -> Event:
+    """Return a fault of the polls of a task."""
+    answer = chance.one_of(answers or [*GETS])
+    return {"kind": "get", "answer": answer, "by": task, "at": begins, "seconds": chance.seconds(least, most)}
 
 
 def posts(chance: Chance, answers: Sequence[str], first: int = 1) -> list[Event]:

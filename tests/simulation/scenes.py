@@ -8,9 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.aims import BAD_ENDS, LOST, RECORDS, REFUSED, Cast, at, bring_about, effects, index_of
-from tests.simulation.aims import posts, prediction, strike, waiting, when
-from tests.simulation.answers import ENDS, GETS
+from tests.simulation.aims import (
+    AT_BEGIN,
+    BAD_ENDS,
+    LOST,
+    PASSING,
+    RECORDS,
+    REFUSED,
+    Cast,
+    at,
+    bring_about,
+    effects,
+    get_fault,
+    index_of,
+    killed,
+    posts,
+    prediction,
+    strike,
+    waiting,
+    when,
+)
+from tests.simulation.answers import ENDS
 from tests.simulation.coverage import SCOPES, TASK_STATES
 from tests.simulation.downloads import DELIVERIES
 from tests.simulation.storage import FAILURES
@@ -35,15 +53,24 @@ def scene(chance: Chance, cast: Cast) -> list[Event]:
 
 def _struck(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let processes of a create be struck."""
-    events = []
-    for _ in range(chance.number(1, 3)):
-        effect = chance.one_of(effects(record))
-        if effect == "get":
-            waiting(chance, cast, "poke")
-        if effect == "clock" and record not in ("rejected", "accepted"):
-            away = {"kind": "server_away", "seconds": chance.seconds(10, 200)}
-            events.append({**away, **when(chance, cast, record, chance.seconds(0.001, 10))})
-        events.append(at(strike(chance, "create", index_of(chance, cast), effect), record, chance.small(3)))
+    names = [chance.one_of(effects(record)) for _ in range(chance.number(2, 5))]
+    is_begun = record != "none" and names[0] in AT_BEGIN and chance.happens(0.8)  # the next attempt begins with it
+    if "get" in names or (record == "delivered" and "clock" in names):
+        waiting(chance, cast, "poke")
+    elif record == "none" and names[0] in ("log", "store.set"):
+        cast["shape"] = "mapped" if names[0] == "log" else "batch"
+    index = 0 if names[0] == "log" and cast["shape"] == "mapped" else index_of(chance, cast)
+    events = [killed(index, record)] if is_begun else []
+    if is_begun:
+        cast["retries"] = max(3, cast["retries"])
+    if "clock" in names and record not in ("rejected", "accepted", "delivered"):
+        seconds = chance.seconds(6, 15) if is_begun else chance.seconds(0.001, 1)
+        events.append({"kind": "server_away", "seconds": chance.seconds(10, 200), **when(chance, cast, record, seconds)})
+    if record == "delivered" and cast["shape"] == "waiting":
+        events += [prediction(chance, 1, 1, 2, "succeeded"), get_fault(chance, "create", 9.0, 20, 100)]
+    for name in names:
+        nth = 1 if chance.happens(0.6) else chance.small(4)
+        events.append(at(strike(chance, "create", index, name), record, nth))
     if chance.happens(0.1):  # the time of the task is up meanwhile
         cast["execution_timeout"] = 5.0
         events[-1] |= {"kind": "stall", "seconds": chance.seconds(3, 60)}
@@ -52,9 +79,15 @@ def _struck(chance: Chance, cast: Cast, record: str) -> list[Event]:
 
 def _users(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let users, or what is around Airflow, do something."""
+    if record != "reported" and chance.happens(0.25):
+        cast["shape"] = "mapped"
     time = when(chance, cast, record)
     index = time["when"][1]
     events: list[Event] = []
+    if record != "none" and chance.happens(0.4):  # nothing runs then
+        cast["retries"] = chance.number(0, 1)
+        events.append(killed(index, record))
+        time["when"][3] = chance.seconds(5.5, 14)
     for _ in range(chance.number(1, 3)):
         seconds = chance.seconds(1, 300)
         clear = {"kind": "clear", "task": "create", "index": index, "scope": chance.one_of(SCOPES)}
@@ -90,8 +123,14 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
     if task == "create":
         begin = chance.one_of((("sending", "send"), ("sending", "receive"), ("accepted", "get"), ("none", "connection")))
         place["record"], stands["effect"] = begin
+    gets = []
     if stands["effect"] == "get":
         place["nth"] = chance.small(3)
+        gets = [get_fault(chance, task, 5.0, 100, 300)] if chance.happens(0.5) else []
+    if place.get("record") == "none":
+        gets = [{"kind": "connection_away", "at": 5.0, "seconds": chance.seconds(50, 150)}]
+    elif place.get("record") == "sending" and chance.happens(0.5):
+        gets = posts(chance, REFUSED, 2)
     later = {**strike(chance, task, place["index"]), "attempt": 1, "nth": place["nth"], "phase": "after"}
     later["effect"] = stands["effect"]
     give_up = {"kind": "give_up", "seconds": chance.seconds(0.1, 8), "is_heard": chance.happens(0.7)}
@@ -101,7 +140,7 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
     if place.get("record") == "accepted":
         events.append(prediction(chance, 1, 10, 40, chance.one_of([*ENDS])))
         events += posts(chance, chance.one_of((LOST, REFUSED)), 2)
-    return [*events, later]
+    return [*events, *gets, later]
 
 
 def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
@@ -126,13 +165,12 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
         events += posts(chance, LOST if record == "sending" else REFUSED, 2)
     events += [at(strike(chance, task, -1), record, chance.small(2)) for _ in range(chance.number(1, 2))]
     if chance.happens(0.5):
-        answer = chance.one_of([*GETS])
-        events.append({"kind": "get", "answer": answer, "by": task, "at": 0.0, "seconds": chance.seconds(50, 500)})
+        events.append(get_fault(chance, task, 0.0, 50, 500))
     if chance.happens(0.5):
         scope, state = chance.one_of(SCOPES), chance.one_of(("success", "failed"))
         event = chance.one_of(({"kind": "clear", "scope": scope}, {"kind": "mark", "state": state}))
         events.append({**event, "task": task, "index": -1, **when(chance, cast, record)})
-    return events + _file_faults(chance)
+    return events + _file_faults(chance, 1)
 
 
 # Scenes that bring about what they need.
@@ -141,10 +179,9 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
 def _after(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a task after the creates be struck."""
     task = "store" if cast["shape"] == "waiting" else chance.one_of(("wait", "store"))
-    events = [at(strike(chance, task, -1), "delivered", chance.small(4)) for _ in range(chance.number(2, 4))]
+    events = [at(strike(chance, task, -1), "delivered", chance.small(4)) for _ in range(chance.number(2, 6))]
     if any(event["effect"] == "clock" for event in events):
-        answer = chance.one_of([name for name in GETS if GETS[name].passes])
-        events.append({"kind": "get", "answer": answer, "by": task, "at": 0.0, "seconds": chance.seconds(30, 300)})
+        events.append(get_fault(chance, task, 0.0, 30, 300, PASSING))
     if chance.happens(0.1):
         cast["execution_timeout"] = 5.0
         events[0] |= {"kind": "stall", "seconds": 30.0}
@@ -172,9 +209,9 @@ def _handled(chance: Chance, cast: Cast, record: str) -> list[Event]:
     return events
 
 
-def _file_faults(chance: Chance) -> list[Event]:
+def _file_faults(chance: Chance, least: int = 0) -> list[Event]:
     events = []
-    for _ in range(chance.number(0, 2)):
+    for _ in range(chance.number(least, 2)):
         events.append({"kind": "file", "number": chance.small(25), "failure": chance.one_of(FAILURES)})
         events.append({"kind": "download", "number": chance.small(6), "answer": chance.one_of(DELIVERIES)})
     return events
@@ -184,20 +221,18 @@ def _stored(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a store run again over what it has stored, among faults of storage, links and polls."""
     clear = {"kind": "clear", "task": "store", "index": -1, "scope": "task"}
     events: list[Event] = [{**clear, "when": ["store", -1, "success", chance.seconds(0.1, 100)]}]
-    get = {"kind": "get", "answer": chance.one_of([*GETS]), "by": "store", "at": 0.0}
-    return [*events, {**get, "seconds": chance.seconds(20, 300)}, *_file_faults(chance), *_file_faults(chance)]
+    return [*events, get_fault(chance, "store", 0.0, 20, 300), *_file_faults(chance), *_file_faults(chance)]
 
 
 def _deferred_again(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a create defer whose record is `delivered`: it was killed in that moment, and its next try can't poll."""
     waiting(chance, cast, "deferrable")
     cast["retries"] = max(2, cast["retries"])
-    kill = {"kind": "kill", "task": "create", "index": -1, "effect": "store.set", "phase": "after"}
-    events: list[Event] = [at(kill, "delivered", 1), prediction(chance, 1, 1, 10, "succeeded")]
-    answer = chance.one_of([*GETS])
-    events.append({"kind": "get", "answer": answer, "at": 14.0, "seconds": chance.seconds(20, 600)})
+    events: list[Event] = [killed(-1, "delivered"), prediction(chance, 1, 1, 10, "succeeded")]
+    events.append(get_fault(chance, "create", 14.0, 20, 600))
     time = ["create", -1, "record delivered", chance.seconds(15, 60)]
-    return events + chance.one_of(([_to_waiting(chance, time)], [], [{"kind": "event_lost", "number": 2}]))
+    twice = {"kind": "event_twice", "number": 1, "seconds": chance.seconds(18, 50)}
+    return events + chance.one_of(([_to_waiting(chance, time)], [twice], [{"kind": "event_lost", "number": 2}]))
 
 
 def _deferred(chance: Chance, cast: Cast, record: str) -> list[Event]:
@@ -215,7 +250,7 @@ def _to_waiting(chance: Chance, time: list[Any]) -> Event:
     place = {"task": time[0], "index": -1}
     return chance.one_of(
         (
-            {"kind": "triggerer_dies", "seconds": chance.seconds(20, 8000), "when": time},
+            *[{"kind": "triggerer_dies", "seconds": chance.seconds(20, 8000), "when": time}] * 2,
             {"kind": "triggerer_pauses", "seconds": chance.seconds(5, 500), "when": time},
             {"kind": "event_lost", "number": chance.small(3)},
             {"kind": "event_twice", "number": chance.small(3), "seconds": chance.seconds(0.1, 60)},
@@ -228,6 +263,9 @@ def _to_waiting(chance: Chance, time: list[Any]) -> Event:
 def _twice(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let an event come a second time, while the process that the first one has begun stands still, and then more."""
     waiting(chance, cast, "deferrable")
+    if chance.happens(0.25):
+        twice = {"kind": "event_twice", "number": 1, "seconds": chance.seconds(13, 50)}
+        return [prediction(chance, 1, 8, 20, "failed"), prediction(chance, 2, 30, 90, "succeeded"), twice]
     state = chance.one_of(("reported", "delivered", "accepted"))
     end = chance.one_of(BAD_ENDS) if state == "reported" else "succeeded"
     effect = "store.get" if state == "accepted" else "store.set"
@@ -247,6 +285,11 @@ def _twice(chance: Chance, cast: Cast, record: str) -> list[Event]:
 def _emptied(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a clear empty the store of a create whose prediction runs on, and the next try wait before it sends."""
     cast["airflow"] = "3.4"
+    if chance.happens(0.15):  # of a batch that has sent nothing yet
+        cast["shape"], cast["retries"] = "batch", 2
+        kill = killed(-1, "none")
+        clear = {"kind": "clear", "task": "create", "index": -1, "scope": "task"}
+        return [kill, {**clear, "when": ["create", -1, "up_for_retry", chance.seconds(0.1, 9)]}]
     index = index_of(chance, cast)
     state = chance.one_of(("record accepted", "record delivered", "success"))
     time = {"when": ["create", index, state, chance.seconds(0.01, 20)]}
@@ -280,6 +323,6 @@ WEIGHTS: dict[Scene, int] = {
     _deferred: 3,
     _twice: 2,
     _emptied: 2,
-    _lost_and_refused: 1,
+    _lost_and_refused: 2,
 }
 FOLLOWING: tuple[Scene, ...] = tuple(one for one, weight in WEIGHTS.items() for _ in range(weight))
