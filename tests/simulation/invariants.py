@@ -34,12 +34,14 @@ class Item:
     """What was bought for one input of one task instance.
 
     :ivar allowed: how many creates may be accepted from now on: never more than one.
+    :ivar reported: the ids of predictions whose bad end was reported.
     :ivar late: how many creates of attempts that were replaced may be accepted besides.
     """
 
     owner: str
     allowed: int = 1
     late: int = 0
+    reported: list[str] = field(default_factory=list)
     bought: list[Prediction] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     is_handed_over: bool = False
@@ -86,6 +88,9 @@ class Invariants:
                         item.late += item.allowed  # an orphan may still send: both may be accepted
                         item.allowed = 1
                     item.is_cleared_since_sending = False
+        if value.get("reported_error"):  # the process may be killed before it says so in its error
+            for item in self._items(row):
+                self._on_bad_end(item)
         if state == "delivered":
             for item in self._items(row):
                 if self.key_of(row, item) == key:
@@ -191,6 +196,9 @@ class Invariants:
         last = item.bought[-1] if item.bought else None
         if last is None or not last.may_be_bought_again or last.ended_at > self.world.kernel.now:
             return
+        if last.id in item.reported:
+            return
+        item.reported.append(last.id)
         count = item.failures[last.end] = item.failures.get(last.end, 0) + (last.end.startswith("failed"))
         if count < SAME_WORDS:
             item.allowed = 1
