@@ -74,7 +74,9 @@ def killed(index: int, record: str) -> Event:
     return at(event, record, 1)
 
 
-def get_fault(chance: Chance, task: str, begins: float, least: float, most: float, answers: Sequence[str] = ()) -> Event:
+def get_fault(
+    chance: Chance, task: str, begins: float, least: float, most: float, answers: Sequence[str] = ()
+) -> Event:
     """Return a fault of the polls of a task."""
     answer = chance.one_of(answers or [*GETS])
     return {"kind": "get", "answer": answer, "by": task, "at": begins, "seconds": chance.seconds(least, most)}

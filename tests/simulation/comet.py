@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.kernel import Process
     from tests.simulation.world import World
 
+
 @dataclass
 class Prediction:
     """An accepted create.

@@ -41,7 +41,11 @@ RULES: list[tuple[str, str, str]] = [
     (r"poke begins|(clear|mark) while up_for_reschedule", f"{_RECORDS} store", "only a sensor is rescheduled"),
     (r"(clear|mark) while upstream_failed", _RECORDS, "a create has no task before it"),
     (r"change_inputs of mapped", "reported", "the creates that wait for their result are not mapped here"),
-    (r"interrupt (before|after) state", f"{_RECORDS} wait store", "the task's timeout ends before its state is reported"),
+    (
+        r"interrupt (before|after) state",
+        f"{_RECORDS} wait store",
+        "the task's timeout ends before its state is reported",
+    ),
     (r".* of a later task", "wait store", "the columns are the records of the creates before it"),
 ]
 """A pattern of the event's name, columns, and the reason."""

@@ -65,7 +65,11 @@ def _struck(chance: Chance, cast: Cast, record: str) -> list[Event]:
         cast["retries"] = max(3, cast["retries"])
     if "clock" in names and record not in ("rejected", "accepted", "delivered"):
         seconds = chance.seconds(6, 15) if is_begun else chance.seconds(0.001, 1)
-        events.append({"kind": "server_away", "seconds": chance.seconds(10, 200), **when(chance, cast, record, seconds)})
+        events.append({
+            "kind": "server_away",
+            "seconds": chance.seconds(10, 200),
+            **when(chance, cast, record, seconds),
+        })
     if record == "delivered" and cast["shape"] == "waiting":
         events += [prediction(chance, 1, 1, 2, "succeeded"), get_fault(chance, "create", 9.0, 20, 100)]
     for name in names:
@@ -94,19 +98,17 @@ def _users(chance: Chance, cast: Cast, record: str) -> list[Event]:
         clear |= {"keep": True} if chance.happens(0.2) else {}
         mark = {"kind": "mark", "task": "create", "index": index, "state": chance.one_of(("success", "failed"))}
         change = {"kind": "change_inputs", "inputs": [*cast["inputs"][1:], chance.one_of(("z", cast["inputs"][0]))]}
-        happening = chance.one_of(
-            (
-                *[[clear]] * 3,
-                *[[mark]] * 3,
-                *[[change, clear]] * 2,
-                [change],
-                [{"kind": "lower_retries", "retries": chance.number(0, 1)}],
-                [{"kind": "server_away", "seconds": seconds}],
-                [{"kind": "connection_away", "seconds": seconds}],
-                [{"kind": "key_replaced", "number": chance.number(1, 999), "seconds": seconds}],
-                [{"kind": "clock_set", "seconds": chance.one_of((-3600, -60, 60, 3600))}],
-            )
-        )
+        happening = chance.one_of((
+            *[[clear]] * 3,
+            *[[mark]] * 3,
+            *[[change, clear]] * 2,
+            [change],
+            [{"kind": "lower_retries", "retries": chance.number(0, 1)}],
+            [{"kind": "server_away", "seconds": seconds}],
+            [{"kind": "connection_away", "seconds": seconds}],
+            [{"kind": "key_replaced", "number": chance.number(1, 999), "seconds": seconds}],
+            [{"kind": "clock_set", "seconds": chance.one_of((-3600, -60, 60, 3600))}],
+        ))
         events += [{**event, **time} for event in happening]
         task, index, state, after = time["when"]
         time = {"when": [task, index, state, after + chance.seconds(0.5, 10)]}
@@ -121,7 +123,12 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
     place = {"task": task, "index": index_of(chance, cast) if task == "create" else -1, "attempt": 1, "nth": 1}
     stands = {"effect": chance.one_of(("connection", "log", "get", "lock")), "phase": "before"}
     if task == "create":
-        begin = chance.one_of((("sending", "send"), ("sending", "receive"), ("accepted", "get"), ("none", "connection")))
+        begin = chance.one_of((
+            ("sending", "send"),
+            ("sending", "receive"),
+            ("accepted", "get"),
+            ("none", "connection"),
+        ))
         place["record"], stands["effect"] = begin
     gets = []
     if stands["effect"] == "get":
@@ -248,16 +255,14 @@ def _deferred(chance: Chance, cast: Cast, record: str) -> list[Event]:
 
 def _to_waiting(chance: Chance, time: list[Any]) -> Event:
     place = {"task": time[0], "index": -1}
-    return chance.one_of(
-        (
-            *[{"kind": "triggerer_dies", "seconds": chance.seconds(20, 8000), "when": time}] * 2,
-            {"kind": "triggerer_pauses", "seconds": chance.seconds(5, 500), "when": time},
-            {"kind": "event_lost", "number": chance.small(3)},
-            {"kind": "event_twice", "number": chance.small(3), "seconds": chance.seconds(0.1, 60)},
-            {"kind": "clear", **place, "scope": chance.one_of(SCOPES), "when": time},
-            {"kind": "mark", **place, "state": chance.one_of(("success", "failed")), "when": time},
-        )
-    )
+    return chance.one_of((
+        *[{"kind": "triggerer_dies", "seconds": chance.seconds(20, 8000), "when": time}] * 2,
+        {"kind": "triggerer_pauses", "seconds": chance.seconds(5, 500), "when": time},
+        {"kind": "event_lost", "number": chance.small(3)},
+        {"kind": "event_twice", "number": chance.small(3), "seconds": chance.seconds(0.1, 60)},
+        {"kind": "clear", **place, "scope": chance.one_of(SCOPES), "when": time},
+        {"kind": "mark", **place, "state": chance.one_of(("success", "failed")), "when": time},
+    ))
 
 
 def _twice(chance: Chance, cast: Cast, record: str) -> list[Event]:

@@ -188,9 +188,7 @@ class Triggerers:
             self.remove(row, by_user=False)
         elif (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
             row.id += 1
-            self.world.kernel.call_at(
-                self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt)
-            )
+            self.world.kernel.call_at(self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt))
         self.scheduler.resume(row, "execute_complete", kwargs)
 
     def _time_out(self, trigger: Row) -> None:
