@@ -35,7 +35,7 @@ def causes(world: World, attempt: Attempt) -> list[str]:
     if row.task_id == "create":
         found += _of_create(world, row, since)
         if world.cast.waits:
-            found += _of_wait(world, row, [p for p in world.predictions_of(row)][-1:], since)
+            found += _of_wait(world, row, world.predictions_of(row)[-1:], since)
     elif row.task_id == "wait":
         found += _of_wait(world, row, _given(world, attempt.operator.prediction_id, found), since)
     else:

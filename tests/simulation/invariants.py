@@ -1,4 +1,4 @@
-"""What must hold in every story, whatever happens in it: an account of its own, which knows no record of the product."""
+"""What must hold in every story, whatever happens in it."""
 
 from __future__ import annotations
 

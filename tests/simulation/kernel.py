@@ -1,7 +1,7 @@
 """Processes and threads in virtual time: one of them runs at a time, and nothing sleeps.
 
-A thread is a greenlet. It runs until it blocks; then the kernel chooses the next one, or lets time pass. Everything that
-happens in a simulated world happens in this order, so the same choices give the same story.
+A thread is a greenlet. It runs until it blocks; then the kernel chooses the next one, or lets time pass. Everything
+that happens in a simulated world happens in this order, so the same choices give the same story.
 """
 
 from __future__ import annotations
@@ -198,7 +198,6 @@ class Kernel:
 
         :raises BaseException: what was thrown into this thread meanwhile.
         """
-        thread = self._current()
         loop = events._get_running_loop()
         events._set_running_loop(None)  # type: ignore[arg-type]  # others may run a loop meanwhile
         self.root.switch()
