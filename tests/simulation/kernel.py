@@ -6,6 +6,7 @@ that happens in a simulated world happens in this order, so the same choices giv
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from asyncio import events
@@ -189,7 +190,10 @@ class Kernel:
     def end(self) -> None:
         """Let the threads unwind that were killed, and forget what was planned."""
         self._timers.clear()
-        self.run()
+        self.switches = 0
+        while self._ready:
+            with contextlib.suppress(Exception):
+                self.run()
 
     # What a thread calls.
 

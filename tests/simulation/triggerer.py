@@ -102,8 +102,9 @@ class Triggerers:
             self._take_over()
 
     def shut_down(self) -> None:
+        """End what was left in the loops: otherwise Python would, at any moment of another story."""
         for triggerer in self.triggerers:
-            triggerer.loop.close()
+            triggerer.loop.end()
 
     @property
     def deferred(self) -> list[Row]:
