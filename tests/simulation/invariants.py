@@ -90,7 +90,9 @@ class Invariants:
             last = item.bought[-1] if item.bought else None
             is_bad = last is not None and last.is_bad and last.ended_at <= self.world.kernel.now
             if is_emptied or item.is_handed_over or is_bad or row.state == "success" or not item.bought:
-                item.allowed = 1
+                # What is being sent now is accepted after the clear, and nothing on record knows of it any more.
+                is_sent = is_emptied and self._states.get((row.name, self.key_of(row, item))) == "sending"
+                item.allowed = 2 if is_sent else 1
         if is_emptied:
             self._states = {place: state for place, state in self._states.items() if place[0] != row.name}
 
