@@ -22,7 +22,7 @@ INPUTS := pyproject.toml airflow_provider_comet/__init__.py Makefile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-compat e2e bench screenshots lock
+.PHONY: help setup demo up test test-compat e2e simulate bench screenshots lock
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -52,6 +52,9 @@ test-compat: $(READY_COMPAT)  ## imports, provider validation and every example 
 e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, odd answers, leaked keys (20 minutes; needs PostgreSQL)
 	@$(VENV)/bin/python -m tests.e2e.postgres
 	$(VENV)/bin/python -m pytest -s tests/e2e
+
+simulate: $(READY)  ## stories of predictions in a simulated world (ten minutes; SEEDS=100000 more of them; SEED=n tells one)
+	@PYTHONHASHSEED=0 $(VENV)/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000))
 
 bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (40 minutes; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)
 	$(VENV_BENCH)/bin/python -m benchmarks $(PARTS) $(if $(WRITE),--write)

@@ -184,7 +184,7 @@ class CometReplicateHook(BaseHook):
         :param now: the clock, read after each poll.
         :returns: seconds until the next poll; ``None``: all waits have ended.
         """
-        results: list[tuple[Wait, tuple[Prediction | CometError, float]]] = []
+        results: list[tuple[Wait, tuple[Prediction | CometError, float, float]]] = []
         try:
             self._map_concurrently(
                 lambda wait: results.append((wait, self._poll_once(wait.prediction_id, now))), waits.due(now())
@@ -217,14 +217,15 @@ class CometReplicateHook(BaseHook):
         request = protocol.get_prediction(prediction_id)
         return protocol.read_prediction(request, self.client.send(request))
 
-    def _poll_once(self, prediction_id: str, now: Callable[[], float]) -> tuple[Prediction | CometError, float]:
-        """Return the result of one poll, and when it came."""
+    def _poll_once(self, prediction_id: str, now: Callable[[], float]) -> tuple[Prediction | CometError, float, float]:
+        """Return the result of one poll, and when it was sent and answered."""
         result: Prediction | CometError
+        sent_at = now()
         try:
             result = self._get_once(prediction_id)
         except CometError as error:
             result = error.about(prediction_id)
-        return result, now()
+        return result, sent_at, now()
 
     def _map_concurrently(self, call: Callable[[T], R], items: Sequence[T]) -> list[R]:
         if len(items) < 2:

@@ -88,15 +88,17 @@ class Wait:
         return max(0.0, min(delay, self.deadline - now))
 
     def on_result(
-        self, result: Prediction | CometError, *, now: float, chance: float
+        self, result: Prediction | CometError, *, now: float, chance: float, sent_at: float | None = None
     ) -> Prediction | CometError | float:
         """Judge one poll: return the finished prediction, the error that ends the wait, or seconds until the next poll.
 
         Trouble that may pass does not end the wait before its deadline: it says nothing about a prediction that is paid
         for. Nor does an odd answer about a known prediction, unless all polls of a minute had the same. The clock is
-        checked last, so that no result is lost to a wait that was itself interrupted.
+        checked last, so that no result is lost to a wait that was itself interrupted. A poll that failed for now is no
+        last poll if it was sent before the deadline.
 
         :param result: what the poll returned, or the error that it raised.
+        :param sent_at: when the poll was sent; default: now.
         :param chance: 0 to 1, spreads polls.
         """
         self.polls += 1
@@ -118,8 +120,10 @@ class Wait:
         age = max(0.0, now - self.started_at)
         remaining = self.deadline - now
         if remaining <= 0:
-            return self._timeout_error(result, age)
-        delay = min(self._delay(age, retry_after, chance), remaining)
+            is_last = isinstance(result, Prediction) or sent_at is None or sent_at >= self.deadline
+            if is_last:
+                return self._timeout_error(result, age)
+        delay = max(0.0, min(self._delay(age, retry_after, chance), remaining))
         self.last_polled_at, self.due = now, now + delay
         self.is_rate_limited = isinstance(result, RateLimitedError)
         self.not_before = self.due if retry_after or self.is_rate_limited else None

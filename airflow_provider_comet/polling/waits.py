@@ -45,17 +45,17 @@ class Waits:
         return [wait for wait in self._pending.values() if wait.due <= now]
 
     def on_results(
-        self, results: Iterable[tuple[Wait, tuple[Prediction | CometError, float]]], chance: Callable[[], float]
+        self, results: Iterable[tuple[Wait, tuple[Prediction | CometError, float, float]]], chance: Callable[[], float]
     ) -> list[LogLine]:
-        """Judge a round of polls, each with its time, and return what to log about them.
+        """Judge a round of polls, each with the times when it was sent and answered; return what to log about them.
 
         After a 429 all of them pause, because it counts for every poll with this key.
         """
         lines: list[LogLine] = []
         resume_at: list[float] = []
-        for wait, (result, now) in results:
+        for wait, (result, sent_at, now) in results:
             lines += self._progress.on_result(wait, result, now)
-            outcome = wait.on_result(result, now=now, chance=chance())
+            outcome = wait.on_result(result, now=now, chance=chance(), sent_at=sent_at)
             if isinstance(outcome, float):
                 resume_at += [wait.due] if wait.is_rate_limited else []
                 continue

@@ -14,6 +14,7 @@ from airflow_provider_comet.airflow_errors import raised_by_sensor, still_runnin
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
 from airflow_provider_comet.api.outcome import Outcome
+from airflow_provider_comet.api.redaction import excerpt
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.polling import clock
@@ -22,7 +23,7 @@ from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
 from airflow_provider_comet.polling.wait import Wait
 from airflow_provider_comet.polling.waits import Waits
-from airflow_provider_comet.sensors.results import hand_over
+from airflow_provider_comet.sensors.results import hand_over, unfinished
 from airflow_provider_comet.templated import TemplatedOperator
 from airflow_provider_comet.triggers.deferral import defer, reschedule, resume
 
@@ -122,9 +123,9 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
             # A trigger can wait for a key that is being replaced.
             return self._wait(context, self._begin(context), e.AuthenticationError, e.PermissionDeniedError)
 
-    def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> Any:
+    def execute_complete(self, context: Context, event: Any = None, **kwargs: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
-        return self._conclude_event(context, read_event(event))
+        return self._conclude_event(context, read_event(event), kwargs.get("started_at"), kwargs.get("deadline"))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
@@ -204,11 +205,14 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         )
         return started_at, deadline, is_execution_timeout
 
-    def _conclude_event(self, context: Context, result: WaitResult) -> Any:
+    def _conclude_event(self, context: Context, result: WaitResult, *times: float | None) -> Any:
         outcomes: dict[str, Outcome] = {**result.outcomes, **self._errors}
         missing = [key for key in distinct(self._read_ids(context)) if key not in outcomes]
         for prediction_id, reread in self.hook.get_predictions(missing).items():
             outcomes[prediction_id] = result.on_reread(reread)
+        if ids := unfinished(outcomes):  # the create was cleared meanwhile: these are other predictions
+            self.log.warning("The trigger has not waited for %s: waiting", excerpt(", ".join(ids)))
+            return self._wait(context, self._begin(context, *times), e.CometError)
         return self._conclude(context, outcomes)
 
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome], *, keep: bool | None = None) -> Any:

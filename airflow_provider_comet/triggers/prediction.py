@@ -179,6 +179,7 @@ class PredictionTrigger(BaseTrigger):
                 await sleep(outcome)
                 await client.turnstile.enter()  # waits with the same deadline wake together
                 result: Prediction | CometError | None
+                sent_at = clock.loop_time() + offset
                 try:
                     result = await client.get_prediction(wait.prediction_id, notify, give_up_at)
                 except CometError as error:
@@ -191,7 +192,8 @@ class PredictionTrigger(BaseTrigger):
                     await client.turnstile.enter()
                     return None
                 notify(result)
-                outcome = wait.on_result(result, now=clock.loop_time() + offset, chance=random.random())
+                now = clock.loop_time() + offset
+                outcome = wait.on_result(result, now=now, chance=random.random(), sent_at=sent_at)
                 del result  # it would be kept during the sleep, an error with all its frames
         return outcome.about(wait.prediction_id) if isinstance(outcome, CometError) else outcome
 

@@ -82,7 +82,7 @@ POSTS: dict[str, Answer] = {
     "unusable_id": Answer(True, 201, {"id": "{id} of today", "status": "starting"}),
     "echoes_key": Answer(True, 201, {"id": "{id}", "status": "starting", "logs": "Bearer {key}"}),
 }
-"""Answers to a create. ``before`` and ``after``: whether it was accepted, of answers that look the same."""
+"""Answers to a create. ``before`` and ``after``: whether it was accepted, of answers that are alike."""
 
 GETS: dict[str, Answer] = {
     "throttled": Answer(False, 429, _error("slow down"), {"Retry-After": "20"}),

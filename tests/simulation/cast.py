@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
 MODEL = "owner/model"
+FOLDER = "s3://storage@bucket/outputs"
 SHAPES = ("single", "waiting", "mapped", "batch")
 DEFAULTS: dict[str, Any] = {
     "shape": "single",
@@ -100,7 +101,7 @@ class Cast:
 
         return DownloadPredictionOutputOperator(
             prediction=given,
-            output_path="s3://storage@bucket/outputs",
+            output_path=FOLDER,
             on_item_error=self.options["on_item_error"],
             **common,
         )

@@ -35,7 +35,8 @@ def causes(world: World, attempt: Attempt) -> list[str]:
     if row.task_id == "create":
         found += _of_create(world, row, since)
         if world.cast.waits:
-            found += _of_wait(world, row, [p for p in world.predictions_of(row) if not p.is_late][-1:], since)
+            bought = [made for made in world.predictions_of(row) if not made.is_late]
+            found += _of_wait(world, row, bought[-1:], since)
     elif row.task_id == "wait":
         found += _of_wait(world, row, _given(world, attempt.operator.prediction_id, found), since)
     else:

@@ -1,4 +1,4 @@
-"""What must hold in every story, whatever happens in it: an account of its own, which knows no record of the product."""
+"""What must hold in every story, whatever happens in it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SAME_WORDS = 2
 """So many predictions may fail with the same words before only a clear buys another one."""
 
 
-class Violated(AssertionError):
-    """An invariant does not hold."""
+class Violated(BaseException):
+    """An invariant does not hold. No code of the product catches this."""
 
 
 @dataclass

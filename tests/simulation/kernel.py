@@ -1,11 +1,12 @@
 """Processes and threads in virtual time: one of them runs at a time, and nothing sleeps.
 
-A thread is a greenlet. It runs until it blocks; then the kernel chooses the next one, or lets time pass. Everything that
-happens in a simulated world happens in this order, so the same choices give the same story.
+A thread is a greenlet. It runs until it blocks; then the kernel chooses the next one, or lets time pass. Everything
+that happens in a simulated world happens in this order, so the same choices give the same story.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from asyncio import events
@@ -191,7 +192,10 @@ class Kernel:
     def end(self) -> None:
         """Let the threads unwind that were killed, and forget what was planned."""
         self._timers.clear()
-        self.run()
+        self.switches = 0
+        while self._ready:
+            with contextlib.suppress(Exception):
+                self.run()
 
     # What a thread calls.
 
@@ -200,7 +204,6 @@ class Kernel:
 
         :raises BaseException: what was thrown into this thread meanwhile.
         """
-        thread = self._current()
         loop = events._get_running_loop()
         events._set_running_loop(None)  # type: ignore[arg-type]  # others may run a loop meanwhile
         self.root.switch()

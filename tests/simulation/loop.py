@@ -49,6 +49,7 @@ class KernelLoop(asyncio.SelectorEventLoop):
         self._monotonic = monotonic
         self._thread: Thread | None = None
         self.is_frozen = False
+        self._is_ended = False
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -58,6 +59,8 @@ class KernelLoop(asyncio.SelectorEventLoop):
 
     def rest(self, timeout: float | None) -> None:
         """Block until a timer is due, or until somebody has handed something to the loop."""
+        if self._is_ended:
+            return
         self._thread = self._kernel.current
         if timeout is None:
             self._kernel.block()
@@ -65,6 +68,15 @@ class KernelLoop(asyncio.SelectorEventLoop):
             self._kernel.sleep(max(timeout, LEAST_SECONDS), can_halt=True)
         while self.is_frozen:
             self._kernel.block()
+
+    def end(self) -> None:
+        """Cancel all tasks and close the loop, outside of all threads: its process is dead."""
+        self._is_ended = True
+        tasks = asyncio.all_tasks(self)
+        for task in tasks:
+            task.cancel()
+        self.run_until_complete(_wait_for(tasks))
+        self.close()
 
     def hand_over(self, function: Callable[[], object]) -> None:
         """Call a function in the loop; may be called from outside."""
@@ -80,3 +92,7 @@ class KernelLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.cast import DEFAULTS
+from tests.simulation.invariants import Violated
 from tests.simulation.story import Story
 from tests.simulation.world import World
 
@@ -37,7 +38,7 @@ def run_story(story: Story) -> Result:
     wrong = None
     try:
         world.run()
-    except Exception as error:
+    except (Exception, Violated) as error:
         wrong = f"{type(error).__name__}: {error}"
     return Result(wrong, world.trace, world.pairs)
 

@@ -62,7 +62,8 @@ class Storage:
 
         kind = type("SimulatedFileSystem", (SimulatedFileSystem,), {"storage": self, "cachable": False})
         store._STORE_CACHE.clear()
-        with mock.patch.object(fs, "_register_filesystems", lambda: {PROTOCOL: lambda conn_id, options: kind()}):
+        known = {PROTOCOL: lambda conn_id, options: kind()}
+        with mock.patch.object(fs, "_register_filesystems", return_value=known):
             yield
         store._STORE_CACHE.clear()
 

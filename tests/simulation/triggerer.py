@@ -99,18 +99,19 @@ class Triggerers:
         self._met("triggerer_pauses")
         triggerer.loop.is_frozen = triggerer.is_paused = True
 
-        def go_on() -> None:
+        def proceed() -> None:
             triggerer.loop.is_frozen = triggerer.is_paused = False
             if not triggerer.process.is_dead:
                 triggerer.loop.hand_over(lambda: None)
 
-        kernel.call_at(kernel.now + seconds, go_on)
+        kernel.call_at(kernel.now + seconds, proceed)
         if seconds > THRESHOLD_SECONDS:
             self._take_over(THRESHOLD_SECONDS)
 
     def shut_down(self) -> None:
+        """End what was left in the loops: otherwise Python would, at any moment of another story."""
         for triggerer in self.triggerers:
-            triggerer.loop.close()
+            triggerer.loop.end()
 
     @property
     def deferred(self) -> list[Row]:

@@ -60,10 +60,12 @@ class World:
         from tests.simulation.seams import installed
 
         with installed(self):
-            self.scheduler.begin()
-            self.kernel.run(self.begins + STORY_SECONDS)
-            self.invariants.at_rest()
-            self.scheduler.shut_down()
+            try:
+                self.scheduler.begin()
+                self.kernel.run(self.begins + STORY_SECONDS)
+                self.invariants.at_rest()
+            finally:
+                self.scheduler.shut_down()
 
     # Effects.
 

@@ -288,3 +288,18 @@ def test_retry_after_is_taken_over(age: float) -> None:
     delay = wait.first_delay(age, chance=0.5)
     assert delay == pytest.approx(200.0 if age < 3600 else 0.0)
     assert Wait("p0", 0.0, age + 50.0, last_polled_at=age, not_before=age + 200.0).first_delay(age, 0.5) == 50.0
+
+
+@pytest.mark.parametrize("result", TRANSIENT, **NAMED)
+@pytest.mark.parametrize("sent_at", [1000.0, 4599.0])
+def test_trouble_that_was_met_before_the_deadline_is_no_last_poll(result: e.CometError, sent_at: float) -> None:
+    """A gateway gives up after a minute: the prediction may have finished meanwhile, so it is polled once more."""
+    wait = new_wait()
+    assert wait.on_result(result, now=4660.0, chance=0.5, sent_at=sent_at) == 0.0
+    assert type(wait.on_result(result, now=4661.0, chance=0.5, sent_at=4660.0)) is e.PredictionTimeoutError
+
+
+@pytest.mark.parametrize("result", RUNNING, **NAMED)
+def test_a_status_that_came_late_is_a_last_poll(result: Prediction) -> None:
+    """An answer says how the prediction is when it is sent, however early it was asked for."""
+    assert type(new_wait().on_result(result, now=4660.0, chance=0.5, sent_at=4590.0)) is e.PredictionTimeoutError

@@ -229,7 +229,7 @@ def test_many_waits_in_one_task(durations: list[float], chance: float) -> None:
             assert wait.prediction_id not in waits.outcomes
             is_done = now >= durations[int(wait.prediction_id[1:])]
             result = Prediction(wait.prediction_id, "succeeded" if is_done else "processing")
-            waits.on_results([(wait, (result, now))], chance=lambda: chance)
+            waits.on_results([(wait, (result, now, now))], chance=lambda: chance)
         delay = waits.delay(now)
         if delay is None:
             break

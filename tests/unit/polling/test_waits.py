@@ -33,7 +33,7 @@ def test_a_429_holds_all_waits(hint: float | None) -> None:
         running(pending[2]),
     ]
     waits.on_results(
-        [(wait, (result, 50.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5
+        [(wait, (result, 50.0, 50.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5
     )
     assert waits.delay(50.0) == pytest.approx(105.0 if hint else 10.0)
     assert len(waits.due(50.0 + (waits.delay(50.0) or 0.0))) == 3
@@ -45,7 +45,9 @@ def test_a_503_holds_only_its_own_wait() -> None:
     pending = new_waits(2)
     waits = Waits(pending)
     busy = e.ServerError(status=503, retry_after=1000)
-    waits.on_results([(pending[0], (busy, 50.0)), (pending[1], (running(pending[1]), 50.0))], chance=lambda: 0.5)
+    waits.on_results(
+        [(pending[0], (busy, 50.0, 50.0)), (pending[1], (running(pending[1]), 50.0, 50.0))], chance=lambda: 0.5
+    )
     assert waits.delay(50.0) == pytest.approx(10.0)
     assert (pending[0].not_before, pending[1].not_before) == (pending[0].due, None)
 
@@ -55,7 +57,9 @@ def test_a_hold_ends_at_the_deadline() -> None:
     pending = new_waits(2)
     waits = Waits(pending)
     refusal = e.RateLimitedError(status=429, retry_after=10_000)
-    waits.on_results([(pending[0], (refusal, 50.0)), (pending[1], (running(pending[1]), 50.0))], chance=lambda: 0.5)
+    waits.on_results(
+        [(pending[0], (refusal, 50.0, 50.0)), (pending[1], (running(pending[1]), 50.0, 50.0))], chance=lambda: 0.5
+    )
     assert waits.delay(50.0) == 3550.0
 
 
@@ -67,11 +71,11 @@ def test_whether_all_that_is_left_is_missing() -> None:
     assert not waits.are_missing
     done = Prediction("p2", "succeeded")
     results: list[Result] = [not_found, running(pending[1]), done]
-    waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], lambda: 0.5)
+    waits.on_results([(wait, (result, 1.0, 1.0)) for wait, result in zip(pending, results, strict=True)], lambda: 0.5)
     assert not waits.are_missing
-    waits.on_results([(pending[1], (Prediction("p1", "failed"), 2.0))], lambda: 0.5)
+    waits.on_results([(pending[1], (Prediction("p1", "failed"), 2.0, 2.0))], lambda: 0.5)
     assert waits.are_missing
-    waits.on_results([(pending[0], (running(pending[0]), 3.0))], lambda: 0.5)
+    waits.on_results([(pending[0], (running(pending[0]), 3.0, 3.0))], lambda: 0.5)
     assert not waits.are_missing
 
 
@@ -85,7 +89,9 @@ def test_a_refused_key_may_be_waited_out() -> None:
         e.WrongURLError(),
         Prediction("p3", "succeeded"),
     ]
-    waits.on_results([(wait, (result, 1.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5)
+    waits.on_results(
+        [(wait, (result, 1.0, 1.0)) for wait, result in zip(pending, results, strict=True)], chance=lambda: 0.5
+    )
     assert (waits.pending, [*waits.outcomes]) == ([], ["p0", "p1", "p2", "p3"])
     assert [*waits.errors] == ["p0", "p1", "p2"]
     assert waits.reopen(e.AuthenticationError, e.PermissionDeniedError) is True
@@ -99,5 +105,5 @@ def test_the_deadline_is_that_of_its_waits() -> None:
     """All waits of a task have to end at the same time, whichever of them have ended."""
     pending = new_waits(1)
     waits = Waits(pending)
-    waits.on_results([(pending[0], (Prediction("p0", "succeeded"), 1.0))], chance=lambda: 0.5)
+    waits.on_results([(pending[0], (Prediction("p0", "succeeded"), 1.0, 1.0))], chance=lambda: 0.5)
     assert (waits.pending, waits.deadline) == ([], 3600.0)

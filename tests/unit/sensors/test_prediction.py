@@ -136,12 +136,12 @@ def test_a_wait_that_times_out_has_no_audit_line(
 def test_a_prediction_that_runs_again_has_no_audit_line(
     comet: Emulator, runner: TaskRunner, create: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If the trigger saw the end, and the worker reads that the prediction is running, the task is retried."""
+    """If the trigger saw the end, and the worker reads that the prediction is running, the wait continues."""
     prediction = create(status="processing")
     with caplog.at_level(logging.INFO, logger="airflow_provider_comet"):
-        outcome = runner.run(sensor(prediction), event=event_about({prediction: {}}))
-    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.CometError)
-    assert "still 'processing' although it was reported as finished" in outcome.message
+        outcome = runner.run(sensor(prediction, defer_after=0), event=event_about({prediction: {}}))
+    assert outcome.state == "deferred"
+    assert outcome.trigger().prediction_ids == [prediction]
     assert "comet.finished" not in caplog.text
 
 
