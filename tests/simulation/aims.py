@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import coverage
 from tests.simulation.answers import BOUGHT_AGAIN, ENDS, GETS
+from tests.simulation.downloads import DELIVERIES
+from tests.simulation.storage import FAILURES
 from tests.simulation.story import EFFECTS, STRIKES, Event
 
 if TYPE_CHECKING:
@@ -112,3 +114,12 @@ def when(chance: Chance, cast: Cast, record: str, seconds: float = 0.0) -> dict[
     """Return the time of an event some seconds after a record has reached a state."""
     state = "running" if record == "none" else f"record {record}"
     return {"when": ["create", index_of(chance, cast), state, seconds or chance.seconds(0.005, 40)]}
+
+
+def file_faults(chance: Chance, least: int = 0) -> list[Event]:
+    """Return faults of storage and links."""
+    events = []
+    for _ in range(chance.number(least, 2)):
+        events.append({"kind": "file", "number": chance.small(25), "failure": chance.one_of(FAILURES)})
+        events.append({"kind": "download", "number": chance.small(6), "answer": chance.one_of(DELIVERIES)})
+    return events

@@ -34,8 +34,8 @@ DEFAULTS: dict[str, Any] = {
 """Their defaults: a story names what it has otherwise.
 
 ``is_decorated``: the creates are ``@task.comet_prediction``. ``is_stored_twice``: another run stores the same
-predictions at the same time. ``link_seconds``, ``output_seconds``: how long a link can be fetched, and how long CometAPI
-keeps the output.
+predictions at the same time. ``link_seconds``, ``output_seconds``: how long a link can be fetched, and how long
+CometAPI keeps the output.
 """
 
 
