@@ -28,6 +28,7 @@ class Prediction:
     :param number: 1 for the first of the story; it is part of the id.
     :param owner: the task instance that sent it, and the input's place in a batch.
     :ivar is_named: whether an answer has named the id.
+    :ivar is_told: whether the last poll was told how it ended.
     :ivar process: which sent it.
     """
 
@@ -39,6 +40,7 @@ class Prediction:
     end: str = "succeeded"
     id: str = ""
     is_named: bool = False
+    is_told: bool = False
     process: Process | None = None
 
     @property
@@ -123,6 +125,8 @@ class CometAPI:
         if name and prediction is not None:
             world.met(f"get {name}", prediction.owner)
         seconds = 0.2 if answer is None else answer.seconds
+        if prediction is not None:
+            prediction.is_told = False
         if seconds > config.read_timeout:
             return config.read_timeout, lambda: self._lost(request, "no answer in time")
         if answer is not None and not answer.status:
@@ -133,6 +137,7 @@ class CometAPI:
                 return self._response(answer, prediction_id)
             if prediction is None:
                 return self._response(GETS["unknown"], prediction_id)
+            prediction.is_told = world.kernel.now >= prediction.ended_at
             return self._response(Answer(True, 200, self._describe(prediction)), prediction_id)
 
         return seconds, respond

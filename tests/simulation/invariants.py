@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.order import Order
+
 if TYPE_CHECKING:
     from tests.simulation.comet import Prediction
     from tests.simulation.database import TaskInstance
@@ -50,6 +52,7 @@ class Invariants:
         self._states: dict[tuple[str, str], str] = {}
         self._polls_checked = 0
         self.first: Violated | None = None
+        self.order = Order(world, self._require)
 
     # What others tell.
 
@@ -63,6 +66,7 @@ class Invariants:
 
     def wrote(self, row: TaskInstance, key: str, value: Any) -> None:
         """Follow what the product records: whether it sends again although nobody knows of the last create."""
+        self.order.wrote(row, key, value)
         if not key.startswith("comet_submission"):
             return
         before = self._states.get((row.name, key))
@@ -97,6 +101,7 @@ class Invariants:
     def ended(self, attempt: Attempt, state: str) -> None:
         """Judge how an attempt ended."""
         row, world = attempt.row, self.world
+        self.order.ended(attempt, state)
         if attempt.error is not None:
             self.left("an error", f"{attempt.error}")
         if row.task_id == "create" and state in ("retry", "failed") and world.cast.waits:

@@ -82,13 +82,17 @@ class Storage:
         """Check that no upload is left open, and that each manifest names what is there."""
         for process in self.uploads.values():
             self.world.invariants._require(process.is_dead, "an upload is left open")
-        for path, content in self.objects.items():
-            if path.endswith(".manifest.json"):
-                for file in json.loads(content)["files"]:
-                    stored = self.objects.get(_path(file["uri"]))
-                    digest = None if stored is None else hashlib.sha256(stored).hexdigest()
-                    require = self.world.invariants._require
-                    require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
+        for path in self.objects:
+            self.check_manifest(path)
+
+    def check_manifest(self, path: str) -> None:
+        """Check that a manifest names what is there: it is written last, as the mark that all of it is there."""
+        if path.endswith(".manifest.json"):
+            for file in json.loads(self.objects[path])["files"]:
+                stored = self.objects.get(_path(file["uri"]))
+                digest = None if stored is None else hashlib.sha256(stored).hexdigest()
+                require = self.world.invariants._require
+                require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
 
 
 class SimulatedFileSystem(AbstractFileSystem):
@@ -141,6 +145,7 @@ class _Upload:
         def apply() -> None:
             self._storage.objects[self._path] = b"".join(self._parts)
             self._storage.uploads.pop(id(self), None)
+            self._storage.check_manifest(self._path)
 
         self._storage.operate("commit", self._path, apply)
 
