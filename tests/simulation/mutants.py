@@ -74,7 +74,7 @@ def find_failure(folder: Path, stories: Sequence[int | Story]) -> tuple[int, str
     process = subprocess.run(
         [sys.executable, "-m", "tests.simulation.mutants", "--in", str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
         check=False,
