@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_comet.submissions.digests import digest_of_id
 from tests.simulation.order import Order
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Invariants:
     def wrote(self, row: TaskInstance, key: str, value: Any) -> None:
         """Follow what the product records: whether it sends again although nobody knows of the last create."""
         self.order.wrote(row, key, value)
+        if key == "comet_batch":
+            for item in self._items(row):
+                digest = value["items"].get(self.key_of(row, item).partition(".")[2])
+                if item.bought and digest == digest_of_id(item.bought[-1].id):
+                    item.is_handed_over = True
         if not key.startswith("comet_submission"):
             return
         before = self._states.get((row.name, key))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet.submissions.digests import digest_of_id
 
 if TYPE_CHECKING:
-    from tests.simulation.comet import Prediction
     from tests.simulation.database import TaskInstance
     from tests.simulation.worker import Attempt
     from tests.simulation.world import World
@@ -55,7 +53,9 @@ class Order:
         if type(attempt.error).__name__ == "AirflowSensorTimeout":
             for prediction in self._world.api.predictions.values():
                 is_told = prediction.is_told and prediction.id in str(attempt.error)
-                self._require(not is_told, f"{row.name} ends in a timeout after a poll has told how {prediction.id} ended")
+                self._require(
+                    not is_told, f"{row.name} ends in a timeout after a poll has told how {prediction.id} ended"
+                )
 
     def _check_cleared(self, row: TaskInstance, prediction_id: str) -> None:
         """A clear of what was handed over buys a new one, where a clear is known by a changed ``max_tries``."""

@@ -42,7 +42,10 @@ def test_a_mutant_fits_the_present_code(mutant: Mutant) -> None:
 
 def test_a_mutant_of_other_code_is_an_error() -> None:
     mutant = Mutant("outdated", "", (Change("polling/wait.py", "no such text", ""),))
-    with pytest.raises(MutantError, match=r"(?s)outdated: .*polling/wait\.py has .* 0 times .*no such text"), mutated(mutant):
+    with (
+        pytest.raises(MutantError, match=r"(?s)outdated: .*polling/wait\.py has .* 0 times .*no such text"),
+        mutated(mutant),
+    ):
         pass
 
 
