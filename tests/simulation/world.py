@@ -52,9 +52,11 @@ class World:
 
         with installed(self):
             self.scheduler.begin()
-            self.kernel.run(self.begins + STORY_SECONDS)
-            if self.invariants.first is not None:
-                raise self.invariants.first
+            try:
+                self.kernel.run(self.begins + STORY_SECONDS)
+            finally:
+                if self.invariants.first is not None:
+                    raise self.invariants.first
             self.invariants.at_rest()
             self.scheduler.shut_down()
 
