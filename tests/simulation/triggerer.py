@@ -178,16 +178,16 @@ class Triggerers:
     def _fire_again(self, row: TaskInstance, kwargs: dict[str, Any]) -> None:
         """Handle an event once more: two triggerers had the trigger, and one of them is late.
 
-        A task that has deferred again is resumed by the old event. A task that runs is begun once more, and the process
-        that runs loses its right to write.
+        A task that has deferred again has another trigger, so the old event is dropped. A task that runs is begun once
+        more, and the process that runs loses its right to write.
         """
         state = row.state
         if state != "deferred" and not (state == "running" and row.next_kwargs):
             return
         self.world.met(f"event comes again while {state}", row.name)
         if state == "deferred":
-            self.remove(row, by_user=False)
-        elif (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
+            return
+        if (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
             row.id += 1
             self.world.kernel.call_at(self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt))
         self.scheduler.resume(row, "execute_complete", kwargs)
