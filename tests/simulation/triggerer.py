@@ -44,7 +44,10 @@ class Triggerer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(None)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.unwind()
 
 
 class Triggerers:
@@ -142,7 +145,6 @@ class Triggerers:
                 payload = json.dumps(event.payload, allow_nan=False)
                 self.world.left("an event", payload)
                 self._fire(trigger, json.loads(payload))
-                return
         except asyncio.CancelledError:
             if trigger.number not in self._rows and hasattr(made, "on_kill"):
                 await made.on_kill()
