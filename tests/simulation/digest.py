@@ -21,21 +21,21 @@ from tests.simulation.run import run_story  # noqa: E402
 from tests.simulation.story import Story  # noqa: E402
 
 
-def digest_of_story(story: Story) -> str:
-    """Return a digest of what the generator made."""
-    return _digest([json.dumps(story.to_json(), sort_keys=True)])
+def digest_of_stories(seeds: Iterable[int]) -> str:
+    """Return a digest of what the generator makes of some seeds."""
+    return _digest(_text(make_story(seed)) for seed in seeds)
 
 
-def digest_of_run(story: Story) -> str:
-    """Return a digest of a story, of everything that happened in it, and of what was found wrong."""
+def digest_of_run(seed: int) -> str:
+    """Return a digest of a seed's story, of everything that happens in it, and of what is found wrong."""
+    story = make_story(seed)
     result = run_story(story)
     pairs = [f"{label}: {state}" for label, state in sorted(result.pairs)]
-    return _digest([json.dumps(story.to_json(), sort_keys=True), *result.trace, *pairs, f"{result.wrong}"])
+    return _digest([_text(story), *result.trace, *pairs, f"{result.wrong}"])
 
 
-def digests(seeds: Iterable[int]) -> list[str]:
-    """Return the digest of each seed's story and run."""
-    return [digest_of_run(make_story(seed)) for seed in seeds]
+def _text(story: Story) -> str:
+    return json.dumps(story.to_json(), sort_keys=True)
 
 
 def _digest(lines: Iterable[str]) -> str:
@@ -49,12 +49,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds)
-    found = digests(seeds)
+    found = [digest_of_run(seed) for seed in seeds]
     for seed, digest in zip(seeds, found, strict=True):
         print(seed, digest)
-    stories = _digest(digest_of_story(make_story(seed)) for seed in seeds)
     version = ".".join(map(str, sys.version_info[:3]))
-    print(f"Python {version}: stories {stories}, stories and runs {_digest(found)}", file=sys.stderr)
+    print(f"Python {version}: stories {digest_of_stories(seeds)}, with their runs {_digest(found)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
