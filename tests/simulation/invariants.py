@@ -39,13 +39,17 @@ class Item:
 
 
 class Invariants:
-    """Keeps the account of a story, and raises ``Violated`` as soon as something is wrong."""
+    """Keeps the account of a story, and raises ``Violated`` as soon as something is wrong.
+
+    :ivar first: the first thing that was wrong.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.items: dict[str, Item] = {}
         self._states: dict[tuple[str, str], str] = {}
         self._polls_checked = 0
+        self.first: Violated | None = None
 
     # What others tell.
 
@@ -242,4 +246,5 @@ class Invariants:
 
     def _require(self, condition: bool, words: str) -> None:
         if not condition:
-            raise Violated(words)
+            self.first = self.first or Violated(words)  # the product may catch what is raised in its call
+            raise self.first

@@ -1,8 +1,8 @@
-"""``python -m tests.simulation.lines``: an exception from outside at any line of ``airflow_provider_comet/submissions``.
+"""``python -m tests.simulation.lines``: an exception from outside at any line of ``submissions/``.
 
 Airflow's task timeout is raised by a signal handler, so in the main thread of a task, between any two lines of it. Each
-base story is run once to count the lines that the main thread of one process runs, and then once for each of them. Which
-lines there are depends on the release of Python.
+base story is run once to count the lines that the main thread of one process runs, and then once for each of them.
+Which lines there are depends on the release of Python.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def bases() -> list[Base]:
         for policy in ("fail", "retry"):
             for name, events, process in _before(shape):
                 quick = [] if shape == "waiting" else QUICK  # what comes after a create that does not wait takes long
-                story = Story({"shape": shape, "policy": policy}, [*events, *quick])
+                cast = {"shape": shape, "policy": policy, "inputs": ["a", "b", "c"] if shape == "batch" else ["a", "b"]}
+                story = Story(cast, [*events, *quick])
                 found.append(Base(f"{shape}, {policy}: {name}", story, process))
     return found
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from tests.simulation.kernel import Kernel, Thread
 
-
 LEAST_SECONDS = 1e-6
 """Less is lost when it is added to the seconds since 1970."""
 

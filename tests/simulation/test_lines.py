@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_comet.client import sync_client
 from airflow_provider_comet.submissions.batch_submission import BatchSubmission
 from airflow_provider_comet.submissions.submission import Submission
-from tests.simulation.lines import Base, bases, failure, run_as_usual
 from tests.simulation.cast import SHAPES
+from tests.simulation.lines import Base, bases, failure, run_as_usual
 
 EVERY = 100
 """One line of so many is tried; other ones in each story."""

@@ -53,6 +53,8 @@ class World:
         with installed(self):
             self.scheduler.begin()
             self.kernel.run(self.begins + STORY_SECONDS)
+            if self.invariants.first is not None:
+                raise self.invariants.first
             self.invariants.at_rest()
             self.scheduler.shut_down()
 
