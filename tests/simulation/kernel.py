@@ -189,6 +189,7 @@ class Kernel:
     def end(self) -> None:
         """Let the threads unwind that were killed, and forget what was planned."""
         self._timers.clear()
+        self.switches = 0
         self.run()
 
     # What a thread calls.

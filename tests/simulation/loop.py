@@ -11,8 +11,6 @@ from tests.simulation.kernel import Kernel, Thread
 
 LEAST_SECONDS = 1e-6
 """Less is lost when it is added to the seconds since 1970."""
-
-
 MAX_TURNS = 20
 """So often the tasks of a killed process are canceled until they end."""
 
@@ -84,12 +82,12 @@ class KernelLoop(asyncio.SelectorEventLoop):
         """
         self.set_exception_handler(lambda *_: None)
         for _ in range(MAX_TURNS):
-            for task in (tasks := asyncio.all_tasks(self)):
-                task.cancel()
             self.call_soon(self.stop)  # it turns once, and does not rest
             self.run_forever()
-            if not tasks:
+            if not (tasks := asyncio.all_tasks(self)):
                 break
+            for task in tasks:
+                task.cancel()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Call the function at once: what triggers do in threads has no effects."""

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation import kernel
 from tests.simulation.digest import digest_of_run, digest_of_stories
+from tests.simulation.story import Story
+from tests.simulation.world import World
 
 SEEDS = range(40)
 STORIES = "0926e470095e5f7f"
@@ -35,6 +38,15 @@ def test_a_seed_is_the_same_with_other_hashes(digests: list[str]) -> None:
     ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
     lines = [line for line in ended.stdout.splitlines() if line.partition(" ")[0].isdigit()]  # Airflow logs there, too
     assert lines == [f"{seed} {digest}" for seed, digest in zip(SEEDS, digests, strict=True)]
+
+
+def test_a_story_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads end with it: later, they would have their effects in another story."""
+    monkeypatch.setattr(kernel, "MAX_SWITCHES", 60)
+    world = World(Story({"shape": "batch"}))
+    with pytest.raises(kernel.Stuck):
+        world.run()
+    assert [process.name for process in world.kernel.processes if process.threads] == []
 
 
 def test_the_stories_of_the_seeds() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.database import TaskInstance
-from tests.simulation.kernel import Process
+from tests.simulation.kernel import Killed, Process
 from tests.simulation.loop import KernelLoop
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Triggerer:
         asyncio.set_event_loop(None)
         try:
             self.loop.run_forever()
-        finally:
+        except Killed:
             self.loop.unwind()
+            raise
 
 
 class Triggerers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from tests.simulation.cast import Cast
@@ -51,11 +52,16 @@ class World:
         from tests.simulation.seams import installed
 
         with installed(self):
-            self.scheduler.begin()
-            self.kernel.run(self.begins + STORY_SECONDS)
-            if self.invariants.first is not None:
-                raise self.invariants.first
-            self.invariants.at_rest()
+            try:
+                self.scheduler.begin()
+                self.kernel.run(self.begins + STORY_SECONDS)
+                if self.invariants.first is not None:
+                    raise self.invariants.first
+                self.invariants.at_rest()
+            except BaseException:
+                with suppress(Exception):  # what was wrong first is the better error
+                    self.scheduler.shut_down()
+                raise
             self.scheduler.shut_down()
 
     # Effects.
