@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.database import TaskInstance
-from tests.simulation.kernel import Process
+from tests.simulation.kernel import Killed, Process
 from tests.simulation.loop import KernelLoop
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ class Triggerer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(None)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        except Killed:
+            self.loop.unwind()
+            raise
 
 
 class Triggerers:
@@ -109,9 +113,9 @@ class Triggerers:
             self._take_over(THRESHOLD_SECONDS)
 
     def shut_down(self) -> None:
-        """End what was left in the loops: otherwise Python would, at any moment of another story."""
+        """Close the loops, whose processes are dead."""
         for triggerer in self.triggerers:
-            triggerer.loop.end()
+            triggerer.loop.close()
 
     @property
     def deferred(self) -> list[Row]:
@@ -155,7 +159,6 @@ class Triggerers:
                 payload = json.dumps(event.payload, allow_nan=False)
                 self.world.left("an event", payload)
                 self._fire(trigger, json.loads(payload))
-                return
         except asyncio.CancelledError:
             if trigger.number not in self._rows and hasattr(made, "on_kill"):
                 await made.on_kill()
