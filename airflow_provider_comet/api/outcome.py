@@ -68,6 +68,13 @@ def judge(outcome: Outcome, *, allow_empty: bool) -> dict[str, Any]:
     return dict(summary)
 
 
+def is_unfinished(outcome: Outcome) -> bool:
+    """Return whether this is no end: the prediction is running, or could not be read for now."""
+    if isinstance(outcome, Prediction):
+        return not outcome.is_terminal
+    return isinstance(outcome, e.CometError) and outcome.retryable
+
+
 def judge_all(
     outcomes: Mapping[str, Outcome], *, allow_empty: bool
 ) -> tuple[dict[str, dict[str, Any] | None], list[e.CometError]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow_provider_comet import airflow_errors, metrics
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
-from airflow_provider_comet.api.outcome import Outcome, judge
+from airflow_provider_comet.api.outcome import Outcome, is_unfinished, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
@@ -115,9 +115,9 @@ class CreatePredictionOperator(TemplatedOperator):
                     return self._hand_over(context, submission, prediction_id)
                 return self._wait(context, submission, prediction_id, is_known)
 
-    def execute_complete(self, context: Context, event: Any = None, **_unknown: Any) -> str:
+    def execute_complete(self, context: Context, event: Any = None, **kwargs: Any) -> str:
         """Judge what the trigger saw, and hand it over."""
-        return self._conclude_event(context, read_event(event))
+        return self._conclude_event(context, read_event(event), kwargs.get("started_at"), kwargs.get("deadline"))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer."""
@@ -204,7 +204,7 @@ class CreatePredictionOperator(TemplatedOperator):
     def _new_submission(self, context: Context) -> Submission:
         return Submission(context, self.model, self._input_source(), self.on_ambiguous_submit)
 
-    def _conclude_event(self, context: Context, result: WaitResult) -> str:
+    def _conclude_event(self, context: Context, result: WaitResult, *times: float | None) -> str:
         submission = self._submission or self._new_submission(context)
         outcome: Outcome | None = next(iter(result.outcomes.values()), None)
         if outcome is None:
@@ -212,6 +212,8 @@ class CreatePredictionOperator(TemplatedOperator):
             if prediction_id is None:  # no event came, and this Airflow keeps no record
                 raise PredictionTimeoutError("its id is in the log of the create")
             outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
+            if is_unfinished(outcome) and times and clock.now() < (times[1] or 0.0):  # the API is in trouble for long
+                return self._wait(context, submission, prediction_id, True, *times)
         return self._conclude(context, submission, outcome)
 
     def _conclude(self, context: Context, submission: Submission, outcome: Outcome) -> str:

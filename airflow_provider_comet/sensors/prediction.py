@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseSensorOp
 from airflow_provider_comet.airflow_errors import raised_by_sensor, still_running, wait_exception
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
-from airflow_provider_comet.api.outcome import Outcome
+from airflow_provider_comet.api.outcome import Outcome, is_unfinished
 from airflow_provider_comet.api.redaction import excerpt
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
@@ -23,7 +23,7 @@ from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
 from airflow_provider_comet.polling.wait import Wait
 from airflow_provider_comet.polling.waits import Waits
-from airflow_provider_comet.sensors.results import hand_over, unfinished
+from airflow_provider_comet.sensors.results import hand_over
 from airflow_provider_comet.templated import TemplatedOperator
 from airflow_provider_comet.triggers.deferral import defer, reschedule, resume
 
@@ -206,14 +206,15 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         return started_at, deadline, is_execution_timeout
 
     def _conclude_event(self, context: Context, result: WaitResult, *times: float | None) -> Any:
-        outcomes: dict[str, Outcome] = {**result.outcomes, **self._errors}
-        missing = [key for key in distinct(self._read_ids(context)) if key not in outcomes]
-        for prediction_id, reread in self.hook.get_predictions(missing).items():
-            outcomes[prediction_id] = result.on_reread(reread)
-        if ids := unfinished(outcomes):  # the create was cleared meanwhile: these are other predictions
-            self.log.warning("The trigger has not waited for %s: waiting", excerpt(", ".join(ids)))
-            return self._wait(context, self._begin(context, *times), e.CometError)
-        return self._conclude(context, outcomes)
+        known: dict[str, Outcome] = {**result.outcomes, **self._errors}
+        missing = [key for key in distinct(self._read_ids(context)) if key not in known]
+        read = {key: result.on_reread(reread) for key, reread in self.hook.get_predictions(missing).items()}
+        waits = self._begin(context, *times)
+        # Of a create that was cleared meanwhile, or of an API that is in trouble for longer than a reread waits.
+        if (ids := [key for key in read if is_unfinished(read[key])]) and self._now() < waits.deadline:
+            self.log.warning("Not known from the trigger: %s. Waiting", excerpt(", ".join(ids)))
+            return self._wait(context, waits, e.CometError)
+        return self._conclude(context, {**known, **read})
 
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome], *, keep: bool | None = None) -> Any:
         keep = self.on_item_error == "keep" if keep is None else keep

@@ -9,18 +9,12 @@ from typing import Any
 from airflow_provider_comet.airflow_errors import wait_exception
 from airflow_provider_comet.api.errors import PredictionListError
 from airflow_provider_comet.api.outcome import Outcome, judge, judge_all
-from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling.prediction_ids import distinct
 
 PREDICTIONS_XCOM_KEY = "predictions"
 """Holds the results of a list that has no result of its own because some predictions have none."""
 
 log = logging.getLogger(__name__)
-
-
-def unfinished(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Return the ids of the predictions that have not finished."""
-    return [key for key, outcome in outcomes.items() if isinstance(outcome, Prediction) and not outcome.is_terminal]
 
 
 def hand_over(

@@ -78,6 +78,7 @@ class CometAPI:
         self.key = "sk-simulated-000"
         self.posts = 0
         self.polls: list[tuple[str, float]] = []
+        self.sent: set[tuple[str, str]] = set()
         self.faults: dict[str, list[str]] = {}
 
     def create(self, request: Request, config: Config, process: Process, body: Any) -> Response:
@@ -100,7 +101,10 @@ class CometAPI:
             raise protocol.transport_error(request, "connection refused", sent=False)
         made: list[Prediction] = []
 
+        owner = world.owner_of(process, json.loads(request.body or b"{}")["input"])
+
         def arrives() -> None:
+            self.sent.add((process.name, owner))
             body.read()
             if answer is None or answer.accepts:
                 made.append(self._accept(number, json.loads(request.body or b"{}")["input"], process))

@@ -214,11 +214,10 @@ class Invariants:
     def _check_unclear(self, attempt: Attempt) -> None:
         """Who has sent a create whose fate nobody knows says so."""
         row = attempt.row
-        if attempt.id != row.id or attempt.process.is_orphan or not attempt.process.effects.get("send"):
+        if attempt.id != row.id or attempt.process.is_orphan:
             return
-        open_items = [
-            item for item in self._items(row) if self._states.get((row.name, self.key_of(row, item))) == "sending"
-        ]
+        sent = [item for item in self._items(row) if (attempt.process.name, item.owner) in self.world.api.sent]
+        open_items = [item for item in sent if self._states.get((row.name, self.key_of(row, item))) == "sending"]
         words = "\n".join([f"{attempt.error}", *(text for owner, text in self.world.logs if owner == row.name)])
         for item in open_items:
             is_named = any(prediction.id in words for prediction in item.bought)

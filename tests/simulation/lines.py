@@ -25,6 +25,7 @@ from tests.support import private_airflow
 private_airflow()
 
 from airflow_provider_comet.submissions import state_store  # noqa: E402
+from tests.simulation.invariants import Violated  # noqa: E402
 from tests.simulation.story import Event, Story  # noqa: E402
 from tests.simulation.worker import Attempt  # noqa: E402
 from tests.simulation.world import World  # noqa: E402
@@ -163,7 +164,8 @@ class Strike:
         from airflow.sdk.exceptions import AirflowTaskTimeout
 
         self.lines.append(line)
-        if len(self.lines) - 1 == self._number:
+        if len(self.lines) - 1 == self._number and self.attempt is not None:
+            self.attempt.struck.append("interrupt")
             raise AirflowTaskTimeout("execution_timeout")
 
 
@@ -194,7 +196,7 @@ def run(base: Base, number: int | None = None) -> Outcome:
     with mock.patch.object(Attempt, "_execute", traced):
         try:
             world.run()
-        except Exception as error:
+        except (Exception, Violated) as error:
             wrong = f"{type(error).__name__}: {error}"
     states = {row.name: row.state for row in world.scheduler.rows.values()}
     bought = {item.owner: len(item.bought) for item in world.invariants.items.values()}

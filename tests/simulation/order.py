@@ -22,6 +22,7 @@ class Order:
     def __init__(self, world: World, require: Callable[[bool, str], None]) -> None:
         self._world = world
         self._require = require
+        self._states: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._delivered: dict[str, set[str]] = {}
         self._max_tries: dict[tuple[str, str], int] = {}
 
@@ -36,7 +37,10 @@ class Order:
             word = prediction_id.split()[0]  # the log has what follows a blank in another form
             is_logged = any(owner == row.name and word in text for owner, text in self._world.logs)
             self._require(is_logged, f"{row.name}: {prediction_id} is on record, and not in the log")
-        if value.get("state") == "delivered":
+        # A later report of why it has no result any more writes the record once more.
+        was_delivered = self._states.get((row.name, key)) == ("delivered", prediction_id)
+        self._states[row.name, key] = value.get("state"), prediction_id
+        if value.get("state") == "delivered" and not was_delivered:
             self._require_in_xcom(row, digest_of_id(prediction_id))
         if key == "comet_batch":
             delivered = {digest for digest in value["items"].values() if digest}
