@@ -163,16 +163,19 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
         events.append({"kind": "mark", "task": "create", "index": index, "state": "success", **time})
         events.append({**stall, "seconds": chance.seconds(1, 60)})
     else:
-        events = [{**stall, "seconds": chance.seconds(10, 60)}]
+        events = [{**stall, "seconds": chance.seconds(15, 40)}]
         state = chance.one_of(("running", "running", "deferred")) if task == "wait" else "running"
         time = [task, -1, state, chance.seconds(0.1, 3)]
         events.append({"kind": "clear", "task": "create", "index": index, "scope": "task", "when": time})
         cast["airflow"] = "3.4" if record == "none" else "3.3"
         if cast["shape"] == "waiting":
-            end = chance.one_of(BAD_ENDS) if record == "reported" else "succeeded"
-            events += [prediction(chance, 2, 1, 30, end), prediction(chance, 3, 10, 60, end)]
+            if record == "reported":  # for good
+                cast["retries"] = 0
+                events.append(prediction(chance, 2, 1, 3, chance.one_of(BAD_ENDS)))
+            else:
+                events.append(prediction(chance, 2, 20, 90, "succeeded"))
         if record in ("sending", "rejected"):
-            events += posts(chance, LOST if record == "sending" else REFUSED, 2)
+            events += posts(chance, LOST if record == "sending" else ("bad_request", "no_balance"), 2)
     events += [at(strike(chance, task, -1), record, chance.small(2)) for _ in range(chance.number(1, 2))]
     if chance.happens(0.5):
         events.append(get_fault(chance, task, 0.0, 50, 500))
