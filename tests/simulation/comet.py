@@ -27,6 +27,7 @@ class Prediction:
     :param number: 1 for the first of the story; it is part of the id.
     :param owner: the task instance that sent it, and the input's place in a batch.
     :ivar is_named: whether an answer has named the id.
+    :ivar is_told: whether the last poll was told how it ended.
     :ivar process: which sent it.
     :ivar faults: when a poll of it was answered oddly, and how.
     :ivar is_late: whether it was bought by an attempt that had been replaced, beside that of its successor.
@@ -41,6 +42,7 @@ class Prediction:
     end: str = "succeeded"
     id: str = ""
     is_named: bool = False
+    is_told: bool = False
     process: Process | None = None
     faults: list[tuple[float, str]] = field(default_factory=list)
     is_removed: bool = False
@@ -136,6 +138,8 @@ class CometAPI:
         seconds = 0.2 if answer is None else answer.seconds
         if name and prediction is not None:
             prediction.faults.append((now + min(seconds, config.read_timeout), name))
+        if prediction is not None:
+            prediction.is_told = False
         if seconds > config.read_timeout:
             return config.read_timeout, lambda: self._lost(request, "no answer in time")
         if answer is not None and not answer.status:
@@ -150,6 +154,7 @@ class CometAPI:
             if described.get("data_removed") and prediction.end == "succeeded":
                 self._met(process, "output has expired")
                 prediction.is_removed = True
+            prediction.is_told = world.kernel.now >= prediction.ended_at
             return self._response(Answer(True, 200, described), prediction_id)
 
         return seconds, respond

@@ -53,7 +53,8 @@ def make_story(seed: int) -> Story:
     cast = _cast(chance)
     count = chance.small(MAX_EVENTS)
     events = scene(chance, cast) if chance.happens(0.75) else []
-    events += [_event(chance, cast) for _ in range(count if not events else chance.small(3))]
+    for _ in range(chance.small(3) if events else count):
+        events += _events(chance, cast)
     known = {event["number"] for event in events if event["kind"] == "prediction"}
     events += [_prediction(chance, number) for number in range(1, 6) if number not in known and chance.happens(0.3)]
     return Story(cast, events, chance.number(1, 10**6) if chance.happens(0.5) else 0)
@@ -86,14 +87,16 @@ def _cast(chance: Chance) -> dict[str, Any]:
     return cast
 
 
-def _event(chance: Chance, cast: dict[str, Any]) -> Event:
-    makers = (
+def _events(chance: Chance, cast: dict[str, Any]) -> list[Event]:
+    """Return an event, or some that have a meaning only together."""
+    makers: tuple[tuple[Any, int], ...] = (
         (_strike, 10),
         (_post, 5),
         (_get, 4),
         (_clear, 6),
         (_mark, 1),
         (_dag, 2),
+        (_changed_between_tries, 2),
         (_away, 3),
         (_key, 1),
         (_triggerer, 3),
@@ -101,7 +104,8 @@ def _event(chance: Chance, cast: dict[str, Any]) -> Event:
         (_files, 4),
     )
     weighted = [maker for maker, weight in makers for _ in range(weight)]
-    return chance.one_of(weighted)(chance, cast)
+    made = chance.one_of(weighted)(chance, cast)
+    return made if isinstance(made, list) else [made]
 
 
 def _place(chance: Chance, cast: dict[str, Any]) -> tuple[str, int]:
@@ -161,12 +165,25 @@ def _mark(chance: Chance, cast: dict[str, Any]) -> Event:
 def _dag(chance: Chance, cast: dict[str, Any]) -> Event:
     if chance.happens(0.3):
         return {"kind": "lower_retries", "retries": chance.number(0, 1), **_when(chance, cast)}
+    return {**_changed(chance, cast), **_when(chance, cast)}
+
+
+def _changed_between_tries(chance: Chance, cast: dict[str, Any]) -> list[Event]:
+    """Let a create end when its id is on record, and its input change before the next try."""
+    index = chance.number(0, len(cast["inputs"]) - 1) if cast["shape"] == "mapped" else -1
+    strike = {"kind": chance.one_of(("kill", "interrupt", "terminate", "give_up")), "task": "create", "index": index}
+    strike |= {"attempt": 1, "effect": chance.one_of(("store.set", "xcom.push")), "nth": 2, "phase": "after"}
+    change = {**_changed(chance, cast), "when": ["create", index, "up_for_retry", chance.seconds(0.1, 9)]}
+    return [strike, change]
+
+
+def _changed(chance: Chance, cast: dict[str, Any]) -> Event:
     inputs = [*cast["inputs"]]
     if chance.happens(0.5):
         inputs = [*inputs[1:], inputs[0]]
     else:
         inputs[chance.number(0, len(inputs) - 1)] = "z"
-    return {"kind": "change_inputs", "inputs": inputs, **_when(chance, cast)}
+    return {"kind": "change_inputs", "inputs": inputs}
 
 
 def _away(chance: Chance, cast: dict[str, Any]) -> Event:

@@ -11,6 +11,7 @@ from airflow_provider_comet.api.errors import CometError
 from tests.simulation.causes import causes
 from tests.simulation.coverage import columns, record_key
 from tests.simulation.database import Refused, ServerAway
+from tests.simulation.order import Order
 
 if TYPE_CHECKING:
     from tests.simulation.comet import Prediction
@@ -49,13 +50,18 @@ class Item:
 
 
 class Invariants:
-    """Keeps the account of a story, and raises ``Violated`` as soon as something is wrong."""
+    """Keeps the account of a story, and raises ``Violated`` as soon as something is wrong.
+
+    :ivar first: the first thing that was wrong.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.items: dict[str, Item] = {}
         self._states: dict[tuple[str, str], str] = {}
         self._polls_checked = 0
+        self.first: Violated | None = None
+        self.order = Order(world, self._require)
 
     # What others tell.
 
@@ -74,6 +80,7 @@ class Invariants:
 
     def wrote(self, row: TaskInstance, key: str, value: Any) -> None:
         """Follow what the product records: whether it sends again although nobody knows of the last create."""
+        self.order.wrote(row, key, value)
         if key == "comet_batch":
             for item in self._items(row):
                 item.is_handed_over = item.is_handed_over or columns(self.world, item.owner) == ("delivered",)
@@ -117,6 +124,7 @@ class Invariants:
     def ended(self, attempt: Attempt, state: str) -> None:
         """Judge how an attempt ended."""
         row, world = attempt.row, self.world
+        self.order.ended(attempt, state)
         if attempt.error is not None:
             self.left("an error", f"{attempt.error}")
         if row.task_id == "create" and state in ("retry", "failed") and world.cast.waits:
@@ -265,7 +273,8 @@ class Invariants:
 
     def _require(self, condition: bool, words: str) -> None:
         if not condition:
-            raise Violated(words)
+            self.first = self.first or Violated(words)
+            raise self.first
 
 
 def _is_expected(error: BaseException | None) -> bool:

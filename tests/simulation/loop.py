@@ -11,6 +11,8 @@ from tests.simulation.kernel import Kernel, Thread
 
 LEAST_SECONDS = 1e-6
 """Less is lost when it is added to the seconds since 1970."""
+MAX_TURNS = 20
+"""So often the tasks of a killed process are canceled until they end."""
 
 
 class _Selector(selectors.BaseSelector):
@@ -49,7 +51,6 @@ class KernelLoop(asyncio.SelectorEventLoop):
         self._monotonic = monotonic
         self._thread: Thread | None = None
         self.is_frozen = False
-        self._is_ended = False
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -59,8 +60,6 @@ class KernelLoop(asyncio.SelectorEventLoop):
 
     def rest(self, timeout: float | None) -> None:
         """Block until a timer is due, or until somebody has handed something to the loop."""
-        if self._is_ended:
-            return
         self._thread = self._kernel.current
         if timeout is None:
             self._kernel.block()
@@ -69,20 +68,26 @@ class KernelLoop(asyncio.SelectorEventLoop):
         while self.is_frozen:
             self._kernel.block()
 
-    def end(self) -> None:
-        """Cancel all tasks and close the loop, outside of all threads: its process is dead."""
-        self._is_ended = True
-        tasks = asyncio.all_tasks(self)
-        for task in tasks:
-            task.cancel()
-        self.run_until_complete(_wait_for(tasks))
-        self.close()
-
     def hand_over(self, function: Callable[[], object]) -> None:
         """Call a function in the loop; may be called from outside."""
         self.call_soon(function)
         if self._thread is not None:
             self._kernel.wake(self._thread)
+
+    def unwind(self) -> None:
+        """End all tasks of a loop whose process was killed, before anything else happens in the world.
+
+        What they do on their way out has no effect any more. Left alone, they would do it whenever Python collects
+        garbage, maybe in the next story.
+        """
+        self.set_exception_handler(lambda *_: None)
+        for _ in range(MAX_TURNS):
+            self.call_soon(self.stop)  # it turns once, and does not rest
+            self.run_forever()
+            if not (tasks := asyncio.all_tasks(self)):
+                break
+            for task in tasks:
+                task.cancel()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Call the function at once: what triggers do in threads has no effects."""
@@ -92,7 +97,3 @@ class KernelLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -94,15 +94,20 @@ class Storage:
         """Check that no upload is left open, and that each manifest names what is there."""
         for process, _ in self.uploads.values():
             self.world.invariants._require(process.is_dead, "an upload is left open")
-        for path, content in self.objects.items():
-            if path.endswith(".manifest.json") and path not in self.torn:
-                for file in json.loads(content)["files"]:
-                    if _path(file["uri"]) in self.torn:  # another try has begun to store it anew
-                        continue
-                    stored = self.objects.get(_path(file["uri"]))
-                    digest = None if stored is None else hashlib.sha256(stored).hexdigest()
-                    require = self.world.invariants._require
-                    require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
+        for path in self.objects:
+            self.check_manifest(path)
+
+    def check_manifest(self, path: str) -> None:
+        """Check that a manifest names what is there: it is written last, as the mark that all of it is there."""
+        if not path.endswith(".manifest.json") or path in self.torn:
+            return
+        for file in json.loads(self.objects[path])["files"]:
+            if _path(file["uri"]) in self.torn:  # another try has begun to store it anew
+                continue
+            stored = self.objects.get(_path(file["uri"]))
+            digest = None if stored is None else hashlib.sha256(stored).hexdigest()
+            require = self.world.invariants._require
+            require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
 
 
 class SimulatedFileSystem(AbstractFileSystem):
@@ -160,6 +165,7 @@ class _Upload:
             self._storage.objects[self._path] = b"".join(self._parts)
             self._storage.torn.pop(self._path, None)
             self._storage.uploads.pop(id(self), None)
+            self._storage.check_manifest(self._path)
 
         def tear() -> None:
             content = b"".join(self._parts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.database import TaskInstance
-from tests.simulation.kernel import Process
+from tests.simulation.kernel import Killed, Process
 from tests.simulation.loop import KernelLoop
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ class Triggerer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(None)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        except Killed:
+            self.loop.unwind()
+            raise
 
 
 class Triggerers:
@@ -109,9 +113,9 @@ class Triggerers:
             self._take_over(THRESHOLD_SECONDS)
 
     def shut_down(self) -> None:
-        """End what was left in the loops: otherwise Python would, at any moment of another story."""
+        """Close the loops, whose processes are dead."""
         for triggerer in self.triggerers:
-            triggerer.loop.end()
+            triggerer.loop.close()
 
     @property
     def deferred(self) -> list[Row]:
@@ -155,7 +159,6 @@ class Triggerers:
                 payload = json.dumps(event.payload, allow_nan=False)
                 self.world.left("an event", payload)
                 self._fire(trigger, json.loads(payload))
-                return
         except asyncio.CancelledError:
             if trigger.number not in self._rows and hasattr(made, "on_kill"):
                 await made.on_kill()
@@ -178,16 +181,16 @@ class Triggerers:
     def _fire_again(self, row: TaskInstance, kwargs: dict[str, Any]) -> None:
         """Handle an event once more: two triggerers had the trigger, and one of them is late.
 
-        A task that has deferred again is resumed by the old event. A task that runs is begun once more, and the process
-        that runs loses its right to write.
+        A task that has deferred again has another trigger, so the old event is dropped. A task that runs is begun once
+        more, and the process that runs loses its right to write.
         """
         state = row.state
         if state != "deferred" and not (state == "running" and row.next_kwargs):
             return
         self.world.met(f"event comes again while {state}", row.name)
         if state == "deferred":
-            self.remove(row, by_user=False)
-        elif (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
+            return
+        if (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
             row.id += 1
             self.world.kernel.call_at(self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt))
         self.scheduler.resume(row, "execute_complete", kwargs)

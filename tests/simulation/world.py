@@ -66,6 +66,8 @@ class World:
                 self.invariants.at_rest()
             finally:
                 self.scheduler.shut_down()
+                if self.invariants.first is not None:  # whatever came of it
+                    raise self.invariants.first
 
     # Effects.
 

@@ -1,0 +1,58 @@
+"""The mutants fit the present code, and a fault is found in the process that is given one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.mutants import MutantError, find_failure, mutated
+from tests.simulation.mutations import MUTANTS, Change, Mutant
+from tests.simulation.run import run_story
+from tests.simulation.story import Story
+
+BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+KILLED_WHEN_ACCEPTED = Story(
+    {"shape": "single", "retries": 1},
+    [{"kind": "kill", "task": "create", "index": -1, "attempt": 1, "effect": "send", "nth": 1, "phase": "after"}],
+)
+
+
+def test_there_is_a_mutant_of_each_rule() -> None:
+    assert [mutant.name for mutant in MUTANTS] == [
+        "no_intent",
+        "late_intent",
+        "504_rejects",
+        "clear_is_retry",
+        "other_map_index",
+        "delivered_before_xcom",
+        "log_after_record",
+        "poll_error_ends_wait",
+        "deadline_before_poll",
+        "manifest_before_files",
+    ]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_fits_the_present_code(mutant: Mutant) -> None:
+    with mutated(mutant) as folder:
+        for change in mutant.changes:
+            path = folder / "airflow_provider_comet" / change.file
+            assert change.new in path.read_text()
+            compile(path.read_text(), path, "exec")
+
+
+def test_a_mutant_of_other_code_is_an_error() -> None:
+    mutant = Mutant("outdated", "", (Change("polling/wait.py", "no such text", ""),))
+    with (
+        pytest.raises(MutantError, match=r"(?s)outdated: .*polling/wait\.py has .* 0 times .*no such text"),
+        mutated(mutant),
+    ):
+        pass
+
+
+def test_a_story_finds_a_mutant_and_holds_without_it() -> None:
+    assert run_story(KILLED_WHEN_ACCEPTED).wrong is None
+    with mutated(BY_NAME["no_intent"]) as folder:
+        failure = find_failure(folder, [Story({"shape": "single"}), KILLED_WHEN_ACCEPTED])
+    assert failure is not None
+    assert failure[0] == 1
+    assert "bought again" in failure[1]
