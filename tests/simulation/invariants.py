@@ -68,11 +68,12 @@ class Invariants:
     def accepted(self, prediction: Prediction) -> None:
         """Nothing is bought that is not needed: the first time, or after what allows another one."""
         item = self._item(prediction.owner)
-        item.bought.append(prediction)
         if item.late and self._is_replaced(prediction.process):
             item.late -= 1
             prediction.is_late = True
+            item.bought.insert(0, prediction)  # what counts from now on is its successor's
             return
+        item.bought.append(prediction)
         self._require(item.allowed > 0, f"{item.owner}: bought again, although nothing allows it: {prediction.id}")
         item.allowed -= 1
         item.is_handed_over = False

@@ -50,6 +50,11 @@ def handled(chance: Chance, cast: Cast, record: str) -> list[Event]:
     if state == "upstream_failed":
         events += [{"kind": "post", "number": number, "answer": "bad_request"} for number in (1, 2, 3)]
     seconds = chance.seconds(0.01, 8)
+    if state == "running" and chance.happens(0.7):  # for some time, and then it is ended
+        events.append({**at(strike(chance, task, -1, "connection"), "delivered", 1), "kind": "stall", "seconds": 60.0})
+        clear = {"kind": "clear", "scope": "task", "task": task, "index": -1}
+        events.append({**clear, "when": [task, -1, state, seconds]})
+        seconds += chance.seconds(0.5, 10)
     for _ in range(chance.number(1, 2)):
         scope, end = chance.one_of(SCOPES), chance.one_of(("success", "failed"))
         event = chance.one_of(({"kind": "clear", "scope": scope}, {"kind": "mark", "state": end}))
@@ -80,7 +85,7 @@ def deferred(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let something happen to a task that is deferred."""
     if chance.happens(0.5):
         waiting(chance, cast, "deferrable")
-    cast["timeout"] = chance.one_of((60.0, 600.0))
+    cast["timeout"], cast["mode"] = 60.0, "deferrable"
     task = "create" if cast["shape"] == "waiting" else "wait"
     state = chance.one_of(("deferred", "deferred", "queued"))
     seconds = chance.seconds(0.01, 0.5) if state == "queued" else chance.seconds(1, 60)

@@ -60,12 +60,11 @@ def _struck(chance: Chance, cast: Cast, record: str) -> list[Event]:
     if is_begun:
         cast["retries"] = max(3, cast["retries"])
     if "clock" in names and record not in ("rejected", "accepted", "delivered"):
-        seconds = chance.seconds(6, 15) if is_begun else chance.seconds(0.001, 1)
-        events.append({
-            "kind": "server_away",
-            "seconds": chance.seconds(10, 200),
-            **when(chance, cast, record, seconds),
-        })
+        stall = {**strike(chance, "create", index, "xcom.push"), "kind": "stall", "phase": "after", "seconds": 10.0}
+        events.append(at(stall, record, 1))  # the server goes away after the first request of an attempt
+        seconds = 18.0 if is_begun else 3.0 if record == "none" else chance.seconds(0.001, 1)
+        away = {"kind": "server_away", "seconds": chance.seconds(20, 200)}
+        events.append({**away, **when(chance, cast, record, seconds)})
     if record == "delivered" and cast["shape"] == "waiting":
         events += [prediction(chance, 1, 1, 2, "succeeded"), get_fault(chance, "create", 9.0, 20, 100)]
     for name in names:
@@ -88,6 +87,10 @@ def _users(chance: Chance, cast: Cast, record: str) -> list[Event]:
         cast["retries"] = chance.number(0, 1)
         events.append(killed(index, record))
         time["when"][3] = chance.seconds(5.5, 14)
+    elif chance.happens(0.3):  # it is still running then
+        stall = {**killed(index, record), "kind": "stall", "seconds": 60.0}
+        events += [stall, {"kind": "clear", "task": "create", "index": index, "scope": "task", **time}]
+        time = {"when": [*time["when"][:3], time["when"][3] + chance.seconds(0.5, 10)]}
     for _ in range(chance.number(1, 3)):
         seconds = chance.seconds(1, 300)
         clear = {"kind": "clear", "task": "create", "index": index, "scope": chance.one_of(SCOPES)}
@@ -115,7 +118,7 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let an attempt run beside its successor, and be struck there."""
     if chance.happens(0.4):
         waiting(chance, cast, "poke")
-    task = chance.one_of(("create", "create", "create", "store" if cast["shape"] == "waiting" else "wait", "store"))
+    task = chance.one_of(("create", "create", "create", "store" if cast["shape"] == "waiting" else "wait"))
     place = {"task": task, "index": index_of(chance, cast) if task == "create" else -1, "attempt": 1, "nth": 1}
     stands = {"effect": chance.one_of(("connection", "log", "get", "lock")), "phase": "before"}
     if task == "create":
@@ -148,24 +151,31 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
 
 def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let something happen to a task after the creates, while a create runs once more."""
+    if record in ("accepted", "reported"):
+        waiting(chance, cast)
     task = "store" if cast["shape"] == "waiting" else chance.one_of(("wait", "store"))
     index = index_of(chance, cast)
-    first: Event = {"kind": "mark", "task": "create", "index": index, "state": "success", **when(chance, cast, record)}
-    if chance.happens(0.7):  # otherwise the tasks after it begin, although it is not done
-        state = chance.one_of(("running", "running", "deferred")) if task == "wait" else "running"
-        time = [task, -1, state, chance.seconds(0.1, 3)]
-        first = {"kind": "clear", "task": "create", "index": index, "scope": "task", "when": time}
-        if record == "none":
-            cast["airflow"] = "3.4"
     effect = chance.one_of(("connection", "get", "download", "file")) if task == "store" else "connection"
     stall = {"kind": "stall", "task": task, "index": -1, "attempt": 1, "effect": effect, "phase": "before", "nth": 1}
-    events: list[Event] = [first]
-    if chance.happens(0.8):
+    if chance.happens(0.3):  # the tasks after it begin, although it is not done
+        events = bring_about(chance, cast, record)
+        index, time = index_of(chance, cast), when(chance, cast, record)
+        events.append({"kind": "mark", "task": "create", "index": index, "state": "success", **time})
         events.append({**stall, "seconds": chance.seconds(1, 60)})
-    if record == "reported":
-        events.append(prediction(chance, 2, 1, 20, chance.one_of(BAD_ENDS)))
-    elif record in ("sending", "rejected"):
-        events += posts(chance, LOST if record == "sending" else REFUSED, 2)
+    else:
+        events = [{**stall, "seconds": chance.seconds(15, 40)}]
+        state = chance.one_of(("running", "running", "deferred")) if task == "wait" else "running"
+        time = [task, -1, state, chance.seconds(0.1, 3)]
+        events.append({"kind": "clear", "task": "create", "index": index, "scope": "task", "when": time})
+        cast["airflow"] = "3.4" if record == "none" else "3.3"
+        if cast["shape"] == "waiting":
+            if record == "reported":  # for good
+                cast["retries"] = 0
+                events.append(prediction(chance, 2, 1, 3, chance.one_of(BAD_ENDS)))
+            else:
+                events.append(prediction(chance, 2, 20, 90, "succeeded"))
+        if record in ("sending", "rejected"):
+            events += posts(chance, LOST if record == "sending" else ("bad_request", "no_balance"), 2)
     events += [at(strike(chance, task, -1), record, chance.small(2)) for _ in range(chance.number(1, 2))]
     if chance.happens(0.5):
         events.append(get_fault(chance, task, 0.0, 50, 500))
@@ -176,17 +186,17 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
     return events + file_faults(chance, 1)
 
 
-ABOUT_RECORDS: tuple[Scene, ...] = (_struck, _users, _orphan, _later)
+ABOUT_RECORDS: tuple[Scene, ...] = (_struck, _users, _orphan)
 WEIGHTS: dict[Scene, int] = {
     _struck: 16,
     _users: 7,
-    _orphan: 7,
+    _orphan: 10,
     _later: 8,
     after: 8,
     handled: 4,
     stored: 4,
     deferred_again: 3,
-    deferred: 3,
+    deferred: 5,
     twice: 2,
     emptied: 2,
     lost_and_refused: 2,
