@@ -209,9 +209,9 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         known: dict[str, Outcome] = {**result.outcomes, **self._errors}
         missing = [key for key in distinct(self._read_ids(context)) if key not in known]
         read = {key: result.on_reread(reread) for key, reread in self.hook.get_predictions(missing).items()}
-        waits = self._begin(context, *times)
         # Of a create that was cleared meanwhile, or of an API that is in trouble for longer than a reread waits.
-        if (ids := [key for key in read if is_unfinished(read[key])]) and self._now() < waits.deadline:
+        ids = [key for key in read if is_unfinished(read[key])]
+        if ids and not result.has_unfinished and self._now() < (waits := self._begin(context, *times)).deadline:
             self.log.warning("Not known from the trigger: %s. Waiting", excerpt(", ".join(ids)))
             return self._wait(context, waits, e.CometError)
         return self._conclude(context, {**known, **read})

@@ -207,13 +207,28 @@ def test_a_result_in_the_event_is_not_lost(comet: Emulator, runner: TaskRunner, 
     assert count_polls(comet) == 1
 
 
-def test_fetch_after_event_can_be_retried(
+def test_a_fetch_after_the_event_is_waited_for(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
 ) -> None:
-    """If the API is away when a large result is fetched, the task is retried and nothing is lost."""
+    """If the API is away when a large result is fetched, the task defers again, to the same deadline."""
     prediction = create()
     comet.fault(status=503, count=None)
-    outcome = resumed(runner, prediction, event_about({prediction: {}}), soft_fail=True)
+    event, kwargs = event_about({prediction: {}}), {"started_at": clock.time(), "deadline": clock.time() + 1000}
+    again = runner.run(sensor(prediction, soft_fail=True), event=event, next_kwargs=kwargs)
+    assert (again.state, again.trigger().deadline) == ("deferred", kwargs["deadline"])
+    comet.clear_faults()
+    ended = runner.run(sensor(prediction), event=event_of(again.trigger()), next_kwargs=again.next_kwargs)
+    assert ended.result["id"] == prediction
+
+
+def test_a_fetch_after_the_deadline_can_be_retried(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
+) -> None:
+    """Then there is no time to wait: the task is retried, and nothing is lost."""
+    prediction = create()
+    comet.fault(status=503, count=None)
+    kwargs = {"started_at": clock.time() - 1000, "deadline": clock.time() + 60}  # over before the reread gives up
+    outcome = runner.run(sensor(prediction), event=event_about({prediction: {}}), next_kwargs=kwargs)
     assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.ServerError)
     comet.clear_faults()
     assert runner.run(sensor(prediction), try_number=2).result["id"] == prediction
@@ -298,12 +313,14 @@ RESUMES: dict[str, dict[str, Any]] = {
 def test_an_odd_answer_loses_no_result(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], resume: dict[str, Any], status: int
 ) -> None:
-    """Whatever the worker gets in place of a result that no event has carried, the next try has the result."""
+    """Whatever the worker gets in place of a result that no event has carried: this try waits on for what passes until
+    its deadline, or the next try has the result."""
     prediction = create()
     body = "<html><title>Back soon</title></html>" if status == 200 else {"error": {"message": "no", "code": ""}}
     comet.fault(method="GET", path=prediction, status=status, body=body, count=None)
     outcome = runner.run(sensor(prediction), **resume)
-    assert outcome.state == "up_for_retry", outcome.message
+    is_waited_for = status == 503 and resume is RESUMES["not carried"]
+    assert outcome.state == ("deferred" if is_waited_for else "up_for_retry"), outcome.message
     comet.clear_faults()
     outcome = run_sensor(runner, sensor(prediction), clock, try_number=2)
     assert (outcome.state, outcome.result["id"]) == ("success", prediction)

@@ -215,8 +215,8 @@ def test_many_unknown_ids_are_nulls(
 def test_keep_does_not_lose_a_result_that_could_not_be_read(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], trouble: str
 ) -> None:
-    """If the API can't be read, the prediction does not count as without a result: the task fails, and the next try
-    gets the result."""
+    """If the API can't be read, the prediction does not count as without a result: the task waits on, or fails, and
+    the next try gets the result."""
     good, missed, bad = create(), create(), create(status="failed")
     refused = {"error": e.AuthenticationError(status=401, prediction_id=missed).to_dict()}
     event = {"count": 3, "errors": 1, "unfinished": 0, "outcomes": {missed: refused} if trouble == "key" else {}}
@@ -224,8 +224,12 @@ def test_keep_does_not_lose_a_result_that_could_not_be_read(
         comet.fault(method="GET", path=missed, status=503, count=None)
     task = sensor([good, missed, bad], on_item_error="keep")
     outcome = runner.run(task, event=event)
-    assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.PredictionListError)
-    assert statuses_of(outcome.xcoms["predictions"]) == ["succeeded", None, "failed"]
+    if trouble == "away":
+        assert outcome.state == "deferred"
+        assert outcome.trigger().prediction_ids == [missed]
+    else:
+        assert (outcome.state, type(outcome.error)) == ("up_for_retry", e.PredictionListError)
+        assert statuses_of(outcome.xcoms["predictions"]) == ["succeeded", None, "failed"]
     comet.clear_faults()
     retried = run_sensor(runner, task, clock, try_number=2)
     assert statuses_of(retried.result) == ["succeeded", "succeeded", "failed"]
@@ -395,22 +399,17 @@ def test_three_hundred_predictions(
 def test_results_that_are_read_again_may_be_away(
     comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str]
 ) -> None:
-    """If the API is away when the worker reads the results that the event did not carry, the next try gets all."""
+    """If the API is away when the worker reads the results that the event did not carry, it waits for all of them."""
     ids = copies(comet, create(), 60)
     task = sensor(ids)
     event = event_of(runner.run(task).trigger())
     assert len(event["outcomes"]) < 60
     comet.fault(method="GET", status=503, count=None)
     outcome = runner.run(task, event=event)
-    assert outcome.state == "up_for_retry"
-    assert isinstance(outcome.error, e.PredictionListError)
-    assert {type(error) for error in outcome.error.errors} == {e.ServerError}
-    results = outcome.xcoms["predictions"]
-    assert len(results) == 60
-    assert sum(result is not None for result in results) == sum(map(bool, event["outcomes"].values()))
+    assert (outcome.state, outcome.trigger().prediction_ids) == ("deferred", ids)
     comet.clear_faults()
-    retried = run_sensor(runner, task, clock, try_number=2)
-    assert ids_of(retried.result) == ids
+    event, kwargs = event_of(outcome.trigger()), outcome.next_kwargs
+    assert ids_of(runner.run(task, event=event, next_kwargs=kwargs).result) == ids
 
 
 def test_trouble_is_retried_although_another_prediction_failed(
