@@ -16,7 +16,7 @@ from tests.simulation.triggerer import TRIGGER
 if TYPE_CHECKING:
     from airflow_provider_comet.api.config import Config
     from tests.simulation.database import TaskInstance
-    from tests.simulation.kernel import Process
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 

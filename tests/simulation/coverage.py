@@ -21,7 +21,7 @@ from tests.simulation.story import EFFECTS, STRIKES
 
 if TYPE_CHECKING:
     from tests.simulation.database import TaskInstance
-    from tests.simulation.kernel import Process
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 Pair = tuple[str, str]

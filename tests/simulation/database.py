@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.simulation.kernel import Process
+    from tests.simulation.process import Process
     from tests.simulation.worker import Attempt
     from tests.simulation.world import World
 

@@ -39,6 +39,7 @@ def make_downloader(world: World) -> type[Downloader]:
             self.raise_if_aborted()
 
         def get(self, url: str, headers: dict[str, str]) -> Any:
+            world.left("a request for a file", f"{url} {headers}")
             self.raise_if_aborted()
             prediction = world.api.predictions.get(urlsplit(url).path.split("/")[1])
             is_expired = world.kernel.now >= float(url.rpartition("=")[2])

@@ -199,7 +199,7 @@ def run(base: Base, number: int | None = None) -> Outcome:
         except (Exception, Violated) as error:
             wrong = f"{type(error).__name__}: {error}"
     states = {row.name: row.state for row in world.scheduler.rows.values()}
-    bought = {item.owner: len(item.bought) for item in world.invariants.items.values()}
+    bought = {item.owner: len(item.bought) for item in world.invariants.account.items.values()}
     error = None if strike.attempt is None else strike.attempt.error
     return Outcome(wrong, (states, bought), strike.lines, error)
 

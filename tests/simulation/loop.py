@@ -7,7 +7,8 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.kernel import Kernel, Thread
+from tests.simulation.kernel import Kernel
+from tests.simulation.process import Thread
 
 LEAST_SECONDS = 1e-6
 """Less is lost when it is added to the seconds since 1970."""

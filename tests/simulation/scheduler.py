@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.database import OTHER_RUN, TaskInstance
-from tests.simulation.kernel import Process
+from tests.simulation.process import Process
 from tests.simulation.story import Event
 from tests.simulation.triggerer import Triggerers
 from tests.simulation.users import Users

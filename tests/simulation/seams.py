@@ -39,7 +39,7 @@ def installed(world: World) -> Iterator[None]:
     """Let the product run in a world."""
     kernel = world.kernel
     future = type("Future", (sync.Future,), {"kernel": kernel})
-    lock = type("Lock", (sync.Lock,), {"kernel": kernel, "effect": staticmethod(world.effect)})
+    lock = type("Lock", (sync.Lock,), {"kernel": kernel, "effect": staticmethod(world.effect), "made": world.locks})
     own_lock = type("ProcessLock", (sync.ProcessLock,), {"kernel": kernel})
     replaced: list[tuple[Any, dict[str, Any]]] = [
         (

@@ -69,7 +69,7 @@ class Storage:
 
     def check_stored(self, attempt: Attempt) -> None:
         """Check that a task that has stored predictions has stored each of them, and in its place."""
-        world, require = self.world, self.world.invariants._require
+        world, require = self.world, self.world.invariants.require
         given, value = attempt.operator.prediction, attempt.row.xcoms.get("return_value")
         pairs = zip(given, value, strict=True) if isinstance(given, list) else [(given, value)]
         for prediction, stored in pairs:
@@ -93,7 +93,7 @@ class Storage:
     def at_rest(self) -> None:
         """Check that no upload is left open, and that each manifest names what is there."""
         for process, _ in self.uploads.values():
-            self.world.invariants._require(process.is_dead, "an upload is left open")
+            self.world.invariants.require(process.is_dead, "an upload is left open")
         for path in self.objects:
             self.check_manifest(path)
 
@@ -106,7 +106,7 @@ class Storage:
                 continue
             stored = self.objects.get(_path(file["uri"]))
             digest = None if stored is None else hashlib.sha256(stored).hexdigest()
-            require = self.world.invariants._require
+            require = self.world.invariants.require
             require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
 
 
@@ -162,7 +162,8 @@ class _Upload:
 
     def commit(self) -> None:
         def apply() -> None:
-            self._storage.objects[self._path] = b"".join(self._parts)
+            self._storage.objects[self._path] = content = b"".join(self._parts)
+            self._storage.world.left("a file", content.decode("latin-1"))
             self._storage.torn.pop(self._path, None)
             self._storage.uploads.pop(id(self), None)
             self._storage.check_manifest(self._path)

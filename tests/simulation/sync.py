@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
-from tests.simulation.kernel import Kernel, Killed, Process, Thread
+from tests.simulation.kernel import Kernel
+from tests.simulation.process import Killed, Process, Thread
 
 
 class Future(futures.Future[Any]):
@@ -121,8 +122,10 @@ class Lock:
 
     kernel: Kernel
     effect: Callable[[str, str], None]
+    made: list[Lock]
 
     def __init__(self) -> None:
+        self.made.append(self)
         self.holder: Thread | None = None
         self._waiting: deque[Thread] = deque()
 

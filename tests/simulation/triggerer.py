@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.database import TaskInstance
-from tests.simulation.kernel import Killed, Process
 from tests.simulation.loop import KernelLoop
+from tests.simulation.process import Killed, Process
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler

@@ -89,7 +89,7 @@ class Users:
             self.world.met(f"clear {'empties' if is_emptied else 'keeps'} the records", row.name)
         if row.task_id == "create" and world.cast.inputs != world.cast.options["inputs"]:
             self.world.met("clear with changed inputs", row.name)
-        world.invariants.cleared(row, is_emptied=is_emptied)
+        world.invariants.account.cleared(row, is_emptied=is_emptied)
         if is_emptied:
             row.store.clear()
         attempt = scheduler.attempts.pop(row.name, None)
@@ -120,7 +120,6 @@ class Users:
             scheduler.triggerers.remove(row, by_user=True)
         if (attempt := scheduler.attempts.pop(row.name, None)) is not None:
             self.world.kernel.call_at(self.world.kernel.now + 5.0, lambda: scheduler.terminate(attempt))
-        self.world.invariants.marked(row)
         scheduler.set_state(row, event["state"])
 
     # The DAG, and what is around it.

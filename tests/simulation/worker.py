@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation.database import STORE_SECONDS, RuntimeTaskInstance, ServerAway, StateStore, TaskInstance, request
 
 if TYPE_CHECKING:
-    from tests.simulation.kernel import Process
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 START_SECONDS = 1.0

@@ -9,7 +9,8 @@ from tests.simulation import coverage
 from tests.simulation.cast import Cast
 from tests.simulation.comet import CometAPI
 from tests.simulation.invariants import Invariants
-from tests.simulation.kernel import Kernel, Process, Thread
+from tests.simulation.kernel import Kernel
+from tests.simulation.process import Process, Thread
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.storage import Storage
 from tests.simulation.story import STRIKES, Event, Story
@@ -43,6 +44,7 @@ class World:
         self.downloads: list[tuple[float, str]] = []
         self.is_server_away = False
         self.is_connection_away = False
+        self.locks: list[Any] = []
         self.sessions: set[tuple[Process, int]] = set()
         self._counts: dict[str, int] = {}
         self._strikes: dict[tuple[str, str, str], list[Event]] = {}
@@ -152,7 +154,7 @@ class World:
         return [made for made in self.api.predictions.values() if made.owner.partition("#")[0] == row.name]
 
     def accepted(self, prediction: Any) -> None:
-        self.invariants.accepted(prediction)
+        self.invariants.account.accepted(prediction)
 
     def wrote(self, row: Any, key: str, value: Any) -> None:
         self.left("the state store", str(value))
