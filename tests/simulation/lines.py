@@ -130,7 +130,6 @@ class Strike:
         if (attempt.process.owner, attempt.process.number) != self._place:
             return execute(attempt, operator, context)
         self.attempt, before = attempt, sys.gettrace()
-        state_store._warn_of_offloading.cache_clear()  # what a fresh process has not done yet
         sys.settrace(self._on_call)
         try:
             return execute(attempt, operator, context)

@@ -62,7 +62,7 @@ def installed(world: World) -> Iterator[None]:
                 "is_main": lambda: kernel.current is None or kernel.current.is_main,
             },
         ),
-        (state_store, {"_LOCK": own_lock("state_store", lock)}),
+        (state_store, {"_LOCK": own_lock("state_store", lock), "_warn_of_offloading": lambda: None}),
         (stored_record, {"CLEAR_EMPTIES_STORE": world.cast.options["airflow"] == "3.4"}),
         (
             connection,

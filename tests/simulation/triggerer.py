@@ -51,6 +51,7 @@ class Triggerer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(None)
+        self.loop.set_exception_handler(lambda *_: None)  # of killed tasks; what a trigger raises, `_run` judges
         try:
             self.loop.run_forever()
         except Killed:
@@ -159,6 +160,8 @@ class Triggerers:
                 payload = json.dumps(event.payload, allow_nan=False)
                 self.world.left("an event", payload)
                 self._fire(trigger, json.loads(payload))
+        except Exception as error:
+            self.world.invariants.require(False, f"a trigger raises {type(error).__name__}: {error}")
         except asyncio.CancelledError:
             if trigger.number not in self._rows and hasattr(made, "on_kill"):
                 await made.on_kill()
