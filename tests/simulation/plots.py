@@ -126,6 +126,24 @@ def twice(chance: Chance, cast: Cast, record: str) -> list[Event]:
     ]
 
 
+def polls_on(chance: Chance, cast: Cast, record: str) -> list[Event]:
+    """Let an attempt that was given up poll late, while its successor buys anew, or has given up as well."""
+    waiting(chance, cast, "poke")
+    state = chance.one_of(("sending", "rejected", "reported"))
+    cast["retries"] = 1 if state == "reported" else 3
+    place = {"task": "create", "index": -1, "attempt": 1, "effect": "clock", "nth": 1}
+    events: list[Event] = [
+        {"kind": "give_up", **place, "phase": "before", "seconds": 1.0, "is_heard": chance.happens(0.5)},
+        {"kind": "stall", **place, "phase": "after", "seconds": chance.seconds(30, 60)},
+        prediction(chance, 1, 3, 6, chance.one_of(BAD_ENDS)),
+        get_fault(chance, "create", 25.0, 60, 300),
+    ]
+    if state != "reported":
+        answer = "endless_before" if state == "sending" else "throttled_long"
+        events.append({"kind": "post", "number": 2, "answer": answer})
+    return events
+
+
 def emptied(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a clear empty the store of a create whose prediction runs on, and the next try wait before it sends."""
     cast["airflow"] = "3.4"

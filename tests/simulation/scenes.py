@@ -30,7 +30,17 @@ from tests.simulation.aims import (
 )
 from tests.simulation.answers import ENDS
 from tests.simulation.coverage import SCOPES
-from tests.simulation.plots import after, deferred, deferred_again, emptied, handled, lost_and_refused, stored, twice
+from tests.simulation.plots import (
+    after,
+    deferred,
+    deferred_again,
+    emptied,
+    handled,
+    lost_and_refused,
+    polls_on,
+    stored,
+    twice,
+)
 from tests.simulation.story import Event
 
 if TYPE_CHECKING:
@@ -200,5 +210,6 @@ WEIGHTS: dict[Scene, int] = {
     twice: 2,
     emptied: 2,
     lost_and_refused: 2,
+    polls_on: 1,
 }
 FOLLOWING: tuple[Scene, ...] = tuple(one for one, weight in WEIGHTS.items() for _ in range(weight))

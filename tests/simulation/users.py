@@ -55,6 +55,8 @@ class Users:
         self._done.add(number)
 
         def call() -> None:
+            if "task" in event and f"{event['task']}[{event['index']}]" not in self.scheduler.rows:
+                return  # another task of another DAG
             self.world.note(f"event: {event['kind']}")
             self.world.happened.append((self.world.kernel.now, event["kind"]))
             getattr(self, f"_{event['kind']}")(event)
