@@ -17,6 +17,7 @@ KILLED_WHEN_ACCEPTED = Story(
 
 
 def test_there_is_a_mutant_of_each_rule() -> None:
+    """Ten rules, each of which one mutant breaks."""
     assert [mutant.name for mutant in MUTANTS] == [
         "no_intent",
         "late_intent",
@@ -33,6 +34,7 @@ def test_there_is_a_mutant_of_each_rule() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_fits_the_present_code(mutant: Mutant) -> None:
+    """Its changes apply to a copy of the package, and the copy compiles."""
     with mutated(mutant) as folder:
         for change in mutant.changes:
             path = folder / "airflow_provider_comet" / change.file
@@ -41,6 +43,7 @@ def test_a_mutant_fits_the_present_code(mutant: Mutant) -> None:
 
 
 def test_a_mutant_of_other_code_is_an_error() -> None:
+    """A mutant that changes nothing would count as a fault that nobody finds."""
     mutant = Mutant("outdated", "", (Change("polling/wait.py", "no such text", ""),))
     with (
         pytest.raises(MutantError, match=r"(?s)outdated: .*polling/wait\.py has .* 0 times .*no such text"),
@@ -50,6 +53,7 @@ def test_a_mutant_of_other_code_is_an_error() -> None:
 
 
 def test_a_story_finds_a_mutant_and_holds_without_it() -> None:
+    """A process is killed after its create was accepted: without an intent on record the next try buys again."""
     assert run_story(KILLED_WHEN_ACCEPTED).wrong is None
     with mutated(BY_NAME["no_intent"]) as folder:
         failure = find_failure(folder, [Story({"shape": "single"}), KILLED_WHEN_ACCEPTED])
