@@ -129,7 +129,7 @@ def twice(chance: Chance, cast: Cast, record: str) -> list[Event]:
 def polls_on(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let an attempt that was given up poll late, while its successor buys anew, or has given up as well."""
     waiting(chance, cast, "poke")
-    state = chance.one_of(("sending", "rejected", "reported"))
+    state = chance.one_of(("none", "sending", "rejected", "reported"))
     cast["retries"] = 1 if state == "reported" else 3
     place = {"task": "create", "index": -1, "attempt": 1, "effect": "clock", "nth": 1}
     events: list[Event] = [
@@ -138,7 +138,13 @@ def polls_on(chance: Chance, cast: Cast, record: str) -> list[Event]:
         prediction(chance, 1, 3, 6, chance.one_of(BAD_ENDS)),
         get_fault(chance, "create", 25.0, 60, 300),
     ]
-    if state != "reported":
+    if state == "none":
+        cast["airflow"] = "3.4"
+        clear = {"kind": "clear", "task": "create", "index": -1, "scope": "task"}
+        events.append({**clear, "when": ["create", -1, "up_for_retry", chance.seconds(0.1, 5)]})
+        stall = {"kind": "stall", **place, "attempt": 2, "effect": "store.get", "phase": "before"}
+        events.append({**stall, "seconds": 90.0})
+    elif state != "reported":
         answer = "endless_before" if state == "sending" else "throttled_long"
         events.append({"kind": "post", "number": 2, "answer": answer})
     return events
