@@ -53,7 +53,7 @@ e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, o
 	@$(VENV)/bin/python -m tests.e2e.postgres
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
-simulate: $(READY)  ## stories of predictions in a simulated world (ten minutes; SEEDS=100000 more of them; SEED=n tells one)
+simulate: $(READY)  ## stories of predictions in a simulated world (three minutes; SEEDS=100000 for more; SEED=n tells one)
 	@PYTHONHASHSEED=0 $(VENV)/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --coverage)
 
 bench: $(READY_BENCH)  ## what a wait costs, beside other ways to wait (40 minutes; PARTS='cpu soak'; WRITE=1 renews docs/benchmarks.md)

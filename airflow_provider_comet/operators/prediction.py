@@ -206,11 +206,12 @@ class CreatePredictionOperator(TemplatedOperator):
 
     def _conclude_event(self, context: Context, result: WaitResult, *times: float | None) -> str:
         submission = self._submission or self._new_submission(context)
-        outcome: Outcome | None = next(iter(result.outcomes.values()), None)
+        # Of an event about another prediction nothing is used: the record says what is paid for.
+        prediction_id = submission.paid_id or next(iter([*result.outcomes, *result.not_carried]), None)
+        if prediction_id is None:  # no event came, and this Airflow keeps no record
+            raise PredictionTimeoutError("its id is in the log of the create")
+        outcome: Outcome | None = result.outcomes.get(prediction_id)
         if outcome is None:
-            prediction_id = next(iter(result.not_carried), None) or submission.paid_id
-            if prediction_id is None:  # no event came, and this Airflow keeps no record
-                raise PredictionTimeoutError("its id is in the log of the create")
             outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
             if is_unfinished(outcome) and times and clock.now() < (times[1] or 0.0):  # the API is in trouble for long
                 return self._wait(context, submission, prediction_id, True, *times)
@@ -242,9 +243,7 @@ class CreatePredictionOperator(TemplatedOperator):
 
     def _errors_of_paid(self, submission: Submission) -> AbstractContextManager[None]:
         def translated(error: CometError) -> BaseException:
-            about, is_timeout = error.about(submission.paid_id), self._is_execution_timeout
-            return airflow_errors.paid_exception(
-                about, has_record=submission.has_store, is_execution_timeout=is_timeout
-            )
+            about, timed_out = error.about(submission.paid_id), self._is_execution_timeout
+            return airflow_errors.paid_exception(about, has_record=submission.has_store, is_execution_timeout=timed_out)
 
         return airflow_errors.raised_as(translated)

@@ -50,3 +50,16 @@ def test_another_input_at_the_resume_is_a_warning(
     assert "renders differently" in caplog.text
     assert "input.prompt" in caplog.text
     assert "harbour" not in caplog.text
+
+
+def test_an_event_about_another_prediction_is_not_used(comet: Emulator, runner: TaskRunner, clock: Clock) -> None:
+    """Whatever Airflow resumes the task with, it hands over what is on record as paid."""
+    other = waiting(task_id="other")
+    event = event_of(runner.run(other).trigger())
+    deferred = runner.run(waiting())
+    _, made = comet.ledger()["creates"]
+    comet.set_prediction(made["id"], status="processing")
+    again = runner.run(waiting(), event=event, next_kwargs=deferred.next_kwargs)
+    assert (again.state, again.trigger().prediction_ids) == ("deferred", [made["id"]])
+    comet.set_prediction(made["id"], status="succeeded")
+    assert runner.run(waiting(), event=event, next_kwargs=again.next_kwargs).result == made["id"]
