@@ -81,7 +81,7 @@ class KernelLoop(asyncio.SelectorEventLoop):
         What they do on their way out has no effect any more. Left alone, they would do it whenever Python collects
         garbage, maybe in the next story.
         """
-        self.set_exception_handler(lambda *_: None)
+        self.is_frozen = False
         for _ in range(MAX_TURNS):
             self.call_soon(self.stop)  # it turns once, and does not rest
             self.run_forever()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -52,3 +53,16 @@ def test_a_story_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatc
 def test_the_stories_of_the_seeds() -> None:
     """Two machines, and two releases of Python, speak of the same stories."""
     assert digest_of_stories(range(200)) == STORIES
+
+
+def test_a_triggerer_that_dies_while_it_stands_still_leaves_nothing_behind() -> None:
+    """Its tasks end with it, although its loop does not turn."""
+    events = [
+        {"kind": "triggerer_pauses", "seconds": 20.0, "when": ["wait", -1, "deferred", 5.0]},
+        {"kind": "triggerer_dies", "when": ["wait", -1, "deferred", 10.0]},
+    ]
+    world = World(Story({}, events))
+    world.run()
+    triggerers = world.scheduler.triggerers.triggerers
+    assert len(triggerers) == 2
+    assert [asyncio.all_tasks(triggerer.loop) for triggerer in triggerers] == [set(), set()]
