@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import inspect
 import os
 import sys
 import time
@@ -138,7 +139,8 @@ class Strike:
 
     def _on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
         path = frame.f_code.co_filename
-        if not path.startswith(ROOM) or not self._is_main:
+        is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
+        if not path.startswith(ROOM) or not self._is_main or is_generator:  # when closed, it swallows what is raised
             return None
         exits, previous, name = _exits(path), 0, os.path.relpath(path, os.path.dirname(ROOM))
 
