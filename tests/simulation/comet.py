@@ -27,7 +27,7 @@ class Prediction:
     :param number: 1 for the first of the story; it is part of the id.
     :param owner: the task instance that sent it, and the input's place in a batch.
     :ivar is_named: whether an answer has named the id.
-    :ivar is_told: whether the last poll was told how it ended.
+    :ivar told_at: when the last poll was told how it ended; ``None``: it was not.
     :ivar process: which sent it.
     :ivar faults: when a poll of it was answered oddly, and how.
     :ivar is_late: whether it was bought by an attempt that had been replaced, beside that of its successor.
@@ -42,7 +42,7 @@ class Prediction:
     end: str = "succeeded"
     id: str = ""
     is_named: bool = False
-    is_told: bool = False
+    told_at: float | None = None
     process: Process | None = None
     faults: list[tuple[float, str]] = field(default_factory=list)
     is_removed: bool = False
@@ -143,7 +143,7 @@ class CometAPI:
         if name and prediction is not None:
             prediction.faults.append((now + min(seconds, config.read_timeout), name))
         if prediction is not None:
-            prediction.is_told = False
+            prediction.told_at = None
         if seconds > config.read_timeout:
             return config.read_timeout, lambda: self._lost(request, "no answer in time")
         if answer is not None and not answer.status:
@@ -158,7 +158,7 @@ class CometAPI:
             if described.get("data_removed") and prediction.end == "succeeded":
                 self._met(process, "output has expired")
                 prediction.is_removed = True
-            prediction.is_told = world.kernel.now >= prediction.ended_at
+            prediction.told_at = world.kernel.now if world.kernel.now >= prediction.ended_at else None
             return self._response(Answer(True, 200, described), prediction_id)
 
         return seconds, respond

@@ -56,7 +56,8 @@ class Order:
                 self._check_cleared(row, prediction_id)
         if type(attempt.error).__name__ == "AirflowSensorTimeout":
             for prediction in self._world.api.predictions.values():
-                is_told = prediction.is_told and prediction.id in str(attempt.error)
+                told_at = prediction.told_at or 0.0  # by this try, not by an earlier one
+                is_told = told_at >= row.started_at and prediction.id in str(attempt.error)
                 self._require(
                     not is_told, f"{row.name} ends in a timeout after a poll has told how {prediction.id} ended"
                 )
