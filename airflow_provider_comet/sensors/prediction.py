@@ -212,7 +212,7 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         # Of a create that was cleared meanwhile, or of an API that is in trouble for longer than a reread waits.
         ids = [key for key in read if is_unfinished(read[key])]
         if ids and not result.has_unfinished and self._now() < (waits := self._begin(context, *times)).deadline:
-            self.log.warning("Not known from the trigger: %s. Waiting", excerpt(", ".join(ids)))
+            self.log.warning("The trigger has brought no result of %s: the wait continues", excerpt(", ".join(ids)))
             return self._wait(context, waits, e.CometError)
         return self._conclude(context, {**known, **read})
 
