@@ -1,4 +1,4 @@
-"""The recipe for more than a thousand prompts, `example_many_chunks`: what a longer list buys in a run that has paid."""
+"""More than a thousand prompts, as in `example_many_chunks`: what a longer list buys in a run that has paid."""
 
 from __future__ import annotations
 
