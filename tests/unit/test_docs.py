@@ -98,7 +98,9 @@ def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, come
 
     monkeypatch.chdir(tmp_path)
     made, names = loaded(code)
-    monkeypatch.setattr(names["ObjectStoragePath"], "sign", lambda path, expiration: f"https://x/{path.name}?Signature=1")
+    monkeypatch.setattr(
+        names["ObjectStoragePath"], "sign", lambda path, expiration: f"https://x/{path.name}?Signature=1"
+    )
     json.dumps(DagSerialization.to_dict(made))
     for name, value in names.items():
         if isinstance(value, _TaskDecorator):
