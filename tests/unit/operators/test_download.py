@@ -389,7 +389,10 @@ def test_assets(
     assert asset["extra"] == alias["extra"]
     assert asset["extra"]["prediction_ids"] == [item["id"] for item in summaries]
     assert asset["extra"]["file_count"] == 2
-    assert asset["extra"]["files"] == [item["files"][0]["uri"] for item in outcome.result]
+    assert asset["extra"]["files"] == [
+        {"uri": item["files"][0]["uri"], "name": None, "prediction_id": item["prediction_id"]}
+        for item in outcome.result
+    ]
     assert asset["extra"]["manifests"] == [item["manifest"] for item in outcome.result]
     assert alias["source_alias_name"] == "new-pictures"
     assert alias["dest_asset_key"]["uri"] == f"file://{tmp_path}"
@@ -550,7 +553,7 @@ def test_the_audit_log(
     assert caplog.text.count("comet.stored ") == caplog.text.count(line) == 1
     caplog.clear()
     runner.run(task)
-    assert "is stored already" in caplog.text
+    assert "1 of 1 predictions are stored already" in caplog.text
     assert "comet.stored " not in caplog.text
 
 
@@ -581,7 +584,7 @@ def test_metrics(
 
 
 def test_keep_puts_null_in_place_of_a_final_error(
-    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With `on_item_error="keep"` the task succeeds without the items that no retry can store. The log has their
     errors, and only what was stored is reported to the outlets."""
@@ -595,9 +598,8 @@ def test_keep_puts_null_in_place_of_a_final_error(
     assert (outcome.state, outcome.error) == ("success", None)
     assert [item and item["prediction_id"] for item in outcome.result] == [None, good["id"], None, None]
     assert "stored" not in outcome.xcoms
-    log = capsys.readouterr().out
-    assert f"Prediction {failed['id']}: it failed" in log
-    assert "prediction[0] must be what PredictionSensor has returned" in log
+    assert f"Prediction {failed['id']}: it failed" in caplog.text
+    assert "prediction[0] must be what PredictionSensor has returned" in caplog.text
     (event,) = events(outcome)
     assert event["extra"]["prediction_ids"] == [good["id"]]
 
