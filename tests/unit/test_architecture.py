@@ -27,6 +27,7 @@ IO_MODULES = (
     "outputs/connections.py",
     "outputs/download.py",
     "outputs/file_download.py",
+    "outputs/manifests.py",
     "outputs/storage.py",
     "outputs/writer.py",
     "polling/clock.py",
