@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ MAX_INPUTS = 100_000
 def parameter_grid(parameters: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     """Return an input for each combination of values, in the order of ``itertools.product``: the last key varies first.
 
-    Each input has its own copy of each value: to change a list or a dict in one input changes no other.
+    Each input has its own copies of lists and dicts: to change those of one input changes no other.
 
     :param parameters: the values of each parameter, by its name. They need an order, so a set is refused.
     :raises InvalidInputError: names the parameter whose values are no list, or the number of inputs if it is too large.
@@ -36,7 +35,7 @@ def parameter_grid(parameters: Mapping[str, Iterable[Any]]) -> list[dict[str, An
             "give fewer values, or several grids"
         )
     return [
-        {name: copy.deepcopy(value) for name, value in zip(parameters, values, strict=True)}
+        {name: _copy(value) for name, value in zip(parameters, values, strict=True)}
         for values in itertools.product(*columns)
     ]
 
@@ -60,6 +59,19 @@ def _read_values(name: object, values: Any) -> list[Any]:
     if not column:
         raise InvalidInputError(f"{_shown(name)} has no values, so there would be no input; leave it out")
     return column
+
+
+def _copy(value: Any) -> Any:
+    """Return a value with copies of the lists and dicts in it. A path, which nobody changes, stays the same object.
+
+    ``copy.deepcopy`` would lose the connection of an ``ObjectStoragePath``.
+    """
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copy(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 def _shown(name: object) -> str:

@@ -173,7 +173,8 @@ def own_name(uri: str, prediction_id: str, index: int) -> str | None:
     Others may write manifests, too: what such a URI says about a folder is not used.
     """
     name = uri.rpartition("/")[2]
-    return name if re.fullmatch(re.escape(f"{prediction_id}-{index}") + r"\.[a-z0-9]{1,8}", name) else None
+    stem, _, suffix = name.rpartition(".")
+    return name if stem == f"{prediction_id}-{index}" and re.fullmatch("[a-z0-9]{1,8}", suffix) else None
 
 
 def xcom_value(prediction_id: str, manifest_uri: str, files: Sequence[StoredFile]) -> dict[str, Any]:

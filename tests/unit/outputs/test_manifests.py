@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import re
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from airflow_provider_comet.inputs.parameter_grid import parameter_grid
 from airflow_provider_comet.outputs import manifests
 from airflow_provider_comet.outputs.manifests import read_manifests
 from tests.support.task_runner import Clock
+from tests.unit.test_docs import ROOT, blocks, loaded
 
 STORED_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
 COLUMNS = [
@@ -26,7 +28,7 @@ COLUMNS = [
     *("dag_id", "run_id", "task_id", "map_index"),
     *("index", "uri", "content_type", "size", "sha256", "file_name"),
 ]
-GOLDEN = Path(__file__).parents[1] / "golden" / "stored"
+GOLDEN = ROOT / "tests" / "unit" / "golden" / "stored"
 Store = Callable[..., list[str]]
 
 
@@ -115,6 +117,53 @@ def test_rows_are_csv(store: Store, tmp_path: Path) -> None:
     found = [*csv.DictReader(io.StringIO(out.getvalue(), newline=""))]
     assert sorted(row["input.prompt"] for row in found) == sorted(prompts)
     assert [row["uri"] for row in found] == [row["uri"] for row in rows]
+
+
+def test_the_example_of_the_docs(store: Store, tmp_path: Path) -> None:
+    """The task in docs/outputs.md writes the table as a CSV file, which has a line for each file."""
+    (code,) = [one.values[0] for one in blocks("python") if "read_manifests(" in one.values[0]]
+    _, names = loaded(code)
+    store(parameter_grid({"prompt": ["a fox", "a hare"], "seed": [0, 1]}))
+    assert names["write_table"].function(f"{tmp_path}/out", f"file://{tmp_path}/out.csv") == 4
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as table:
+        found = {(row["input.prompt"], row["input.seed"]) for row in csv.DictReader(table)}
+    assert found == {("a fox", "0"), ("a fox", "1"), ("a hare", "0"), ("a hare", "1")}
+
+
+def test_the_keys_of_the_docs(tmp_path: Path) -> None:
+    """The table in docs/outputs.md names all keys of a row, in their order."""
+    text = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
+    table = text[text.index("| key | value |") :].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w.<>]+)`", row.split("|")[1])]
+    assert named == [*COLUMNS, "input.<parameter>", "metrics.<name>"]
+
+
+def test_a_manifest_of_the_first_release() -> None:
+    """What is stored stays readable: this file is never changed."""
+    (row,) = read_manifests(str(GOLDEN))
+    assert row == {
+        "prediction_id": "dk3n1xvp95rm40csdz0b7e2a8m",
+        "name": None,
+        "model": "black-forest-labs/flux-schnell",
+        "version": "hidden",
+        "created_at": "2026-03-12T11:27:20.258Z",
+        "started_at": "2026-03-12T11:27:20.301Z",
+        "completed_at": "2026-03-12T11:27:20.901Z",
+        "stored_at": "2026-03-12T11:27:24+00:00",
+        "dag_id": "pictures",
+        "run_id": "manual__1",
+        "task_id": "store",
+        "map_index": -1,
+        "index": 0,
+        "uri": f"{GOLDEN}/dk3n1xvp95rm40csdz0b7e2a8m-0.webp",
+        "content_type": "image/webp",
+        "size": 183220,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "file_name": None,
+        "input.prompt": "a lighthouse on a cliff at dawn",
+        "input.seed": 7,
+        "metrics.predict_time": 0.6,
+    }
 
 
 def test_without_input(store: Store, tmp_path: Path) -> None:
