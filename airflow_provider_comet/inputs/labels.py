@@ -20,7 +20,7 @@ _MAX_PARAMETERS = 100
 """So many parameters are read: there is no room for more."""
 _LINK_CHARACTERS = 2_000
 """So much of a text is read to find out whether it is a link."""
-_SECRET = re.compile(r"(?i)(api|access|private)[_-]?key|secret|passw|passphrase|credential|auth|token$")
+_SECRET = re.compile(r"(?i)(api|access|private)[_-]?key|secret|passw|passphrase|credential|auth(?!ors?$)|token$")
 """Finds names of parameters whose values are not shown: some models take a key for another service."""
 
 

@@ -110,7 +110,7 @@ def _list_files(folder: ObjectStoragePath) -> dict[str, int]:
         if any(info["name"] == own_path and info["type"] == "file" for info in found):
             raise NotADirectoryError("a folder is needed")
     return {
-        info["name"]: info["size"] or 0
+        info["name"]: info.get("size") or 0
         for info in found
         if info["type"] != "directory" and info["name"].endswith(manifest.SUFFIX)
     }

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -111,15 +112,15 @@ class OutputWriter:
             files = manifest.parse(path.read_bytes(), prediction_id) if path.exists() else None
         if files is None:
             return None
-        names = [manifest.own_name(file.uri, prediction_id, index) for index, file in enumerate(files)]
-        return [*self._pool.map(self._if_stored, files, names)]
+        return [*self._pool.map(self._if_stored, files, (f"{prediction_id}-{index}" for index in range(len(files))))]
 
-    def _if_stored(self, file: StoredFile, name: str | None) -> StoredFile | None:
-        """Return a file of a manifest if it exists in our folder, under our name.
+    def _if_stored(self, file: StoredFile, stem: str) -> StoredFile | None:
+        """Return a file of a manifest if it exists in our folder, under our name: others may write manifests, too.
 
         Its content is read, because a file that somebody has altered may have its old size.
         """
-        if name is None:
+        name = file.uri.rpartition("/")[2]
+        if not re.fullmatch(re.escape(stem) + r"\.[a-z0-9]{1,8}", name):
             return None
         path = self._folder / name
         with storage_errors(path):

@@ -101,9 +101,10 @@ def test_a_number_that_python_does_not_print() -> None:
     assert make_label({"prompt": "a fox", "n": 10**5000}) == "a fox"
 
 
-def test_a_limit_of_tokens_is_no_secret() -> None:
-    """A parameter that only has ``tokens`` in its name is shown."""
+def test_what_only_sounds_like_a_secret() -> None:
+    """A limit of tokens, an author and a keyframe are shown."""
     assert make_label({"prompt": "a fox", "max_tokens": 300}) == "a fox max_tokens=300"
+    assert make_label({"author": "x", "keyframe": 3}) == "author=x keyframe=3"
 
 
 JSON = st.recursive(
