@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 MANIFESTS_AT_ONCE = 64
 """Manifests that are read at the same time."""
-BYTES_AT_ONCE = 32 * 1024 * 1024
-"""Size of all manifests that are read at the same time. A larger manifest is read alone."""
+BYTES_AT_ONCE = 64 * 1024 * 1024
+"""Size of all manifests that are read at the same time. A larger file is no manifest: the folder may hold anything."""
 SHOWN_NAMES = 5
 
 _PREDICTION = (
@@ -69,7 +69,7 @@ def _read_folder(folder: ObjectStoragePath) -> Iterator[_Stored]:
     count, left_out = 0, []
     for path, content in _read_files(folder):
         name = path.rpartition("/")[2]
-        known = manifest.load(content, name.removesuffix(manifest.SUFFIX))
+        known = None if content is None else manifest.load(content, name.removesuffix(manifest.SUFFIX))
         prediction = known and _describe(known, folder)
         count += 1
         if prediction:
@@ -84,9 +84,14 @@ def _read_folder(folder: ObjectStoragePath) -> Iterator[_Stored]:
         )
 
 
-def _read_files(folder: ObjectStoragePath) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of each file that has a manifest's name: one listing, and one request for each file."""
-    for paths in _groups(_list_files(folder)):
+def _read_files(folder: ObjectStoragePath) -> Iterator[tuple[str, bytes | None]]:
+    """Yield path and content of each file that has a manifest's name; ``None``: it is too large.
+
+    On S3 this is one listing, and one request for each file.
+    """
+    sizes = _list_files(folder)
+    yield from ((path, None) for path, size in sizes.items() if size > BYTES_AT_ONCE)
+    for paths in _groups({path: size for path, size in sizes.items() if size <= BYTES_AT_ONCE}):
         with storage_errors(folder):
             contents = folder.fs.cat_ranges(paths, None, None, on_error="return")  # unlike cat() it takes "[" as it is
         for path, content in zip(paths, contents, strict=True):

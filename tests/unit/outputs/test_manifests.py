@@ -379,9 +379,20 @@ def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 10_000_000
 
 
+def test_a_file_that_is_too_large(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not read, and counted among those that are left out."""
+    write(tmp_path, "large", metrics={"log": "x" * 5000})
+    write(tmp_path, "small")
+    monkeypatch.setattr(manifests, "BYTES_AT_ONCE", 5000)
+    assert [row["prediction_id"] for row in read_manifests(str(tmp_path))] == ["small"]
+    assert "1 of 2 manifests are left out, because this release can't read them: large.manifest.json" in caplog.text
+
+
 def test_groups() -> None:
-    """Groups are bounded by number and by size, keep the order and lose nothing; a large manifest is alone."""
-    sizes = {f"{number}": 1 for number in range(130)} | {"large": 10**12, "last": 1}
+    """Groups are bounded by number and by size, keep the order and lose nothing."""
+    sizes = {f"{number}": 1 for number in range(130)} | {"large": manifests.BYTES_AT_ONCE, "last": 1}
     groups = [*manifests._groups(sizes)]
     assert [len(group) for group in groups] == [64, 64, 2, 1, 1]
     assert [path for group in groups for path in group] == [*sizes]
