@@ -29,6 +29,7 @@ IO_MODULES = (
     "outputs/file_download.py",
     "outputs/list_writer.py",
     "outputs/manifest_reader.py",
+    "outputs/manifests.py",
     "outputs/object_upload.py",
     "outputs/storage.py",
     "outputs/writer.py",
