@@ -239,7 +239,11 @@ def test_the_label_holds_no_secret(comet: Emulator, runner: TaskRunner) -> None:
     assert comet.ledger()["creates"][0]["input"]["image"] == link
 
 
-@pytest.mark.parametrize("input", [None, [], {"prompt": {1, 2}}, {"prompt": "x", "when": object()}], ids=repr)
+@pytest.mark.parametrize(
+    "input",
+    [None, [], {"prompt": {1, 2}}, {"prompt": "x", "when": object()}],
+    ids=["none", "a list", "a set", "an object"],
+)
 def test_a_bad_input_has_a_label(comet: Emulator, runner: TaskRunner, input: Any) -> None:
     """The error is about the input, and not about its label."""
     outcome = runner.run(operator(input=input))
