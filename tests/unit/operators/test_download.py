@@ -639,3 +639,24 @@ def test_a_wrong_on_item_error(value: Any, tmp_path: Path) -> None:
     """It is refused when the DAG is parsed, with the values that are allowed."""
     with pytest.raises(ValueError, match=r"on_item_error must be 'fail' or 'keep', not"):
         store("abc", tmp_path, on_item_error=value)
+
+
+def test_an_attempt_has_one_folder(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """Airflow renders templates anew when a task resumes: a folder with the time in it stays the attempt's first."""
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+    prediction, names = create(status="processing"), ["second", "first"]
+    with dag(user_defined_macros={"folder": names.pop}):
+        task = DownloadPredictionOutputOperator(
+            task_id="store", prediction=prediction, output_path=f"file://{tmp_path}/{{{{ folder() }}}}", defer_after=0
+        )
+    deferred = runner.run(task)
+    assert deferred.state == "deferred"
+    comet.set_prediction(prediction, status="succeeded")
+    event = {"count": 1, "errors": 0, "unfinished": 0, "outcomes": {prediction: {}}}
+    outcome = runner.run(task, event=event, next_kwargs=deferred.next_kwargs)
+    assert (outcome.state, names) == ("success", [])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["first"]
+    assert outcome.result["files"][0]["uri"].startswith(f"file://{tmp_path}/first/")
