@@ -113,17 +113,13 @@ class StoreAttempt:
         self._writer.abort()
         self._hook.halt()
 
-    def _wait_for_missing(self, *left_to_trigger: type[CometError], **options: bool) -> None:
+    def _wait_for_missing(
+        self, *left_to_trigger: type[CometError], is_known: bool = False, polls_first: bool = True
+    ) -> None:
         if missing := self.progress.missing:
-            ended_before = len(self.items.ids) - len(missing)
-            waits = self._wait.begin(
-                missing,
-                self._started_at,
-                self._deadline,
-                is_known=options.pop("is_known", False),
-                ended_before=ended_before,
-            )
-            self._store_ended(self._wait.wait(waits, *left_to_trigger, **options))
+            times, ended_before = (self._started_at, self._deadline), len(self.items.ids) - len(missing)
+            waits = self._wait.begin(missing, *times, is_known=is_known, ended_before=ended_before)
+            self._store_ended(self._wait.wait(waits, *left_to_trigger, polls_first=polls_first))
         self.list_writer.finish()
 
     def _store_ended(self, outcomes: Mapping[str, Outcome]) -> None:
