@@ -7,8 +7,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import dag, task, task_group
-from airflow_provider_comet.inputs.parameter_grid import parameter_grid
 
+from airflow_provider_comet.inputs.parameter_grid import parameter_grid
 from airflow_provider_comet.operators.batch import CreatePredictionBatchOperator
 from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
