@@ -75,6 +75,16 @@ def is_unfinished(outcome: Outcome) -> bool:
     return isinstance(outcome, e.CometError) and outcome.retryable
 
 
+def id_of(value: Prediction | Mapping[str, Any] | object) -> Any:
+    """Return the id of a prediction or of its summary; another value as it is."""
+    return value.get("id") if isinstance(value, Mapping) else getattr(value, "id", value)
+
+
+def model_of(value: Prediction | Mapping[str, Any]) -> Any:
+    """Return the model of a prediction or of its summary."""
+    return value.get("model") if isinstance(value, Mapping) else value.model
+
+
 def judge_all(
     outcomes: Mapping[str, Outcome], *, allow_empty: bool
 ) -> tuple[dict[str, dict[str, Any] | None], list[e.CometError]]:

@@ -1,61 +1,70 @@
-"""``DownloadPredictionOutputOperator``: store what predictions have made before their links expire."""
+"""``DownloadPredictionOutputOperator``: wait for predictions, and store their files before their links expire."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias
-from airflow.sdk.definitions.asset import AssetRef
-
-from airflow_provider_comet.airflow_errors import raised_as, wait_exception
-from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionListError
-from airflow_provider_comet.api.options import check_choice
-from airflow_provider_comet.api.redaction import log_value
+from airflow_provider_comet.airflow_errors import raised_as, still_running, wait_exception
+from airflow_provider_comet.api.errors import CometError, PredictionListError
+from airflow_provider_comet.api.options import check_choice, non_negative_seconds
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.inputs.schema_files import output_schemas
-from airflow_provider_comet.outputs.manifest import plain_uri
-from airflow_provider_comet.polling import threads
-from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
+from airflow_provider_comet.operators.store_attempt import StoreAttempt
+from airflow_provider_comet.operators.stored_event import report_lineage, send_event
+from airflow_provider_comet.polling.events import NO_EVENT, read_event
+from airflow_provider_comet.polling.schedule import find_deadline
 from airflow_provider_comet.templated import TemplatedOperator
+from airflow_provider_comet.triggers.deferral import resume
+from airflow_provider_comet.triggers.task_wait import DEFER_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_comet.outputs.writer import OutputWriter
-
 STORED_XCOM_KEY = "stored"
 DEFAULT_MAX_BYTES = 4 * 1024**3
-URIS_IN_EVENT = 50
-PREDICTIONS_AT_ONCE = 8
 
 
 class DownloadPredictionOutputOperator(TemplatedOperator):
-    """Store the files of predictions, verified and never half-written, and return where they are.
+    """Wait for predictions and store their files, each while others still run; return where the files are.
 
-    Each file becomes ``<output_path>/<prediction id>-<index>.<extension>``; text, JSON and data URIs become files, too.
-    ``<prediction id>.manifest.json`` is written last: it names every file with SHA-256 and size, and the input of the
-    prediction. Files that a manifest names are not fetched again, so the task can be repeated at any time. See
-    docs/outputs.md.
+    Each file becomes ``<output_path>/<prediction id>-<index>.<extension>``, verified and never half-written; text, JSON
+    and data URIs become files, too. ``<prediction id>.manifest.json`` is written last: it names every file with SHA-256
+    and size, and the input of the prediction. Files that a manifest names are not fetched again, so the task can be
+    repeated at any time, at no cost. See docs/outputs.md.
 
-    Returns for one prediction ``{"prediction_id", "manifest", "files": [{"uri", "sha256", "size", "content_type",
-    "name"}]}``; for a list a list of these in the same order, with null for null.
+    What still runs is waited for in the triggerer, as by ``PredictionSensor``. The task returns to a worker to store
+    what has finished when 50 have, when a result is ten minutes old, and at the end.
 
-    The outlets get one event: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path`` as asset.
-    ``extra`` holds ``prediction_ids``, ``manifests``, ``files`` (the first 50) and ``file_count``. URIs are such as
-    ``ObjectStoragePath`` takes, with the connection id if ``output_path`` has one; assets and manifests have none.
+    Returns for one prediction ``{"prediction_id", "name", "manifest", "files": [{"uri", "sha256", "size",
+    "content_type", "name"}]}``; for a list a list of these in the same order, with null for null.
 
-    Raises ``AirflowFailException`` for what no retry changes (a failed prediction, expired links, a refused file), and
-    a plain ``CometError`` where ``retries`` can help (network, storage). If the task fails because of some items of a
-    list, the others are stored all the same, and XCom ``stored`` has their results.
+    The outlets get one event at the end: an ``Asset`` or ``Asset.ref`` as it is, an ``AssetAlias`` with ``output_path``
+    as asset. ``extra`` holds ``prediction_ids``, ``names``, ``manifests``, ``files`` (the first 50, each ``{"uri",
+    "name", "prediction_id"}``) and ``file_count``. URIs are such as ``ObjectStoragePath`` takes, with the connection id
+    if ``output_path`` has one; assets and manifests have none.
 
-    :param prediction: what ``PredictionSensor`` returned, for one prediction or for a list; or an id. (templated)
+    Raises ``AirflowFailException`` for what no retry changes (a failed prediction, expired links, a refused file),
+    ``AirflowSensorTimeout`` at the timeout, ``AirflowTaskTimeout`` at the ``execution_timeout``, and a plain
+    ``CometError`` where ``retries`` can help (network, storage). If the task fails because of some items of a list, the
+    others are stored all the same, and XCom ``stored`` has their results.
+
+    :param prediction: what ``CreatePredictionOperator`` or ``CreatePredictionBatchOperator`` has returned: an id, a
+        list of ids, or the output of a mapped create; or what ``PredictionSensor`` has returned. (templated)
     :param output_path: the folder, as any URL that ``ObjectStoragePath`` takes: ``s3://aws_default@bucket/pictures``,
         ``gs://...``, ``abfs://...``, ``file:///srv/pictures``. (templated)
+    :param names: your own name for each prediction, such as an article number: a list of texts in the same order, or
+        null. They are in manifest, result and event. (templated)
     :param conn_id: Airflow connection of type ``cometapi``. (templated)
+    :param timeout: seconds to wait at most for all of them, or a ``timedelta``; default an hour. What was not finished
+        by then is an error, after the others were stored.
+    :param poke_interval: seconds between polls, or a ``timedelta``. ``None`` (default): growing with the age.
+    :param deferrable: wait in the triggerer (default); ``False`` holds the worker.
+    :param defer_after: seconds to poll on the worker first, default 3. 0: a single poll.
     :param max_bytes: of all files of a prediction together; more is refused. Default: 4 GiB.
     :param write_input: whether the manifest holds the prediction's input. Default: yes, data URIs as digests.
     :param on_item_error: what to do about an item of a list that no retry can store. ``fail`` (default): the task
@@ -63,7 +72,7 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
         other item was stored. What a retry may store fails the task in both cases.
     """
 
-    template_fields: Sequence[str] = ("prediction", "output_path", "conn_id")
+    template_fields: Sequence[str] = ("prediction", "output_path", "names", "conn_id")
     ui_color = "#e8e4f8"
 
     def __init__(
@@ -71,7 +80,12 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
         *,
         prediction: Any,
         output_path: str | ObjectStoragePath,
+        names: Any = None,
         conn_id: str = DEFAULT_CONN_ID,
+        timeout: timedelta | float = 3600,
+        poke_interval: timedelta | float | None = None,
+        deferrable: bool = True,
+        defer_after: timedelta | float = DEFER_AFTER_SECONDS,
         max_bytes: int = DEFAULT_MAX_BYTES,
         write_input: bool = True,
         on_item_error: Literal["fail", "keep"] = "fail",
@@ -83,167 +97,90 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
         check_choice("on_item_error", on_item_error, "fail", "keep")
         self.prediction = prediction
         self.output_path = output_path
+        self.names = names
         self.conn_id = conn_id
+        self.timeout = non_negative_seconds("timeout", timeout)
+        self.poke_interval = None if poke_interval is None else non_negative_seconds("poke_interval", poke_interval)
+        self.deferrable = deferrable
+        self.defer_after = non_negative_seconds("defer_after", defer_after)
         self.max_bytes = max_bytes
         self.write_input = write_input
         self.on_item_error = on_item_error
-        self._writer: OutputWriter | None = None
+        self._attempt: StoreAttempt | None = None
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
         """The hook for ``conn_id``."""
         return CometReplicateHook(self.conn_id)
 
-    def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any] | None]:
-        """Store all predictions, then report them to Airflow's lineage and to the outlets."""
-        from airflow_provider_comet.outputs.download import Downloader  # loads requests: not while DAGs are parsed
-        from airflow_provider_comet.outputs.writer import OutputWriter
+    def execute(self, context: Context) -> Any:
+        """Store what has finished, wait for the rest, and report everything at the end."""
+        with self._translated_errors(), self._open(context, {}) as attempt:
+            attempt.begin()
+            return self._conclude(context, attempt)
 
-        with raised_as(wait_exception):
-            items = self._resolve(context)
-            folder = self._folder()
-            summaries = [item for item in (items if isinstance(items, list) else [items]) if isinstance(item, Mapping)]
-            with (
-                Downloader(self.hook.config) as downloader,
-                OutputWriter(
-                    folder,
-                    self.hook.get_prediction,
-                    downloader,
-                    max_bytes=self.max_bytes,
-                    write_input=self.write_input,
-                    stored_by=_task_identity(context),
-                    find_schema=output_schemas(str(item.get("model")) for item in summaries),
-                ) as writer,
-            ):
-                self._writer = writer
-                if not isinstance(items, list):
-                    result = writer.store(items)
-                    _report_lineage(folder, [result])
-                    self._send_asset_events(context, folder, [result])
-                    return result
-                stored, errors = self._store_all(writer, items)
-            _report_lineage(folder, [*stored.values()])
-            results = [stored.get(_id(item)) if _is_prediction(item) else None for item in items]
-            if errors:
-                error = PredictionListError.of(errors, len(stored) + len(errors))
-                if self.on_item_error == "fail" or not stored or not _are_final(errors):
-                    context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
-                    raise error
-            self._send_asset_events(context, folder, [*stored.values()])
-            return results
+    def execute_complete(self, context: Context, event: Any = None, **kwargs: Any) -> Any:
+        """Store what the trigger has seen finished, and wait for the rest."""
+        result = read_event(event)
+        with self._open(context, kwargs) as attempt:
+            attempt.resume(result)
+            return self._conclude(context, attempt)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume from the triggerer."""
+        kwargs = next_kwargs or {}
+
+        def last_poll() -> Any:
+            with self._open(context, kwargs) as attempt:
+                attempt.resume(NO_EVENT)
+                return self._conclude(context, attempt)
+
+        def wait_again(started_at: float | None, deadline: float | None) -> Any:
+            with self._open(context, {"started_at": started_at, "deadline": deadline}) as attempt:
+                attempt.begin(CometError)  # left to the trigger: this process has forgotten what was seen before
+                return self._conclude(context, attempt)
+
+        with self._translated_errors():
+            resume_task = functools.partial(super().resume_execution, next_method, next_kwargs, context)
+            return resume(self.conn_id, next_kwargs, resume_task, last_poll, wait_again)
 
     def on_kill(self) -> None:
-        """Abort all downloads, so that no partial file stays."""
-        if self._writer is not None:
-            self._writer.abort()
+        """Abort all downloads, so that no partial file stays. A signal handler: Airflow can't be called here."""
+        if (attempt := self._attempt) is not None:
+            attempt.abort()
+            if missing := attempt.progress.missing:
+                self.log.warning("%s", still_running(missing))
 
-    def _resolve(self, context: Context) -> Any:
-        """Return a prediction, or a list of them, as another task returned it."""
-        # Of a list, each item is refused for itself: the others are to be stored.
-        resolved = read_flat(self.prediction, context) if is_list(self.prediction) else self.rendered("prediction")
-        items = resolved if isinstance(resolved, list) else [resolved]
-        if not any(item is not None for item in items):
-            raise InvalidInputError(
-                "prediction holds nothing to store; if that is right, let a branch or a short circuit skip this task"
-            )
-        if not isinstance(resolved, list) and not _is_prediction(resolved):
-            raise _not_a_prediction(resolved, "prediction", ", or a list of these")
-        return resolved
+    @contextlib.contextmanager
+    def _open(self, context: Context, kwargs: Mapping[str, Any]) -> Iterator[StoreAttempt]:
+        attempt, ti = StoreAttempt(self, context, kwargs), context["ti"]
+        names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+        with attempt.open({name: getattr(ti, name) for name in names}):
+            self._attempt = attempt
+            yield attempt
 
-    def _folder(self) -> ObjectStoragePath:
-        from airflow.sdk import ObjectStoragePath
+    def _conclude(self, context: Context, attempt: StoreAttempt) -> Any:
+        """Return the result of each prediction, or raise why there is none; then all others are stored."""
+        items, writer = attempt.items, attempt.list_writer
+        results = items.in_order(writer.results)
+        stored = [*{result["prediction_id"]: result for result in results if result is not None}.values()]
+        report_lineage(attempt.folder, stored)
+        errors = [*(writer.errors[key] for key in items.ids if key in writer.errors), *items.errors]
+        if errors and not items.is_list:
+            raise errors[0]
+        if errors:
+            error = PredictionListError.of(errors, len(stored) + len(errors))
+            if self.on_item_error == "fail" or not stored or not _are_final(errors):
+                context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
+                raise error
+        send_event(context, self.outlets, attempt.folder, stored)
+        return results if items.is_list else results[0]
 
-        folder = ObjectStoragePath(self.rendered("output_path"))
-        # A relative folder would be lost with its worker.
-        if not folder.protocol and not folder.path.startswith("/"):
-            raise InvalidInputError(
-                f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {self.output_path!r}"
-            )
-        _ = folder.fs  # reads Airflow's connection here, because threads can't
-        return folder
-
-    def _store_all(self, writer: OutputWriter, items: list[Any]) -> tuple[dict[str, dict[str, Any]], list[CometError]]:
-        """Store each distinct prediction; return the results by id, and the errors of the others."""
-        predictions = {_id(item): item for item in items if _is_prediction(item)}
-        self.hook.get_conn()  # makes the client here, because threads can't read Airflow's connection
-
-        def store(prediction: Any) -> dict[str, Any] | CometError:
-            try:
-                return writer.store(prediction)
-            except CometError as error:
-                return error
-            except Exception as error:  # one item must not stop the others
-                self.log.exception("Prediction %s could not be stored", log_value(_id(prediction)))
-                return CometError(f"{type(error).__name__}: {error}", prediction_id=_id(prediction))
-
-        with threads.Pool(PREDICTIONS_AT_ONCE, "comet-prediction") as pool:
-            try:
-                outcomes = dict(zip(predictions, pool.map(store, predictions.values()), strict=True))
-            except BaseException:
-                writer.abort()  # the pool waits for its threads
-                raise
-        errors = [outcome for outcome in outcomes.values() if isinstance(outcome, CometError)]
-        errors += [
-            _not_a_prediction(item, f"prediction[{index}]")
-            for index, item in enumerate(items)
-            if item is not None and not _is_prediction(item)
-        ]
-        for error in errors:
-            self.log.warning("%s", error)
-        stored = {key: outcome for key, outcome in outcomes.items() if not isinstance(outcome, CometError)}
-        return stored, errors
-
-    def _send_asset_events(
-        self, context: Context, folder: ObjectStoragePath, results: Sequence[Mapping[str, Any]]
-    ) -> None:
-        uris = [file["uri"] for result in results for file in result["files"]]
-        extra: dict[str, Any] = {
-            "prediction_ids": [result["prediction_id"] for result in results],
-            "manifests": [result["manifest"] for result in results],
-            "files": uris[:URIS_IN_EVENT],
-            "file_count": len(uris),
-        }
-        for outlet in self.outlets:
-            if isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(Asset(plain_uri(str(folder))), extra=extra)
-            elif isinstance(outlet, (Asset, AssetRef)):
-                context["outlet_events"][outlet].extra.update(extra)
+    def _translated_errors(self) -> contextlib.AbstractContextManager[None]:
+        _, is_execution_timeout = find_deadline(self.timeout, self.execution_timeout)
+        return raised_as(functools.partial(wait_exception, is_execution_timeout=is_execution_timeout))
 
 
 def _are_final(errors: Sequence[CometError]) -> bool:
     """Whether no retry can help any of these."""
     return all(wait_exception(error) is not error for error in errors)
-
-
-def _report_lineage(folder: ObjectStoragePath, results: Sequence[Mapping[str, Any]]) -> None:
-    """Report the stored files to Airflow's lineage.
-
-    It takes a hundred URIs. Manifests go first, because they name the files.
-    """
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-    manifests = [result["manifest"] for result in results]
-    for uri in [*manifests, *(file["uri"] for result in results for file in result["files"])]:
-        collector.add_output_asset(context=folder, uri=plain_uri(uri))
-
-
-def _is_prediction(item: Any) -> bool:
-    return isinstance(item, (str, Mapping))
-
-
-def _not_a_prediction(item: Any, name: str, more: str = "") -> InvalidInputError:
-    hint = "; its lists are nested too deeply" if is_list(item) else ""
-    return InvalidInputError(
-        f"{name} must be what PredictionSensor has returned, or an id{more}; got a value of type "
-        f"{type(item).__name__}{hint}"
-    )
-
-
-def _id(prediction: Any) -> str:
-    return str(prediction.get("id") if isinstance(prediction, Mapping) else prediction)
-
-
-def _task_identity(context: Context) -> dict[str, Any]:
-    ti = context["ti"]
-    return {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow_provider_comet import airflow_errors, metrics
 from airflow_provider_comet.api.errors import CometError, PredictionError, PredictionTimeoutError
 from airflow_provider_comet.api.options import check_choice, positive_seconds
-from airflow_provider_comet.api.outcome import Outcome, is_unfinished, judge
-from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
+from airflow_provider_comet.api.outcome import Outcome, judge
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.schedule import find_deadline
-from airflow_provider_comet.polling.wait import Wait
-from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.submissions.submission import Submission
 from airflow_provider_comet.templated import TemplatedOperator
-from airflow_provider_comet.triggers.deferral import defer, resume
+from airflow_provider_comet.triggers.deferral import resume
+from airflow_provider_comet.triggers.task_wait import TaskWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -161,22 +160,20 @@ class CreatePredictionOperator(TemplatedOperator):
             return self._submit(input, submission), False
 
     def _wait(self, context: Context, submission: Submission, prediction_id: str, is_known: bool, *times: Any) -> str:
-        now = steady_clock()
         started_at, deadline = times or (None, None)  # of a wait that is resumed
-        started_at, attempt_started_at = started_at or now(), context["ti"].start_date.timestamp()
+        started_at, attempt_started_at = started_at or clock.now(), context["ti"].start_date.timestamp()
         if deadline is None:
             deadline, self._is_execution_timeout = find_deadline(
                 self.timeout, self.execution_timeout, started_at=started_at, attempt_started_at=attempt_started_at
             )
-        waits = Waits([Wait(prediction_id, started_at, deadline, self.poke_interval, is_known=True)])
-        delay = self.hook.poll(waits, now) if is_known or not self.deferrable else 0.0  # a new one is not finished
-        if self.deferrable and now() < deadline and (waits.reopen(CometError) or delay is not None):
-            kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
-            defer(self, waits.pending, self.conn_id, kwargs=kwargs)
-        while delay is not None:
-            clock.sleep(delay)
-            delay = self.hook.poll(waits, now)
-        return self._conclude(context, submission, waits.outcomes[prediction_id])
+        wait = self._new_wait(prediction_id)
+        waits = wait.begin([prediction_id], started_at, deadline, is_known=True)
+        outcomes = wait.wait(waits, CometError, polls_first=is_known)  # a new one is not finished
+        return self._conclude(context, submission, outcomes[prediction_id])
+
+    def _new_wait(self, prediction_id: str) -> TaskWait:
+        kwargs = {"prediction_id": prediction_id, "is_execution_timeout": self._is_execution_timeout}
+        return TaskWait(self, self.hook, self.poke_interval, self.deferrable, kwargs=lambda: kwargs)
 
     def _warn_if_unlimited(self, context: Context) -> None:
         limits = self.max_active_tis_per_dag, self.max_active_tis_per_dagrun  # the first instance speaks for all
@@ -210,12 +207,11 @@ class CreatePredictionOperator(TemplatedOperator):
         prediction_id = submission.paid_id or next(iter([*result.outcomes, *result.not_carried]), None)
         if prediction_id is None:  # no event came, and this Airflow keeps no record
             raise PredictionTimeoutError("its id is in the log of the create")
-        outcome: Outcome | None = result.outcomes.get(prediction_id)
-        if outcome is None:
-            outcome = result.on_reread(self.hook.get_predictions([prediction_id])[prediction_id])
-            if is_unfinished(outcome) and times and clock.now() < (times[1] or 0.0):  # the API is in trouble for long
-                return self._wait(context, submission, prediction_id, True, *times)
-        return self._conclude(context, submission, outcome)
+        deadline = (times and times[1]) or 0.0
+        outcomes, again = self._new_wait(prediction_id).read(result, [prediction_id], deadline)
+        if again:
+            return self._wait(context, submission, prediction_id, True, *times)
+        return self._conclude(context, submission, outcomes[prediction_id])
 
     def _conclude(self, context: Context, submission: Submission, outcome: Outcome) -> str:
         metrics.finished([outcome])

@@ -20,6 +20,8 @@ from airflow_provider_comet.outputs.output import Output, clean_url, json_bytes,
 
 VERSION = 1
 SUFFIX = ".manifest.json"
+MAX_BYTES = 64 * 1024**2
+"""A larger manifest is not read, and its prediction is stored anew: the folder may hold anything."""
 
 _TEXT = {"type": ["string", "null"]}
 SCHEMA: dict[str, Any] = {
@@ -30,6 +32,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "manifest_version": {"const": VERSION},
         "prediction_id": {"type": "string"},
+        "name": {**_TEXT, "description": "the user's own name for the prediction"},
         "model": _TEXT,
         "version": _TEXT,
         "files": {
@@ -105,6 +108,7 @@ def render(
     prediction: Prediction,
     files: Sequence[StoredFile],
     *,
+    name: str | None,
     stored_at: str,
     stored_by: Mapping[str, Any],
     provider_version: str,
@@ -114,6 +118,7 @@ def render(
 
     :param prediction: as the API describes it; its input may be missing.
     :param files: what was stored, in the order of the outputs.
+    :param name: the user's own name for the prediction.
     :param stored_at: ISO 8601.
     :param stored_by: the task instance.
     :param provider_version: the release of this package.
@@ -124,6 +129,7 @@ def render(
     content = {
         "manifest_version": VERSION,
         "prediction_id": prediction.id,
+        "name": name,
         "model": prediction.model,
         "version": prediction.version,
         "files": [{**asdict(file), "uri": plain_uri(file.uri)} for file in files],

@@ -32,10 +32,11 @@ class PredictionReader:
         self._error: CometError | None = None
         self._failed_at = 0.0
 
-    def read(self, prediction_id: str, *, is_known: bool) -> Prediction:
+    def read(self, prediction_id: str) -> Prediction:
         """Return a prediction, or fail at once if the API was unreachable within the last two minutes.
 
-        :param is_known: whether the prediction was seen before, so that "no such prediction" is no fact about it.
+        It was seen before, so "no such prediction" is no fact about it.
+
         :raises CometError: the prediction can't be read.
         """
         last = self._error
@@ -44,7 +45,7 @@ class PredictionReader:
         try:
             prediction = self._get_prediction(prediction_id)
         except PredictionNotFoundError as error:
-            raise error.of_known() if is_known else error from None
+            raise error.of_known() from None
         except CometError as error:
             if error.retryable:
                 self._failed_at, self._error = self._clock(), error
@@ -76,19 +77,19 @@ class FreshLinks:
         """
         with self._lock:
             if self._files is None:
-                output = self._reader.read(self._prediction_id, is_known=True).output
+                output = self._reader.read(self._prediction_id).output
                 self._files = find_files(output, self._schema).files
         if index >= len(self._files):
             raise OutputExpiredError("the prediction has no such file any more")
         return quote_url(self._files[index].link)
 
 
-def from_summary(value: str | Mapping[str, Any]) -> Prediction | None:
+def from_summary(value: Mapping[str, Any]) -> Prediction | None:
     """Return the prediction that a summary describes; ``None``: parts of it are missing.
 
     :raises CometError: it describes a prediction without a result.
     """
-    if not isinstance(value, Mapping) or not value.keys() >= set(SUMMARY_KEYS):
+    if not value.keys() >= set(SUMMARY_KEYS):
         return None
     judge(value, allow_empty=True)
     if has_marker(value["output"]):  # what is large, and what Airflow can't carry, is left out of summaries

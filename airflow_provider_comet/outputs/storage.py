@@ -9,18 +9,17 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from airflow_provider_comet.api.file_errors import StorageError
+from airflow_provider_comet.outputs.object_upload import BLOCK_BYTES, ObjectUpload
 from airflow_provider_comet.polling import threads
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-BLOCK_BYTES = 5 * 1024 * 1024
-"""Size of a part of an upload: s3fs and the HTTP library below it hold up to four parts in memory. S3 takes no smaller
-part, and 10,000 of them: files up to 52 GB."""
 LOCAL_WRITE_BYTES = 16 * 1024
 """Size of one write to a local file, as in curl. For a larger write Linux allocates large pieces of memory (ext4's
 large folios), which it first has to find: 1 GB in writes of 1 MiB took 2.4 s of CPU, in writes of 16 KiB 0.6 s (Linux
@@ -45,7 +44,9 @@ class FileWriter:
     :param write_bytes: size of one write.
     """
 
-    def __init__(self, path: ObjectStoragePath, file: IO[bytes], thread: Executor, write_bytes: int) -> None:
+    def __init__(
+        self, path: ObjectStoragePath, file: IO[bytes] | ObjectUpload, thread: Executor, write_bytes: int
+    ) -> None:
         self._path = path
         self._write_bytes = write_bytes
         self._file = file
@@ -98,7 +99,7 @@ def open_atomic(path: ObjectStoragePath) -> Iterator[FileWriter]:
     :raises StorageError: the file can't be written. What the block raises passes unchanged.
     """
     is_local = path.protocol in {"", "file", "local"}
-    opened = _local_file(path) if is_local else _object(path)
+    opened: AbstractContextManager[IO[bytes] | ObjectUpload] = _local_file(path) if is_local else _object(path)
     block_errors: list[BaseException] = []
     # The thread ends first, so that no file is removed or discarded while it is written.
     with storage_errors(path, block_errors), opened as file, threads.Pool(1, "comet-write") as thread:
@@ -128,14 +129,37 @@ def storage_errors(path: ObjectStoragePath, passing: Sequence[BaseException] = (
         raise StorageError(f"{path}: {type(error).__name__}: {error}") from error
 
 
+def read_if_exists(path: ObjectStoragePath, max_bytes: int) -> bytes | None:
+    """Return a file's content, or its first ``max_bytes``; ``None``: there is no such file.
+
+    It is a single request to an object store. To look first whether the file exists would be one or two more.
+
+    :raises StorageError: the file can't be read.
+    """
+    with storage_errors(path):
+        try:
+            content: bytes = path.fs.cat_file(path.path, start=0, end=max_bytes)
+        except FileNotFoundError:
+            return None
+    return content
+
+
 def read_blocks(path: ObjectStoragePath) -> Iterator[bytes]:
     """Yield a file's content, piece by piece.
 
+    :raises FileNotFoundError: there is no such file.
     :raises StorageError: the file can't be read. What the caller raises between two pieces passes unchanged.
     """
-    with storage_errors(path), path.open("rb") as file:  # type: ignore[no-untyped-call]
-        while block := file.read(READ_BYTES):
-            yield block
+    missing: list[FileNotFoundError] = []
+    with storage_errors(path, missing):
+        try:
+            opened = path.open("rb")  # type: ignore[no-untyped-call]
+        except FileNotFoundError as error:
+            missing.append(error)
+            raise
+        with opened as file:
+            while block := file.read(READ_BYTES):
+                yield block
 
 
 @contextlib.contextmanager
@@ -197,24 +221,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _object(path: ObjectStoragePath) -> Iterator[IO[bytes]]:
-    """Open an upload that is committed at the end, and discarded after an exception.
+def _object(path: ObjectStoragePath) -> Iterator[ObjectUpload]:
+    """Open an object that appears at the end, and not at all after an exception.
 
     A plain ``with open(...)`` would commit a truncated object when an exception passes.
     """
-    file: Any = path.fs.open(path.path, "wb", block_size=BLOCK_BYTES, autocommit=False)
+    file = ObjectUpload(path)
     try:
         yield file
-        file.close()
         file.commit()
     except BaseException:
-        # Errors of the cleanup are suppressed: the exception that led here is the one to report.
-        with contextlib.suppress(Exception):
-            # First of all, because closing the file, also by the garbage collector, would send what it holds.
-            file.closed = True
-        with contextlib.suppress(Exception):
-            file.discard()
+        file.discard()
         raise
-    finally:
-        with contextlib.suppress(AttributeError, ValueError):  # fsspec keeps it for a transaction
-            path.fs.transaction.files.remove(file)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from airflow_provider_comet import __version__, metrics
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.media_types import url_suffix
-from airflow_provider_comet.api.outcome import judge
+from airflow_provider_comet.api.outcome import id_of, judge
 from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.api.validation import check_prediction_id
@@ -23,10 +22,11 @@ from airflow_provider_comet.outputs import manifest
 from airflow_provider_comet.outputs.file_types import check_media_type, is_web_page
 from airflow_provider_comet.outputs.limits import ByteBudget
 from airflow_provider_comet.outputs.manifest import StoredFile
+from airflow_provider_comet.outputs.manifest_reader import ManifestReader, store_errors
 from airflow_provider_comet.outputs.output import Output, clean_url, file_name, list_outputs
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader, from_summary
 from airflow_provider_comet.outputs.progress import log_progress
-from airflow_provider_comet.outputs.storage import open_atomic, read_blocks, storage_errors
+from airflow_provider_comet.outputs.storage import open_atomic
 from airflow_provider_comet.polling import clock, threads
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class OutputWriter:
     :param write_input: whether manifests hold the input of the prediction.
     :param stored_by: the task instance, for manifests.
     :param find_schema: returns the schema of a model's output, if there is one.
+    :ivar manifests: what is stored already.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class OutputWriter:
         find_schema: Callable[[str], OutputSchema | None] = lambda model: None,
     ) -> None:
         self._folder = folder
+        self.manifests = ManifestReader(folder, downloader.raise_if_aborted)
         self._reader = PredictionReader(get_prediction, downloader.clock)
         self._downloader = downloader
         self._max_bytes = max_bytes
@@ -84,69 +86,35 @@ class OutputWriter:
         """Abort everything at once; no partial file stays. It may be called from a signal handler."""
         self._downloader.abort()
 
-    def store(self, prediction: str | Mapping[str, Any]) -> dict[str, Any]:
+    def store(
+        self,
+        prediction: Prediction | Mapping[str, Any],
+        known: Sequence[StoredFile | None] = (),
+        name: str | None = None,
+    ) -> dict[str, Any]:
         """Store a prediction's files and then its manifest, and return the task's result for it.
 
-        :param prediction: the summary that a wait returned, or an id.
+        :param prediction: as the API describes it, or the summary that a wait has returned.
+        :param known: what is stored of it (``ManifestReader.check``): these files are not fetched again.
+        :param name: the user's own name for the prediction, for the manifest.
         :raises CometError: not everything could be stored. What was stored stays, and a repeat replaces it.
         """
-        prediction_id = check_prediction_id(prediction.get("id") if isinstance(prediction, Mapping) else prediction)
-        try:
+        prediction_id = check_prediction_id(id_of(prediction))
+        with store_errors(prediction_id):
             self._downloader.raise_if_aborted()
-            path = self._folder / f"{prediction_id}{manifest.SUFFIX}"
-            known = self._read_manifest(path, prediction_id)
-            files = [file for file in known or [] if file is not None]
-            if known is None or len(files) < len(known):
-                files = self._store_missing(prediction, prediction_id, path, known or [])
-            else:
-                log.info("Prediction %s is stored already: %s", prediction_id, path)
-            return manifest.xcom_value(prediction_id, str(path), files)
-        except CometError as error:
-            metrics.count("comet.store_errors", error=type(error).__name__)
-            error.about(prediction_id)
-            raise
+            return self.manifests.result_of(prediction_id, self._store(prediction, prediction_id, known, name))
 
-    def _read_manifest(self, path: ObjectStoragePath, prediction_id: str) -> list[StoredFile | None] | None:
-        """Return the files of a manifest by index, ``None`` for a missing file; ``None``: there is no manifest."""
-        with storage_errors(path):
-            files = manifest.parse(path.read_bytes(), prediction_id) if path.exists() else None
-        if files is None:
-            return None
-        return [*self._pool.map(self._if_stored, files, (f"{prediction_id}-{index}" for index in range(len(files))))]
-
-    def _if_stored(self, file: StoredFile, stem: str) -> StoredFile | None:
-        """Return a file of a manifest if it exists in our folder, under our name: others may write manifests, too.
-
-        Its content is read, because a file that somebody has altered may have its old size.
-        """
-        name = file.uri.rpartition("/")[2]
-        if not re.fullmatch(re.escape(stem) + r"\.[a-z0-9]{1,8}", name):
-            return None
-        path = self._folder / name
-        with storage_errors(path):
-            if not path.exists() or path.stat().st_size != file.size:
-                return None
-        return dataclasses.replace(file, uri=str(path)) if self._sha256(path) == file.sha256 else None
-
-    def _sha256(self, path: ObjectStoragePath) -> str:
-        digest = hashlib.sha256()
-        for block in read_blocks(path):
-            self._downloader.raise_if_aborted()
-            digest.update(block)
-        return digest.hexdigest()
-
-    def _store_missing(
+    def _store(
         self,
-        summary_or_id: str | Mapping[str, Any],
+        source: Prediction | Mapping[str, Any],
         prediction_id: str,
-        manifest_path: ObjectStoragePath,
         known: Sequence[StoredFile | None],
+        name: str | None,
     ) -> list[StoredFile]:
-        prediction = known_prediction = from_summary(summary_or_id)
-        if prediction is None:
-            prediction = self._reader.read(prediction_id, is_known=isinstance(summary_or_id, Mapping))
-            # A summary has passed a wait, which may accept a success without output. An id has not.
-            judge(prediction, allow_empty=isinstance(summary_or_id, Mapping))
+        summarized = from_summary(source) if isinstance(source, Mapping) else None
+        prediction = summarized or (source if isinstance(source, Prediction) else self._reader.read(prediction_id))
+        # A summary has passed a wait, which may accept a success without output.
+        judge(prediction, allow_empty=isinstance(source, Mapping))
         schema, budget = self._find_schema(str(prediction.model)), ByteBudget(self._max_bytes)
         links = FreshLinks(self._reader, prediction_id, schema)
         for index, file in enumerate(known):
@@ -158,26 +126,28 @@ class OutputWriter:
             return stored if stored and is_held else self._store_output(output, prediction_id, links, budget)
 
         files = [*self._pool.map(store, list_outputs(prediction, schema))]
-        if self._write_input and known_prediction is not None:
-            prediction = self._with_input(known_prediction)  # last: the links would expire while the API is unreachable
+        if self._write_input and summarized is not None:
+            prediction = self._with_input(summarized)  # last: the links would expire while the API is unreachable
         content = manifest.render(
             prediction,
             files,
+            name=name,
             stored_at=datetime.fromtimestamp(clock.now(), UTC).isoformat(timespec="seconds"),
             stored_by=self._stored_by,
             provider_version=__version__,
             write_input=self._write_input,
         )
-        self._write([content], manifest_path)
+        path = self.manifests.path(prediction_id)
+        self._write([content], path)
         total = sum(file.size for file in files)
-        log.info("comet.stored id=%s files=%s bytes=%s manifest=%s", prediction_id, len(files), total, manifest_path)
+        log.info("comet.stored id=%s files=%s bytes=%s manifest=%s", prediction_id, len(files), total, path)
         metrics.count("comet.stored")
         return files
 
     def _with_input(self, prediction: Prediction) -> Prediction:
         """Return the prediction as the API knows it: a summary lacks the input."""
         try:
-            known = self._reader.read(prediction.id, is_known=True)
+            known = self._reader.read(prediction.id)
         except CometError as error:
             log.warning("Prediction %s is stored without its input, which can't be read: %s", prediction.id, error)
             return prediction

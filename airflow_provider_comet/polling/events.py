@@ -29,23 +29,31 @@ class CarriedOutcome(TypedDict, total=False):
 class WaitEvent(TypedDict, total=False):
     """The event of ``PredictionTrigger``.
 
-    ``count``: predictions that were waited for. ``errors``: how many of these waits ended without a prediction.
+    ``count``: predictions whose wait has ended. ``errors``: how many of these waits ended without a prediction.
     ``unfinished``: how many had not finished at the deadline. ``outcomes``: by prediction id, errors first; ``{}`` for
     an outcome that does not fit into ``LIMIT_BYTES``, or a last poll that was not made; absent if there is no room for
-    the id. ``error``: why all waits ended, if they ended together; then there is nothing else.
+    the id. ``pending``: how many waits have not ended, because what has ended is handed over while others run; what
+    the event does not name then is waited for again. ``error``: why all waits ended, if they ended together; then there
+    is nothing else.
     """
 
     count: int
     errors: int
     unfinished: int
+    pending: int
     outcomes: dict[str, CarriedOutcome]
     error: dict[str, Any]
 
 
-def make_event(outcomes: Mapping[str, Prediction | CometError | None]) -> WaitEvent:
+def make_event(
+    outcomes: Mapping[str, Prediction | CometError | None], *, pending: int = 0, carries_results: bool = True
+) -> WaitEvent:
     """Return the event for ended waits, by prediction id.
 
     :param outcomes: ``None``: the deadline passed before the prediction could be polled once more.
+    :param pending: how many waits have not ended.
+    :param carries_results: whether the worker can use results as they are. A store reads them again in any case,
+        because it needs the input and fresh links.
     """
     errors = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, CometError)}
     not_polled = sum(outcome is None for outcome in outcomes.values())
@@ -53,10 +61,11 @@ def make_event(outcomes: Mapping[str, Prediction | CometError | None]) -> WaitEv
         "count": len(outcomes),
         "errors": len(errors) + not_polled,
         "unfinished": not_polled + sum(isinstance(error, PredictionTimeoutError) for error in errors.values()),
+        **({"pending": pending} if pending else {}),
         "outcomes": {},
     }
     room = LIMIT_BYTES
-    for prediction_id, outcome in {**errors, **outcomes}.items():
+    for prediction_id, outcome in {**errors, **(outcomes if carries_results else {})}.items():
         if (carried := _carry(outcome, room - len(prediction_id))) is not None:
             event["outcomes"][prediction_id] = carried
             room -= len(json.dumps({prediction_id: carried}))
@@ -90,6 +99,7 @@ class WaitResult:
     :param outcomes: how waits ended, by prediction id. A prediction that is not among them has to be read again.
     :param not_carried: ids that the event names without an outcome.
     :param has_unfinished: whether some predictions had not finished at the deadline.
+    :param is_final: whether all waits have ended; else only those that the event names.
     :param is_complete: whether ``outcomes`` has every wait that failed, but for those that had not finished in time.
         Then the trigger has found no prediction unknown that is not in it.
     """
@@ -97,6 +107,7 @@ class WaitResult:
     outcomes: Mapping[str, dict[str, Any] | CometError] = field(default_factory=dict)
     not_carried: Sequence[str] = ()
     has_unfinished: bool = False
+    is_final: bool = True
     is_complete: bool = False
 
     def on_reread(self, result: Prediction | CometError) -> Prediction | CometError:
@@ -138,6 +149,7 @@ def read_event(event: object) -> WaitResult:
         outcomes,
         not_carried=[prediction_id for prediction_id, outcome in read.items() if outcome is None],
         has_unfinished=bool(unfinished),
+        is_final=not event.get("pending"),
         is_complete=other_failures >= _number(event.get("errors")) - (_number(unfinished) if unfinished else 0),
     )
 

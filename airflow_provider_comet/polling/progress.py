@@ -30,11 +30,13 @@ class Progress:
     all of them. In both cases a line every few minutes if nothing changes.
 
     :param waits: all of them, before the first poll.
+    :param ended_before: how many predictions of the same task have ended before.
     """
 
-    def __init__(self, waits: Iterable[Wait]) -> None:
+    def __init__(self, waits: Iterable[Wait], ended_before: int = 0) -> None:
         deadlines = [wait.deadline for wait in waits]
-        self._total, self._last_deadline = len(deadlines), max(deadlines, default=0.0)
+        self._waits, self._ended_before = len(deadlines), ended_before
+        self._total, self._last_deadline = ended_before + len(deadlines), max(deadlines, default=0.0)
         self._words = "unknown"
         self._states: dict[str, str] = {}
         self._finished: set[str] = set()
@@ -79,8 +81,8 @@ class Progress:
         self._states[prediction_id] = state
         if isinstance(result, Prediction) and result.is_terminal:
             self._finished.add(prediction_id)
-        if self._logged_at is None or len(self._finished) == self._total:  # the first and the last line count all
-            is_due = len(self._states) == self._total
+        if self._logged_at is None or len(self._finished) == self._waits:  # the first and the last line count all
+            is_due = len(self._states) == self._waits
         else:
             is_due = now - self._logged_at >= (MIN_SECONDS_BETWEEN_COUNTS if self._has_changed else HEARTBEAT_SECONDS)
         return [self._counts_line(now)] if is_due else []
@@ -88,10 +90,11 @@ class Progress:
     def _counts_line(self, now: float) -> LogLine:
         self._logged_at, self._has_changed = now, False
         states = Counter(self._states.values()).most_common()
+        finished = self._ended_before + len(self._finished)
         counts = ", ".join(f"{count:,} {state}" for state, count in states[:SHOWN_STATES])
         counts += f", {len(states) - SHOWN_STATES} more states" if len(states) > SHOWN_STATES else ""
         return logging.INFO, (
-            f"{len(self._finished):,} of {self._total:,} predictions have finished ({counts}); the timeout "
+            f"{finished:,} of {self._total:,} predictions have finished ({counts}); the timeout "
             f"comes in {max(0.0, self._last_deadline - now):.0f} s"
         )
 

@@ -14,14 +14,16 @@ class Waits:
     """The waits of one task on a worker, for one prediction or for many.
 
     :param waits: one for each prediction. Their deadline is the same.
+    :param ended_before: how many predictions of the same task have ended before, for the log.
     :ivar deadline: when they have to end.
     :ivar outcomes: how waits have ended, by prediction id.
     """
 
-    def __init__(self, waits: Iterable[Wait]) -> None:
+    def __init__(self, waits: Iterable[Wait], ended_before: int = 0) -> None:
         self._pending = {wait.prediction_id: wait for wait in waits}
+        self._total = ended_before + len(self._pending)
         self._failed: dict[str, Wait] = {}
-        self._progress = Progress(self.pending)
+        self._progress = Progress(self.pending, ended_before)
         self.deadline = max((wait.deadline for wait in self.pending), default=float("-inf"))
         self.outcomes: dict[str, Prediction | CometError] = {}
 
@@ -29,6 +31,11 @@ class Waits:
     def pending(self) -> list[Wait]:
         """The waits that have not ended."""
         return [*self._pending.values()]
+
+    @property
+    def ended(self) -> int:
+        """How many predictions of the task have ended, also before these waits began."""
+        return self._total - len(self._pending)
 
     @property
     def are_missing(self) -> bool:
@@ -67,6 +74,11 @@ class Waits:
             for wait in self._pending.values():
                 wait.hold(max(resume_at))
         return lines
+
+    def take_outcomes(self) -> dict[str, Prediction | CometError]:
+        """Return how waits have ended, by prediction id, and forget it."""
+        outcomes, self.outcomes, self._failed = self.outcomes, {}, {}
+        return outcomes
 
     def reopen(self, *kinds: type[CometError]) -> bool:
         """Continue waits that ended with such errors, and return whether there are any.

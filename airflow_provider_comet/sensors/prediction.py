@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseSensorOperator
 
 from airflow_provider_comet.airflow_errors import raised_by_sensor, still_running, wait_exception
 from airflow_provider_comet.api import errors as e
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
-from airflow_provider_comet.api.outcome import Outcome, is_unfinished
-from airflow_provider_comet.api.redaction import excerpt
-from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
+from airflow_provider_comet.api.outcome import Outcome
+from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
-from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
 from airflow_provider_comet.polling.prediction_ids import distinct, read_ids
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY, find_deadline
-from airflow_provider_comet.polling.wait import Wait
-from airflow_provider_comet.polling.waits import Waits
 from airflow_provider_comet.sensors.results import hand_over
 from airflow_provider_comet.templated import TemplatedOperator
-from airflow_provider_comet.triggers.deferral import defer, reschedule, resume
+from airflow_provider_comet.triggers.deferral import resume
+from airflow_provider_comet.triggers.task_wait import DEFER_AFTER_SECONDS, WORTH_A_TRIGGER, TaskWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-DEFER_AFTER_SECONDS = 3.0
-MAX_POLLED_ON_WORKER = 50
-"""A longer list is deferred at once: one round of polls would hold the worker for longer than a second."""
 _UNSUPPORTED = ("silent_fail", "exponential_backoff", "max_wait")
 """Options of Airflow's sensors that would be ignored without a word: they do nothing while a task is deferred."""
 
@@ -103,9 +97,7 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
 
             self.start_trigger_args = start_trigger_args(self)
             self.start_from_trigger = True
-        self._waits: Waits | None = None
         self._ids: str | list[str | None] | None = None
-        self._errors: dict[str, e.CometError] = {}
 
     @functools.cached_property
     def hook(self) -> CometReplicateHook:
@@ -113,15 +105,20 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         return CometReplicateHook(self.conn_id)
 
     @functools.cached_property
-    def _now(self) -> Callable[[], float]:
-        """The clock of this attempt, from its first poll on."""
-        return steady_clock()
+    def _task_wait(self) -> TaskWait:
+        return TaskWait(
+            self,
+            self.hook,
+            poke_interval=None if self.is_adaptive else self.poke_interval,
+            deferrable=self.deferrable,
+            defer_after=self.defer_after,
+            reschedules=self.reschedule,
+        )
 
     def execute(self, context: Context) -> Any:
         """Poll, and leave the worker to a trigger or between two polls, as ``deferrable`` and ``mode`` say."""
         with self._translated_errors(context):
-            # A trigger can wait for a key that is being replaced.
-            return self._wait(context, self._begin(context), e.AuthenticationError, e.PermissionDeniedError)
+            return self._wait(context, self._continued(context), *WORTH_A_TRIGGER)
 
     def execute_complete(self, context: Context, event: Any = None, **kwargs: Any) -> Any:
         """Judge what the trigger saw; what its event does not carry is read again."""
@@ -130,8 +127,7 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume from the triggerer, by this sensor's own rules for what is an error and what is skipped."""
         with self._translated_errors(context):
-            ended = (next_kwargs or {}).get("errors") or {}
-            self._errors = {key: e.CometError.from_dict(error) for key, error in ended.items()}
+            self._task_wait.resume(next_kwargs)
             own = super(BaseSensorOperator, self).resume_execution
             resume_task = functools.partial(own, next_method, next_kwargs, context)
             last_poll = functools.partial(self._conclude_event, context, NO_EVENT)
@@ -141,7 +137,7 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
                 resume_task,
                 last_poll,
                 # An error is left to the trigger, which polls again: this process has forgotten what was seen before.
-                lambda *times: self._wait(context, self._begin(context, *times), e.CometError),
+                lambda *times: self._wait(context, self._continued(context, *times), e.CometError),
             )
 
     def on_kill(self) -> None:
@@ -150,46 +146,11 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         ids = self._ids or self.prediction_id
         self.log.warning("%s", still_running(ids if isinstance(ids, list) else [ids]))
 
-    def _wait(self, context: Context, waits: Waits, *left_to_trigger: type[e.CometError]) -> Any:
-        """Poll until all waits have ended or this task leaves the worker: one loop for all modes.
-
-        Airflow's own would end a list without its last polls if its timeout comes between two answers.
-        """
-        defer_at = clock.monotonic() + self.defer_after
-        if self.deferrable and len(waits.pending) > MAX_POLLED_ON_WORKER:
-            self._defer(waits)
-        while True:
-            delay = self.hook.poll(waits, self._now)
-            is_over = self._now() >= waits.deadline  # then the last polls are made here
-            if self.deferrable and not is_over:
-                is_late = delay is not None and clock.monotonic() + delay > defer_at
-                if waits.reopen(*left_to_trigger) or is_late:
-                    self._defer(waits)
-            if delay is None:
-                return self._conclude(context, waits.outcomes)
-            # The next poke could not tell whether a prediction that is not found was ever seen.
-            if self.reschedule and not is_over and not waits.are_missing:
-                # Each poll costs a start of the task, so the adaptive schedule keeps to a minute.
-                delay = max(delay, LONGEST_DELAY if self.is_adaptive else 0.0)
-                reschedule(min(delay, waits.deadline - self._now()))
-            clock.sleep(delay)
-
-    def _begin(self, context: Context, started_at: float | None = None, deadline: float | None = None) -> Waits:
-        """Return the waits of this attempt; their clock runs from its start, also over reschedules and deferrals."""
-        if self._waits is None:
-            began, ends, _ = self._times(context)
-            times = (began if started_at is None else started_at, ends if deadline is None else deadline)
-            interval = None if self.is_adaptive else self.poke_interval
-            known = self.reschedule and bool(context["ti"].get_first_reschedule_date(context))  # polled, but forgotten
-            ids = [key for key in distinct(self._read_ids(context)) if key not in self._errors]
-            self._waits = Waits(Wait(key, *times, interval, is_known=known) for key in ids)
-        return self._waits
-
-    def _defer(self, waits: Waits) -> NoReturn:
-        """Leave what has not ended to a trigger, and errors of the rest to ``execute_complete``."""
-        errors = {**self._errors, **waits.errors}
-        kwargs = {"errors": {key: error.to_dict() for key, error in errors.items()}} if errors else None
-        defer(self, waits.pending, self.conn_id, kwargs=kwargs)
+    def _wait(self, context: Context, times: Sequence[float], *left_to_trigger: type[e.CometError]) -> Any:
+        polled_before = self.reschedule and bool(context["ti"].get_first_reschedule_date(context))  # but forgotten
+        ids = distinct(self._read_ids(context))
+        waits = self._task_wait.begin(ids, *times, is_known=polled_before)
+        return self._conclude(context, self._task_wait.wait(waits, *left_to_trigger))
 
     def _read_ids(self, context: Context) -> str | list[str | None]:
         self._ids = self._ids or read_ids(self.rendered("prediction_id"), context)
@@ -205,20 +166,21 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         )
         return started_at, deadline, is_execution_timeout
 
+    def _continued(self, context: Context, *times: float | None) -> list[float]:
+        """Return when the wait began and when it has to end: as earlier processes have said, or as this attempt is."""
+        own = self._times(context)[:2]
+        return [default if time is None else time for time, default in zip(times or (None, None), own, strict=True)]
+
     def _conclude_event(self, context: Context, result: WaitResult, *times: float | None) -> Any:
-        known: dict[str, Outcome] = {**result.outcomes, **self._errors}
-        missing = [key for key in distinct(self._read_ids(context)) if key not in known]
-        read = {key: result.on_reread(reread) for key, reread in self.hook.get_predictions(missing).items()}
-        # Of a create that was cleared meanwhile, or of an API that is in trouble for longer than a reread waits.
-        ids = [key for key in read if is_unfinished(read[key])]
-        if ids and not result.has_unfinished and self._now() < (waits := self._begin(context, *times)).deadline:
-            self.log.warning("The trigger has brought no result of %s: the wait continues", excerpt(", ".join(ids)))
-            return self._wait(context, waits, e.CometError)
-        return self._conclude(context, {**known, **read})
+        known_times = self._continued(context, *times)
+        outcomes, again = self._task_wait.read(result, distinct(self._read_ids(context)), known_times[1])
+        if again:
+            return self._wait(context, known_times, e.CometError)
+        return self._conclude(context, outcomes)
 
     def _conclude(self, context: Context, outcomes: Mapping[str, Outcome], *, keep: bool | None = None) -> Any:
         keep = self.on_item_error == "keep" if keep is None else keep
-        known = {**outcomes, **self._errors}
+        known = {**outcomes, **self._task_wait.errors}
         return hand_over(context["ti"], self._read_ids(context), known, allow_empty=self.allow_empty, keep=keep)
 
     def _interrupted(self, context: Context, words: str) -> e.CometError:
@@ -227,11 +189,11 @@ class PredictionSensor(TemplatedOperator, BaseSensorOperator):
         Nothing is kept in place of a result: there was no last poll, and a retry may find what was paid for.
         """
         timeout = e.PredictionTimeoutError(words).about(self.prediction_id)
-        if self._waits is None or not isinstance(self._ids, list):
+        if (waits := self._task_wait.waits) is None or not isinstance(self._ids, list):
             return timeout
         pending = {key: e.PredictionTimeoutError(words, prediction_id=key) for key in distinct(self._ids)}
         try:
-            self._conclude(context, {**pending, **self._waits.outcomes}, keep=False)
+            self._conclude(context, {**pending, **waits.outcomes}, keep=False)
         except e.CometError as error:
             return error
         return timeout  # it came after the last poll

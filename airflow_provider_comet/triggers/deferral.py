@@ -30,11 +30,21 @@ BACKSTOP_SECONDS = 300
 poll."""
 
 
-def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: dict[str, Any] | None = None) -> NoReturn:
+def defer(
+    task: BaseOperator,
+    waits: Sequence[Wait],
+    conn_id: str,
+    *,
+    kwargs: Mapping[str, Any],
+    hands_over: bool = False,
+    ended_before: int = 0,
+) -> NoReturn:
     """Leave the worker; the task's ``execute_complete`` gets the event.
 
     :param waits: what to wait for, and until when. Deadline and interval are the same for all.
     :param kwargs: what ``execute_complete`` gets besides the event, ``started_at`` and ``deadline``.
+    :param hands_over: whether the event comes when some have ended, while others run (``HandOver``).
+    :param ended_before: how many predictions of the task have ended before, for the log.
     """
     # Airflow's trigger classes cost a DAG file as much as all of ours: they load when a task defers.
     from airflow_provider_comet.triggers.prediction import PredictionTrigger
@@ -53,10 +63,12 @@ def defer(task: BaseOperator, waits: Sequence[Wait], conn_id: str, *, kwargs: di
             not_before=min(wait.not_before or 0.0 for wait in waits) or None,
             key_from=key_from,
             is_known=any(wait.is_known for wait in waits) or None,  # of a list: the base URL is right for all of them
+            hands_over=hands_over or None,
+            ended_before=ended_before or None,
         ),
         method_name="execute_complete",
         kwargs={
-            **(kwargs or {}),
+            **kwargs,
             "started_at": started_at,  # for a task that is resumed without an event
             "deadline": first.deadline,
             **({"key_from": key_from} if key_from else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from airflow_provider_comet.api.validation import check_prediction_id, check_pre
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID, remember_read
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import WaitEvent, make_error_event, make_event
+from airflow_provider_comet.polling.hand_over import HandOver
 from airflow_provider_comet.polling.prediction_ids import distinct, flatten
 from airflow_provider_comet.polling.progress import LogLine, Progress
 from airflow_provider_comet.polling.schedule import HEARTBEAT_SECONDS
@@ -34,6 +36,8 @@ take (``read_timeout``, 75 by default), this is less than ``deferral.BACKSTOP_SE
 class PredictionTrigger(BaseTrigger):
     """Poll predictions until all have finished or the deadline has passed, then send one event (``WaitEvent``).
 
+    For a store it sends the event earlier, when there is something to store (``HandOver``).
+
     It only ever reads: it may be started again, moved or killed at any time, and nothing is created, paid or canceled.
     Its kwargs are stored by Airflow in plain text, so they hold no secret. Rows of other releases load: unknown kwargs
     are ignored, and all but the ids have defaults.
@@ -50,6 +54,8 @@ class PredictionTrigger(BaseTrigger):
     :param timeout_margin: of such a wait: its deadline is so many seconds before Airflow's own timeout.
     :param airflow_timeout: of such a wait: it began so many seconds before Airflow's own timeout.
     :param is_known: whether the API has named or described a prediction before: see ``Wait``.
+    :param hands_over: whether the event comes when some waits have ended, while others have not.
+    :param ended_before: how many predictions of the task have ended before, for the log.
     :param key_from: ``connection`` if the worker has used the connection: ``COMETAPI_KEY`` does not take its place.
     """
 
@@ -68,6 +74,8 @@ class PredictionTrigger(BaseTrigger):
         airflow_timeout: float | None = None,
         key_from: str | None = None,
         is_known: bool | None = None,
+        hands_over: bool | None = None,
+        ended_before: int | None = None,
         **_unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,11 +92,14 @@ class PredictionTrigger(BaseTrigger):
         self.airflow_timeout = airflow_timeout
         self.key_from = key_from
         self.is_known = is_known
+        self.hands_over = hands_over
+        self.ended_before = ended_before
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and kwargs; both are stored, so neither may change its meaning."""
         always = ("prediction_ids", "conn_id", "started_at", "deadline", "poke_interval", "last_polled_at")
-        if_set = ("not_before", "prediction_id", "source", "timeout_margin", "airflow_timeout", "key_from", "is_known")
+        of_wait = ("not_before", "key_from", "is_known", "hands_over", "ended_before")
+        if_set = (*of_wait, "prediction_id", "source", "timeout_margin", "airflow_timeout")
         kwargs = {name: getattr(self, name) for name in always}
         return PATH, {**kwargs, **{name: value for name in if_set if (value := getattr(self, name)) is not None}}
 
@@ -102,11 +113,11 @@ class PredictionTrigger(BaseTrigger):
             if self.key_from == "connection":
                 remember_read(self.conn_id)
             async with shared_client(self.conn_id, lambda error: self.log.warning("%s", error)) as client:
-                outcomes = await self._wait_for_all(client)
+                outcomes, pending = await self._wait_for_all(client)
+            make = functools.partial(make_event, outcomes, pending=pending, carries_results=not self.hands_over)
             is_large = any(isinstance(outcome, Prediction) and outcome.is_large for outcome in outcomes.values())
             # Summaries of large results, or of many, take too long for an event loop with other waits on it.
-            in_thread = is_large or len(outcomes) > 1
-            event = await asyncio.to_thread(make_event, outcomes) if in_thread else make_event(outcomes)
+            event = await asyncio.to_thread(make) if is_large or len(outcomes) > 1 else make()
         except CometError as error:
             event = make_error_event(self._about_single(error))
         except Exception as error:
@@ -144,19 +155,40 @@ class PredictionTrigger(BaseTrigger):
         is_list = isinstance(prediction_id, list)
         self.prediction_ids = [*flatten(prediction_id)] if is_list else [check_prediction_id(prediction_id)]
 
-    async def _wait_for_all(self, client: SharedClient) -> dict[str, Prediction | CometError | None]:
+    async def _wait_for_all(self, client: SharedClient) -> tuple[dict[str, Prediction | CometError | None], int]:
+        """Return how waits have ended, and how many have not."""
         ids = distinct(check_prediction_ids(self.prediction_ids or []))
         times = (self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before)
         waits = [Wait(prediction_id, *times, is_known=self.is_known is True) for prediction_id in ids]
-        progress = Progress(waits)
+        progress = Progress(waits, self.ended_before or 0)
         if len(waits) == 1:  # without a task of its own: what a wait keeps, the garbage collector visits
-            return {ids[0]: await self._wait_for(client, waits[0], progress)}
-        tasks = {}
+            return {ids[0]: await self._wait_for(client, waits[0], progress)}, 0
+        outcomes: dict[str, Prediction | CometError | None] = {}
+        hand_over, is_due = HandOver(), asyncio.Event()
+
+        async def wait_for(wait: Wait) -> None:
+            outcome = outcomes[wait.prediction_id] = await self._wait_for(client, wait, progress)
+            if len(outcomes) < len(waits):
+                if outcome is None or not self.hands_over:
+                    return
+                await clock.async_sleep(hand_over.add(outcome, clock.now()))
+                if clock.now() >= self.deadline:  # the others end now, too
+                    return
+            is_due.set()
+
         async with asyncio.TaskGroup() as group:
+            tasks = []
             for wait in waits:
                 await client.turnstile.enter()
-                tasks[wait.prediction_id] = group.create_task(self._wait_for(client, wait, progress))
-        return {prediction_id: task.result() for prediction_id, task in tasks.items()}
+                tasks.append(group.create_task(wait_for(wait)))
+            await is_due.wait()
+            for task in tasks:
+                task.cancel()
+        if pending := len(waits) - len(outcomes):
+            self.log.info(
+                "%s predictions have ended and are stored now; the wait for %s continues", len(outcomes), pending
+            )
+        return outcomes, pending
 
     async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError | None:
         """Return how the wait for one prediction ended; ``None``: the rate limit left its last poll to the worker."""

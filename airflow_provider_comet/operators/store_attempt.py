@@ -1,0 +1,161 @@
+"""``StoreAttempt``: the attempt of a store task, in one process: from its start, or from one deferral to the next."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_comet import metrics
+from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionNotFoundError
+from airflow_provider_comet.api.outcome import Outcome
+from airflow_provider_comet.outputs.store_items import StoreItems
+from airflow_provider_comet.outputs.store_progress import StoreProgress
+from airflow_provider_comet.polling.events import WaitResult
+from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
+from airflow_provider_comet.polling.schedule import find_deadline
+from airflow_provider_comet.triggers.task_wait import WORTH_A_TRIGGER, TaskWait
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+
+class StoreAttempt:
+    """Stores predictions that have ended, and waits for the others.
+
+    :param task: the task, with its fields rendered.
+    :param kwargs: what an earlier process of this attempt has left; empty if the attempt starts here.
+    :ivar items: what is to be stored.
+    :ivar folder: where.
+    """
+
+    def __init__(self, task: DownloadPredictionOutputOperator, context: Context, kwargs: Mapping[str, Any]) -> None:
+        self._task = task
+        self._hook = task.hook
+        self.items = StoreItems(_read_items(task, "prediction", context), _read_items(task, "names", context))
+        self.folder = _open_folder(task)
+        started_at = context["ti"].start_date.timestamp()
+        deadline, _ = find_deadline(
+            task.timeout, task.execution_timeout, started_at=started_at, attempt_started_at=started_at
+        )
+        self._started_at = kwargs.get("started_at") or started_at
+        self._deadline = kwargs.get("deadline") or deadline
+        progress = StoreProgress.read(self.items.ids, kwargs)
+        self._is_resumed = progress is not None
+        self.progress = progress or StoreProgress(self.items.ids)
+        self._wait = TaskWait(
+            task,
+            self._hook,
+            poke_interval=task.poke_interval,
+            deferrable=task.deferrable,
+            defer_after=task.defer_after,
+            on_ended=self._store_ended,
+            kwargs=self.progress.to_kwargs,
+        )
+        if self._is_resumed:
+            self._wait.resume(kwargs)
+
+    @contextlib.contextmanager
+    def open(self, stored_by: Mapping[str, Any]) -> Iterator[None]:
+        """Open what downloads and writes, until the block ends.
+
+        :param stored_by: the task instance, for manifests.
+        """
+        from airflow_provider_comet.inputs.schema_files import output_schemas
+        from airflow_provider_comet.outputs.download import Downloader  # loads requests: not while DAGs are parsed
+        from airflow_provider_comet.outputs.list_writer import ListWriter
+        from airflow_provider_comet.outputs.writer import OutputWriter
+
+        self._hook.get_conn()  # makes the client here, because threads can't read Airflow's connection
+        find_schema = output_schemas(())
+        with (
+            Downloader(self._hook.config) as downloader,
+            OutputWriter(
+                self.folder,
+                self._hook.get_prediction,
+                downloader,
+                max_bytes=self._task.max_bytes,
+                write_input=self._task.write_input,
+                stored_by=stored_by,
+                find_schema=find_schema,
+            ) as self._writer,
+        ):
+            self.list_writer = ListWriter(
+                self._writer, self.progress, names=self.items.names, read=self._read, find_schema=find_schema
+            )
+            self.list_writer.errors.update(self._wait.errors)
+            yield
+
+    def begin(self, *left_to_trigger: type[CometError]) -> None:
+        """Check what is stored, store what needs no wait, and wait for the rest."""
+        self.list_writer.check()
+        self.list_writer.store({k: v for k, v in self.items.summaries.items() if k not in self.progress.stored})
+        self._wait_for_missing(*(left_to_trigger or WORTH_A_TRIGGER))
+
+    def resume(self, result: WaitResult) -> None:
+        """Store what the trigger's event names, and wait for the rest; if this is another list now, begin anew."""
+        if not self._is_resumed:
+            return self.begin(CometError)
+        missing = self.progress.missing
+        named = missing if result.is_final else [k for k in missing if k in {*result.outcomes, *result.not_carried}]
+        outcomes, _ = self._wait.read(result, named, self._deadline)
+        self._store_ended(outcomes)
+        return self._wait_for_missing(CometError, is_known=bool(outcomes), polls_first=False)
+
+    def abort(self) -> None:
+        """End all downloads and polls at once, so that no partial file stays. For a signal handler."""
+        self._writer.abort()
+        self._hook.halt()
+
+    def _wait_for_missing(self, *left_to_trigger: type[CometError], **options: bool) -> None:
+        if missing := self.progress.missing:
+            ended_before = len(self.items.ids) - len(missing)
+            waits = self._wait.begin(
+                missing,
+                self._started_at,
+                self._deadline,
+                is_known=options.pop("is_known", False),
+                ended_before=ended_before,
+            )
+            self._store_ended(self._wait.wait(waits, *left_to_trigger, **options))
+        self.list_writer.finish()
+
+    def _store_ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        metrics.finished(outcomes.values())
+        self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
+        self.list_writer.store(outcomes)
+        if self.items.is_list:
+            stored, total = len(self.progress.stored), len(self.items.ids)
+            self._task.log.info(
+                "%s of %s predictions are stored, %s still run", stored, total, len(self.progress.missing)
+            )
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Outcome]:
+        read = self._hook.get_predictions(ids)
+        return {
+            key: outcome.of_known() if isinstance(outcome, PredictionNotFoundError) else outcome
+            for key, outcome in read.items()
+        }
+
+
+def _read_items(task: DownloadPredictionOutputOperator, name: str, context: Context) -> Any:
+    """Return a field of the task; of a list all items, also of the lists in it."""
+    value = getattr(task, name)
+    # Of a list, each item is refused for itself: the others are to be stored.
+    return read_flat(value, context) if is_list(value) else task.rendered(name)
+
+
+def _open_folder(task: DownloadPredictionOutputOperator) -> ObjectStoragePath:
+    from airflow.sdk import ObjectStoragePath
+
+    folder = ObjectStoragePath(task.rendered("output_path"))
+    # A relative folder would be lost with its worker.
+    if not folder.protocol and not folder.path.startswith("/"):
+        raise InvalidInputError(
+            f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {task.output_path!r}"
+        )
+    _ = folder.fs  # reads Airflow's connection here, because threads can't
+    return folder

@@ -1,0 +1,34 @@
+"""When a wait for many hands over what has finished, while the rest still runs. Pure: outcomes and times come in."""
+
+from __future__ import annotations
+
+from airflow_provider_comet.api.errors import CometError
+from airflow_provider_comet.api.prediction import Prediction
+
+HAND_OVER_COUNT = 50
+"""So many results are worth a start of the task: some three seconds, of them one of CPU."""
+HAND_OVER_SECONDS = 600.0
+"""A result waits no longer for others: CometAPI's links last about an hour, and a store may need to be repeated."""
+
+
+class HandOver:
+    """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._oldest = float("inf")
+
+    def add(self, outcome: Prediction | CometError, now: float) -> float:
+        """Count a wait that has ended, and return the seconds until the hand-over; 0: it is due.
+
+        The age of a result counts by the server's clocks, where they are known: a triggerer that starts anew sees the
+        same age.
+        """
+        self._count += 1
+        age = outcome.finished_ago if isinstance(outcome, Prediction) else None
+        self._oldest = min(self._oldest, now - (age or 0.0))
+        return self.delay(now)
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until the hand-over; 0: it is due, infinity: nothing has ended."""
+        return 0.0 if self._count >= HAND_OVER_COUNT else max(0.0, self._oldest + HAND_OVER_SECONDS - now)
