@@ -127,10 +127,17 @@ class StoreAttempt:
         self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
         self.list_writer.store(outcomes)
         if self.items.is_list:
-            stored, total = len(self.progress.stored), len(self.items.ids)
-            self._task.log.info(
-                "%s of %s predictions are stored, %s still run", stored, total, len(self.progress.missing)
-            )
+            self._task.log.info("%s", self._progress_line())
+
+    def _progress_line(self) -> str:
+        """Return a line that says everything: Airflow begins the triggerer's log anew at each deferral."""
+        failed, missing = len(self.progress.failed), len(self.progress.missing)
+        line = f"{len(self.progress.stored):,} of {len(self.items.ids):,} predictions are stored"
+        line += f", {failed:,} could not be" if failed else ""
+        if missing:
+            seconds = max(0.0, self._deadline - self._wait.now())
+            line += f", {missing:,} still run; the timeout comes in {seconds:.0f} s"
+        return line
 
     def _read(self, ids: Sequence[str]) -> dict[str, Outcome]:
         read = self._hook.get_predictions(ids)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.polling.schedule import LONGEST_DELAY
 
 HAND_OVER_COUNT = 50
 """So many results are worth a start of the task: some three seconds, of them one of CPU."""
 HAND_OVER_SECONDS = 600.0
 """A result waits no longer for others: CometAPI's links last about an hour, and a store may need to be repeated."""
 
+FIRST_ROUND_SECONDS = LONGEST_DELAY
+"""The first polls of a trigger are spread over so long. If many have ended long before it starts (the triggerer was
+away, the creates took an hour), the first of them must not be handed over alone: each start of the task would store
+one or two, while the links of the others expire."""
+
 
 class HandOver:
-    """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago."""
+    """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago.
 
-    def __init__(self) -> None:
+    :param began: when the polls began, if the first of them are spread over ``FIRST_ROUND_SECONDS``.
+    """
+
+    def __init__(self, began: float = float("-inf")) -> None:
+        self._began = began
         self._count = 0
         self._oldest = float("inf")
 
@@ -31,4 +41,5 @@ class HandOver:
 
     def delay(self, now: float) -> float:
         """Return the seconds until the hand-over; 0: it is due, infinity: nothing has ended."""
-        return 0.0 if self._count >= HAND_OVER_COUNT else max(0.0, self._oldest + HAND_OVER_SECONDS - now)
+        due = max(self._oldest + HAND_OVER_SECONDS, self._began + FIRST_ROUND_SECONDS)
+        return 0.0 if self._count >= HAND_OVER_COUNT else max(0.0, due - now)

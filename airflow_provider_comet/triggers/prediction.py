@@ -164,7 +164,7 @@ class PredictionTrigger(BaseTrigger):
         if len(waits) == 1:  # without a task of its own: what a wait keeps, the garbage collector visits
             return {ids[0]: await self._wait_for(client, waits[0], progress)}, 0
         outcomes: dict[str, Prediction | CometError | None] = {}
-        hand_over, is_due = HandOver(), asyncio.Event()
+        hand_over, is_due = HandOver(clock.now()), asyncio.Event()
 
         async def wait_for(wait: Wait) -> None:
             outcome = outcomes[wait.prediction_id] = await self._wait_for(client, wait, progress)
