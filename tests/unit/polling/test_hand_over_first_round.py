@@ -10,6 +10,7 @@ from airflow_provider_comet.polling.hand_over import (
     FIRST_ROUND_SECONDS,
     HAND_OVER_COUNT,
     HAND_OVER_SECONDS,
+    PAUSE_SECONDS,
     HandOver,
 )
 
@@ -41,4 +42,4 @@ def test_many_results_do_not_wait_for_the_first_round() -> None:
     """So many are worth a start of the task, although others may be found a moment later."""
     hand_over = HandOver(NOW)
     delays = [hand_over.add(ended_ago(HAND_OVER_SECONDS), NOW) for _ in range(HAND_OVER_COUNT)]
-    assert delays == [FIRST_ROUND_SECONDS] * (HAND_OVER_COUNT - 1) + [0]
+    assert delays == [FIRST_ROUND_SECONDS] * (HAND_OVER_COUNT - 1) + [PAUSE_SECONDS]
