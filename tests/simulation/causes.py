@@ -43,7 +43,8 @@ def causes(world: World, attempt: Attempt) -> list[str]:
         given = _given(world, attempt.operator.prediction, found)
         found += [f"file {label}" for _, label in _since(world.storage.failures, since)]
         for prediction in given:
-            found += [f"poll {label}" for _, label in _since(prediction.faults, since)]
+            if not world.cast.store_waits:  # what has finished is read again for two minutes, and not until a deadline
+                found += [f"poll {label}" for _, label in _since(prediction.faults, since)]
             found += of_item(world, attempt, prediction.id)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.aims import BAD_ENDS, Cast, file_faults, get_fault, prediction, strike
+from tests.simulation.aims import BAD_ENDS, Cast, at, file_faults, get_fault, prediction, strike
 from tests.simulation.coverage import SCOPES
 from tests.simulation.story import Event
 
@@ -17,7 +17,7 @@ PROMPTS = "abcdef"
 def handed_over(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a store be struck, or something around it, between its first poll and its report."""
     _cast(chance, cast)
-    numbers = range(1, len(cast["inputs"]) + 1)
+    numbers = range(1, 2 * len(cast["inputs"]) + 1)  # a clear buys new ones
     events = [_life(chance, number) for number in numbers]
     for _ in range(chance.number(1, 3)):
         events += chance.one_of(FAULTS)(chance, cast)
@@ -40,7 +40,9 @@ def _life(chance: Chance, number: int) -> Event:
 
 
 def _struck(chance: Chance, cast: Cast) -> list[Event]:
-    return [{**strike(chance, "store", -1), "attempt": chance.small(6), "nth": chance.small(20)}]
+    if chance.happens(0.7):
+        return [at(strike(chance, "store", -1), "resumed", chance.small(12))]
+    return [{**strike(chance, "store", -1), "attempt": 1, "nth": chance.small(20)}]
 
 
 def _between(chance: Chance, cast: Cast) -> list[Event]:
@@ -63,13 +65,24 @@ def _event(chance: Chance, cast: Cast) -> list[Event]:
 def _cleared(chance: Chance, cast: Cast) -> list[Event]:
     task = chance.one_of(("create", "create", "store"))
     index = chance.number(0, len(cast["inputs"]) - 1) if task == "create" and cast["shape"] == "mapped" else -1
-    event: Event = {"kind": "clear", "task": task, "index": index, "when": _while_deferred(chance)}
+    event: Event = {"kind": "clear", "task": task, "index": index, "when": _while_deferred(chance, 5)}
     event["scope"] = "task" if chance.happens(0.6) else chance.one_of(SCOPES)
     if task == "store" or chance.happens(0.6):
         return [event]
     inputs = [*cast["inputs"]]
     inputs[max(0, index)] = "z"
     return [{"kind": "change_inputs", "inputs": inputs, "when": event["when"]}, event]
+
+
+def _bought_anew(chance: Chance, cast: Cast) -> list[Event]:
+    """The first result is stored, and its create is cleared while the store waits for the others."""
+    cast["hand_over_count"], cast["mode"] = 1, "deferrable"
+    count = len(cast["inputs"])
+    lives = [prediction(chance, 1, 2, 20, "succeeded"), prediction(chance, count + 1, 200, 900, "succeeded")]
+    lives += [prediction(chance, number, 100, 600, "succeeded") for number in range(2, count + 1)]
+    index = 0 if cast["shape"] == "mapped" else -1
+    clear = {"kind": "clear", "task": "create", "index": index, "scope": "task"}
+    return [*lives, {**clear, "when": _while_deferred(chance, 30)}]
 
 
 def _files(chance: Chance, cast: Cast) -> list[Event]:
@@ -92,8 +105,21 @@ def _peace(chance: Chance, cast: Cast) -> list[Event]:
     return []
 
 
-def _while_deferred(chance: Chance) -> list[object]:
-    return ["store", -1, "deferred", chance.seconds(0.1, 400)]
+def _while_deferred(chance: Chance, least: float = 0.1) -> list[object]:
+    return ["store", -1, "deferred", chance.seconds(least, 400)]
 
 
-FAULTS = (_struck, _struck, _between, _between, _triggerer, _event, _cleared, _files, _links, _polls, _peace)
+FAULTS = (
+    _struck,
+    _struck,
+    _between,
+    _between,
+    _triggerer,
+    _event,
+    _cleared,
+    _bought_anew,
+    _files,
+    _links,
+    _polls,
+    _peace,
+)
