@@ -110,9 +110,7 @@ def _while_deferred(chance: Chance, least: float = 0.1) -> list[object]:
 
 
 FAULTS = (
-    _struck,
-    _struck,
-    _between,
+    *[_struck] * 5,
     _between,
     _triggerer,
     _event,
