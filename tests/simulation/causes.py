@@ -53,6 +53,7 @@ def of_item(world: World, attempt: Attempt, prediction_id: str) -> list[str]:
     """Return why a prediction may not have been stored, of a list whose others are."""
     prediction, since = world.api.predictions[prediction_id], attempt.began_at
     found = [f"download {label}" for _, label in _since(world.downloads, since) if label.endswith(prediction_id)]
+    found += [label for _, label in _since(world.happened, since) if label == "clock_set"]  # the time may be up
     return found + _of_wait(world, attempt.row, [prediction], since)
 
 

@@ -53,7 +53,10 @@ def _between(chance: Chance, cast: Cast) -> list[Event]:
 
 def _triggerer(chance: Chance, cast: Cast) -> list[Event]:
     kind = chance.one_of(("triggerer_dies", "triggerer_pauses"))
-    return [{"kind": kind, "seconds": chance.seconds(5, 500), "when": _while_deferred(chance)}]
+    seconds = chance.seconds(5, 500)
+    if chance.happens(0.3):  # until Airflow's own timeout
+        cast["timeout"], kind, seconds = 600.0, "triggerer_dies", chance.seconds(2000, 8000)
+    return [{"kind": kind, "seconds": seconds, "when": _while_deferred(chance, 5)}]
 
 
 def _event(chance: Chance, cast: Cast) -> list[Event]:
@@ -72,6 +75,27 @@ def _cleared(chance: Chance, cast: Cast) -> list[Event]:
     inputs = [*cast["inputs"]]
     inputs[max(0, index)] = "z"
     return [{"kind": "change_inputs", "inputs": inputs, "when": event["when"]}, event]
+
+
+def _handled(chance: Chance, cast: Cast) -> list[Event]:
+    """Users clear and mark the store, whatever state it is in after its first hand-over."""
+    kill = {**strike(chance, "store", -1, chance.one_of(("file", "connection", "log"))), "kind": "kill"}
+    state = chance.one_of(("queued", "running", "up_for_retry", "success", "failed"))
+    if state == "failed":
+        cast["retries"] = 0
+    events = [] if state == "queued" else [at(kill, "resumed", chance.small(4))]
+    if state == "success":
+        events = []
+    seconds = chance.seconds(0.05, 0.45) if state == "queued" else chance.seconds(0.1, 9)
+    if state == "running":
+        events, seconds = [{**events[0], "kind": "stall", "seconds": 30.0}], chance.seconds(5, 300)
+    for _ in range(chance.number(1, 2)):
+        scope, end = chance.one_of(SCOPES), chance.one_of(("success", "failed"))
+        clear, mark = {"kind": "clear", "scope": scope}, {"kind": "mark", "state": end}
+        event = chance.one_of((clear, mark, {"kind": "lower_retries", "retries": chance.number(0, 1)}))
+        events.append({"task": "store", "index": -1, **event, "when": ["store", -1, state, seconds]})
+        seconds += chance.seconds(0.5, 10)
+    return events
 
 
 def _bought_anew(chance: Chance, cast: Cast) -> list[Event]:
@@ -115,6 +139,7 @@ FAULTS = (
     _triggerer,
     _event,
     _cleared,
+    _handled,
     _bought_anew,
     _files,
     _links,

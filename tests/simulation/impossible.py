@@ -47,6 +47,7 @@ RULES: list[tuple[str, str, str]] = [
         "store",
         "a store that is queued has left the worker, and one that runs after an event, too",
     ),
+    (r"XComs are emptied", "resumed", "they are emptied when a try begins"),
     (r"poke begins|(clear|mark) while up_for_reschedule", f"{_RECORDS} store resumed", "only a sensor is rescheduled"),
     (r"(clear|mark) while upstream_failed", f"{_RECORDS} resumed", "a create has no task before it"),
     (r"change_inputs of mapped", "reported", "the creates that wait for their result are not mapped here"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 IN_TIME_SECONDS = 100.0
 """So long after it is due a result may be stored: a poll a minute, a start, and the others that are stored with it."""
+TOGETHER_SECONDS = 20.0
+"""What one process stores, it stores within such a time."""
 PEACEFUL = ("post", "prediction", "retry", "resume", "poke", "XComs", "change_inputs", "lower_retries", "two")
 """After these a store has no reason to be late."""
 
@@ -76,11 +78,11 @@ class Stores:
         self._require(is_in_time or not self._is_peaceful(attempt), words)
 
     def _has_waited(self, attempt: Attempt, prediction_id: str) -> bool:
-        """Return whether a result was there, and not stored, so long ago that it would count for a hand-over."""
-        then, made = self._world.kernel.now - IN_TIME_SECONDS, self._world.api.predictions[prediction_id]
+        """Return whether a result has been there for so long that it counts for a hand-over, and is stored only now."""
+        now, made = self._world.kernel.now, self._world.api.predictions[prediction_id]
         stored = self._known.get(f"{path_of(FOLDER)}/{prediction_id}{SUFFIX}", ())
-        has_ended = max(attempt.began_at, made.ended_at) < then and not made.is_bad
-        return has_ended and not any(time < then for time, _ in stored)
+        is_old = max(attempt.began_at, made.ended_at) < now - IN_TIME_SECONDS and not made.is_bad
+        return is_old and not any(time < now - TOGETHER_SECONDS for time, _ in stored)
 
     def _is_peaceful(self, attempt: Attempt) -> bool:
         for time, label in self._world.happened:
