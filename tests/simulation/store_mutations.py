@@ -41,6 +41,11 @@ STORE_MUTANTS = (
         (Change("polling/hand_over.py", "max(0.0, self._oldest + HAND_OVER_SECONDS - now)", 'float("inf")'),),
     ),
     Mutant(
+        "hand_over_by_age_alone",
+        "What has finished waits for its hour, however many there are.",
+        (Change("polling/hand_over.py", "0.0 if self._count >= HAND_OVER_COUNT else ", ""),),
+    ),
+    Mutant(
         "event_carries_results",
         "The event of a store carries results through Airflow's database.",
         (Change("triggers/prediction.py", "carries_results=not self.hands_over", "carries_results=True"),),
