@@ -22,11 +22,11 @@ class DeliveryError(CometError):
 
 
 class StorageError(CometError):
-    """A file of an output can't be written: no space, no permission, no such bucket. A retry writes it again."""
+    """A stored file can't be written or read: no space, no permission, no such bucket. A retry does it again."""
 
     retryable = True
-    summary = "A file of the output can't be written"
-    next_step = "Check output_path, its connection and the space there; then retry, while the links last."
+    summary = "A stored file can't be written or read"
+    next_step = "Check its folder, the connection and the space there, then retry: links last about an hour."
 
 
 class OutputExpiredError(PredictionError):

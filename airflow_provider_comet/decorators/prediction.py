@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import Asset, DecoratedOperator, determine_kwargs, task_decorator_factory
 
 from airflow_provider_comet.api.errors import InvalidInputError
+from airflow_provider_comet.inputs.labels import LABELS_XCOM_KEY, make_label
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.polling.prediction_ids import read_within
 
@@ -77,7 +78,9 @@ class CometPredictionDecoratedOperator(DecoratedOperator, CreatePredictionOperat
         names = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, names)
         input = self.python_callable(*self.op_args, **arguments)
-        return dict(input) if isinstance(input, Mapping) else input
+        input = dict(input) if isinstance(input, Mapping) else input
+        context["ti"].xcom_push(key=LABELS_XCOM_KEY, value=[make_label(input)])
+        return input
 
     def _submit(self, input: Any, submission: Submission) -> str:
         if not isinstance(input, dict):

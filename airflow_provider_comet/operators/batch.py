@@ -14,6 +14,7 @@ from airflow_provider_comet.api.errors import SHOWN_ERRORS, InvalidInputError
 from airflow_provider_comet.api.options import check_choice
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.inputs.labels import LABELS_XCOM_KEY, make_label
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.operators.prediction import RETURN_VALUE_XCOM_KEY
 from airflow_provider_comet.polling.prediction_ids import is_list, read_items
@@ -137,7 +138,9 @@ class CreatePredictionBatchOperator(TemplatedOperator):
         from airflow_provider_comet.submissions.batch import Batch
 
         check_model(self.rendered("model"))
-        batch = Batch.of(self.model, self._read_inputs(context), submission.stop)
+        inputs = self._read_inputs(context)
+        context["ti"].xcom_push(key=LABELS_XCOM_KEY, value=[make_label(input) for input in inputs])
+        batch = Batch.of(self.model, inputs, submission.stop)
         submission.resume(batch)
         self.hook.stay_with(submission.records)
         self._check(batch)

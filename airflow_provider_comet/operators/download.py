@@ -136,7 +136,8 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
                 return self._conclude(context, attempt)
 
         def wait_again(started_at: float | None, deadline: float | None) -> Any:
-            with self._open(context, {"started_at": started_at, "deadline": deadline}) as attempt:
+            times = {"started_at": started_at, "deadline": deadline}
+            with self._open(context, {"output_path": kwargs.get("output_path"), **times}) as attempt:
                 attempt.begin(CometError)  # left to the trigger: this process has forgotten what was seen before
                 return self._conclude(context, attempt)
 

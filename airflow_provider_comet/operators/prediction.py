@@ -14,6 +14,7 @@ from airflow_provider_comet.api.options import check_choice, positive_seconds
 from airflow_provider_comet.api.outcome import Outcome, judge
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
 from airflow_provider_comet.hooks.connection import DEFAULT_CONN_ID
+from airflow_provider_comet.inputs.labels import LABELS_XCOM_KEY, make_label
 from airflow_provider_comet.links.prediction import MODEL_XCOM_KEY, ModelLink
 from airflow_provider_comet.polling import clock
 from airflow_provider_comet.polling.events import NO_EVENT, WaitResult, read_event
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_comet.inputs.schema_files import SchemaSource
 
 PREDICTION_XCOM_KEY = "prediction"
-# The key Airflow pushes a task's return value under; its own constant has moved between 3.0 and 3.3.
-RETURN_VALUE_XCOM_KEY = "return_value"
+RETURN_VALUE_XCOM_KEY = "return_value"  # of a task's result; Airflow's own constant has moved between 3.0 and 3.3
 
 
 class CreatePredictionOperator(TemplatedOperator):
@@ -106,6 +106,7 @@ class CreatePredictionOperator(TemplatedOperator):
         """Submit, unless an earlier attempt has paid for a result already, and return the prediction's id."""
         self._warn_if_unlimited(context)
         context["ti"].xcom_push(key=MODEL_XCOM_KEY, value=self.model)  # if this fails, nothing was paid
+        context["ti"].xcom_push(key=LABELS_XCOM_KEY, value=[make_label(self.input)])
         self._submission = submission = self._new_submission(context)
         with self._final_where_paid(submission):
             prediction_id, is_known = self._create(context, submission)

@@ -36,7 +36,10 @@ class StoreAttempt:
         self._task = task
         self._hook = task.hook
         self.items = StoreItems(_read_items(task, "prediction", context), _read_items(task, "names", context))
-        self.folder = _open_folder(task)
+        output_path = task.rendered("output_path")
+        if isinstance(output_path, str):  # Airflow renders templates again at each resume: an attempt has one folder
+            output_path = kwargs.get("output_path") or output_path
+        self.folder = _open_folder(output_path)
         started_at = context["ti"].start_date.timestamp()
         deadline, _ = find_deadline(
             task.timeout, task.execution_timeout, started_at=started_at, attempt_started_at=started_at
@@ -53,7 +56,7 @@ class StoreAttempt:
             deferrable=task.deferrable,
             defer_after=task.defer_after,
             on_ended=self._store_ended,
-            kwargs=self.progress.to_kwargs,
+            kwargs=lambda: {**self.progress.to_kwargs(), "output_path": str(self.folder)},
         )
         if self._is_resumed:
             self._wait.resume(kwargs)
@@ -148,14 +151,14 @@ def _read_items(task: DownloadPredictionOutputOperator, name: str, context: Cont
     return read_flat(value, context) if is_list(value) else task.rendered(name)
 
 
-def _open_folder(task: DownloadPredictionOutputOperator) -> ObjectStoragePath:
+def _open_folder(output_path: str | ObjectStoragePath) -> ObjectStoragePath:
     from airflow.sdk import ObjectStoragePath
 
-    folder = ObjectStoragePath(task.rendered("output_path"))
+    folder = ObjectStoragePath(output_path)
     # A relative folder would be lost with its worker.
     if not folder.protocol and not folder.path.startswith("/"):
         raise InvalidInputError(
-            f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {task.output_path!r}"
+            f"output_path must be a URL such as 's3://bucket/folder' or an absolute path; got {str(output_path)!r}"
         )
     _ = folder.fs  # reads Airflow's connection here, because threads can't
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -158,13 +159,28 @@ def parse(content: bytes, prediction_id: str) -> list[StoredFile] | None:
 
     Whoever gets ``None`` stores everything anew.
     """
-    try:
-        manifest = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    if not _VALIDATOR.is_valid(manifest) or manifest["prediction_id"] != prediction_id:
+    if (manifest := load(content, prediction_id)) is None:
         return None
     return [StoredFile(**{name: file.get(name) for name in StoredFile.__annotations__}) for file in manifest["files"]]
+
+
+def load(content: bytes, prediction_id: str) -> dict[str, Any] | None:
+    """Return a manifest that follows the schema; ``None`` if it is invalid, or another prediction's."""
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return manifest if _VALIDATOR.is_valid(manifest) and manifest["prediction_id"] == prediction_id else None
+
+
+def own_name(uri: str, prediction_id: str, index: int) -> str | None:
+    """Return the name of a file below the manifest's folder; ``None`` if it is not our name of this output.
+
+    Others may write manifests, too: what such a URI says about a folder is not used.
+    """
+    name = uri.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    return name if stem == f"{prediction_id}-{index}" and re.fullmatch("[a-z0-9]{1,8}", suffix) else None
 
 
 def xcom_value(prediction_id: str, manifest_uri: str, files: Sequence[StoredFile]) -> dict[str, Any]:

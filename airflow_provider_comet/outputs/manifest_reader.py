@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +70,10 @@ class ManifestReader:
         files = None if content is None else manifest.parse(content, prediction_id)
         if files is None:
             return None
-        names = [file.uri.rpartition("/")[2] for file in files]
-        are_ours = [_is_ours(name, f"{prediction_id}-{index}") for index, name in enumerate(names)]
+        names = [manifest.own_name(file.uri, prediction_id, index) for index, file in enumerate(files)]
         return [
-            dataclasses.replace(file, uri=str(self._folder / name)) if is_ours else None
-            for file, name, is_ours in zip(files, names, are_ours, strict=True)
+            dataclasses.replace(file, uri=str(self._folder / name)) if name else None
+            for file, name in zip(files, names, strict=True)
         ]
 
     def _is_intact(self, file: StoredFile) -> bool:
@@ -100,7 +98,3 @@ def store_errors(prediction_id: str) -> Iterator[None]:
         metrics.count("comet.store_errors", error=type(error).__name__)
         error.about(prediction_id)
         raise
-
-
-def _is_ours(name: str, stem: str) -> bool:
-    return re.fullmatch(re.escape(stem) + r"\.[a-z0-9]{1,8}", name) is not None

@@ -132,7 +132,7 @@ def storage_errors(path: ObjectStoragePath, passing: Sequence[BaseException] = (
 def read_if_exists(path: ObjectStoragePath, max_bytes: int) -> bytes | None:
     """Return a file's content, or its first ``max_bytes``; ``None``: there is no such file.
 
-    It is a single request to an object store. To look first whether the file exists would be one or two more.
+    It is a single request to an object store. To ask first whether the file exists would be one or two more.
 
     :raises StorageError: the file can't be read.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from airflow_provider_comet.api.outcome import id_of
 from airflow_provider_comet.api.portable import carried_text
 from airflow_provider_comet.api.statuses import is_terminal
 from airflow_provider_comet.api.validation import check_prediction_id
+
+log = logging.getLogger(__name__)
 
 
 class StoreItems:
@@ -41,6 +44,7 @@ class StoreItems:
             except InvalidInputError as error:
                 if not self.is_list:
                     raise
+                log.warning("%s", error)
                 self._ids.append(None)
                 self.errors.append(error)
         self.ids = [*dict.fromkeys(key for key in self._ids if key is not None)]

@@ -192,3 +192,66 @@ def test_the_operator(s3: S3, comet: Emulator, runner: TaskRunner) -> None:
     text = s3.content(f"films/{prediction.id}.manifest.json").decode()
     assert f'"s3://bucket/films/{prediction.id}-0.mp4"' in text
     assert "store@" not in text
+
+
+def test_a_table_of_what_is_stored(
+    s3: S3, comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows lead to the files by the reader's own connection; a listing and one request for each manifest are sent."""
+    import s3fs
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+    from airflow_provider_comet.outputs.manifests import read_manifests
+
+    folder = "s3://store@bucket/pictures"
+    hook = CometReplicateHook()
+    inputs = [{"prompt": "a fox", "seed": seed, "num_outputs": 2} for seed in range(2)]
+    ids = [hook.create_prediction("black-forest-labs/flux-schnell", input).id for input in inputs]
+    predictions = [hook.wait_for_prediction(prediction_id).summary() for prediction_id in ids]
+    with dag():
+        task = DownloadPredictionOutputOperator(task_id="store", prediction=predictions, output_path=folder)
+    stored = runner.run(task).result
+    assert read_manifests("s3://store@bucket/none") == []
+    assert len(read_manifests(folder)) == 4
+    # Another process stores more; a foreign file and an object that stands for the folder do no harm.
+    (manifest,) = [key for key in s3.objects() if key.endswith(f"{ids[0]}.manifest.json")]
+    for number in range(70):
+        copy = s3.content(manifest).replace(ids[0].encode(), f"copy{number}".encode())
+        s3.client.put_object(Bucket="bucket", Key=f"pictures/copy{number}.manifest.json", Body=copy)
+    s3.client.put_object(Bucket="bucket", Key="pictures/empty.manifest.json", Body=b"")
+    s3.client.put_object(Bucket="bucket", Key="pictures/", Body=b"")
+    sent: list[str] = []
+    original = s3fs.S3FileSystem._call_s3
+
+    async def call(fs: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        sent.append(method)
+        return await original(fs, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
+    rows = read_manifests(ObjectStoragePath(folder))
+    assert sent == ["list_objects_v2", *73 * ["get_object"]]
+    assert len(rows) == 2 * 72
+    assert "1 of 73 manifests" in caplog.text
+    by_uri = {row["uri"]: row for row in rows}
+    for input, result in zip(inputs, stored, strict=True):
+        for file in result["files"]:
+            row = by_uri[file["uri"]]
+            assert {name: row[f"input.{name}"] for name in input} == input
+            assert len(ObjectStoragePath(row["uri"]).read_bytes()) == row["size"]
+
+
+def test_a_table_of_storage_that_does_not_answer(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error of the storage, and no empty table."""
+    from airflow_provider_comet.api.file_errors import StorageError
+    from airflow_provider_comet.outputs.manifests import read_manifests
+
+    connection = json.loads(s3.connection)
+    connection["extra"] |= {
+        "endpoint_url": f"http://127.0.0.1:{unused_port()}",
+        "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SILENT", json.dumps(connection))
+    with pytest.raises(StorageError, match=r"written or read: s3://.*bucket/pictures: EndpointConnectionError"):
+        read_manifests("s3://silent@bucket/pictures")

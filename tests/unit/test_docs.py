@@ -58,6 +58,7 @@ def blocks(*languages: str) -> list[Any]:
 CALLS: dict[str, tuple[Any, ...]] = {
     "tonight": ("a harbour", types.SimpleNamespace(run_after=datetime(2026, 1, 1, tzinfo=UTC))),
     "describe": ("https://example.com/a.png",),
+    "write_table": (str(ROOT / "tests" / "unit" / "golden" / "stored"), "table.csv"),
     "contact_sheet": ([{"id": "p", "files": ["https://example.com/a.png"]}, None],),
 }
 

@@ -74,6 +74,21 @@ def test_a_retry_of_what_is_paid_does_not_call_it(comet: Emulator, runner: TaskR
     assert [one["input"] for one in comet.ledger()["creates"]] == [{"prompt": "number 1"}]
 
 
+def test_the_label_is_of_what_the_function_returns(comet: Emulator, runner: TaskRunner) -> None:
+    """It is there before anything is paid. A retry that does not call the function has an empty label in its place."""
+
+    def picture() -> dict[str, Any]:
+        return {"prompt": "a lighthouse", "seed": 7}
+
+    task = decorated(picture, wait_for_completion=True)
+    comet.fault(status=429, body={"error": {"message": "no", "code": ""}}, method="POST", count=None)
+    assert runner.run(task).xcoms["labels"] == ["a lighthouse seed=7"]
+    comet.reset()
+    assert runner.run(task, try_number=2).xcoms["labels"] == ["a lighthouse seed=7"]
+    assert runner.run(task, try_number=3).xcoms["labels"] == [""]
+    assert comet.ledger()["accepted"] == 1
+
+
 def test_it_can_wait(comet: Emulator, runner: TaskRunner) -> None:
     """With `wait_for_completion` the same task waits in the triggerer and pushes the result."""
 

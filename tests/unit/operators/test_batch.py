@@ -101,6 +101,47 @@ def test_bad_inputs_can_be_left_out(comet: Emulator, runner: TaskRunner) -> None
     assert "input.prompt must be text" in rejected["error"]
 
 
+def test_there_is_a_label_for_each_position(comet: Emulator, runner: TaskRunner) -> None:
+    """Also for inputs that are refused, so that label and id of an input have the same index."""
+    batch_inputs = [{"prompt": 3}, {"prompt": "b", "seed": 1}, None, {}, {"prompt": "b", "seed": 2}]
+    outcome = runner.run(operator(batch_inputs, input_schema=SCHEMA, on_item_error="keep"))
+    assert outcome.xcoms["labels"] == ["3", "b seed=1", "", "", "b seed=2"]
+    assert [prediction_id is None for prediction_id in outcome.result] == [True, False, True, True, False]
+
+
+def test_labels_are_there_before_anything_is_paid(comet: Emulator, runner: TaskRunner) -> None:
+    """If one bad input stops the batch, the labels say what it was asked for."""
+    outcome = runner.run(operator([{"prompt": "a"}, {"prompt": 3}], input_schema=SCHEMA))
+    assert (outcome.state, outcome.xcoms["labels"]) == ("failed", ["a", "3"])
+    assert comet.ledger()["requests"] == []
+
+
+@pytest.mark.parametrize("key", ["model", "labels"])
+def test_nothing_is_paid_if_an_early_xcom_fails(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Whatever can fail by itself comes before the first create."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def fail(ti: Any, key: str, value: Any, failing: str = key) -> None:
+        if key == failing:
+            raise RuntimeError("no XCom today")
+
+    monkeypatch.setattr(RuntimeTaskInstance, "xcom_push", fail)
+    assert runner.run(operator(inputs("a", "b"))).state == "up_for_retry"
+    assert comet.ledger()["accepted"] == 0
+
+
+def test_a_retry_and_each_instance_push_labels(comet: Emulator, runner: TaskRunner) -> None:
+    """A try that submits only what is missing has all labels; a mapped batch has those of its own inputs."""
+    comet.fault(method="POST", status=400, body="{}", count=1)
+    assert runner.run(operator(inputs("a", "b")), map_index=1).state == "failed"
+    runner.xcoms.clear()
+    again = runner.run(operator(inputs("a", "b")), map_index=1, try_number=2)
+    assert (again.state, again.xcoms["labels"]) == ("success", ["a", "b"])
+    assert sorted(bought(comet)) == ["a", "b"]
+
+
 def test_a_schema_is_compiled_once(
     comet: Emulator, runner: TaskRunner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -389,7 +389,10 @@ def test_assets(
     assert asset["extra"] == alias["extra"]
     assert asset["extra"]["prediction_ids"] == [item["id"] for item in summaries]
     assert asset["extra"]["file_count"] == 2
-    assert asset["extra"]["files"] == [item["files"][0]["uri"] for item in outcome.result]
+    assert asset["extra"]["files"] == [
+        {"uri": item["files"][0]["uri"], "name": None, "prediction_id": item["prediction_id"]}
+        for item in outcome.result
+    ]
     assert asset["extra"]["manifests"] == [item["manifest"] for item in outcome.result]
     assert alias["source_alias_name"] == "new-pictures"
     assert alias["dest_asset_key"]["uri"] == f"file://{tmp_path}"
@@ -550,7 +553,7 @@ def test_the_audit_log(
     assert caplog.text.count("comet.stored ") == caplog.text.count(line) == 1
     caplog.clear()
     runner.run(task)
-    assert "is stored already" in caplog.text
+    assert "1 of 1 predictions are stored already" in caplog.text
     assert "comet.stored " not in caplog.text
 
 
@@ -581,7 +584,7 @@ def test_metrics(
 
 
 def test_keep_puts_null_in_place_of_a_final_error(
-    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With `on_item_error="keep"` the task succeeds without the items that no retry can store. The log has their
     errors, and only what was stored is reported to the outlets."""
@@ -595,9 +598,8 @@ def test_keep_puts_null_in_place_of_a_final_error(
     assert (outcome.state, outcome.error) == ("success", None)
     assert [item and item["prediction_id"] for item in outcome.result] == [None, good["id"], None, None]
     assert "stored" not in outcome.xcoms
-    log = capsys.readouterr().out
-    assert f"Prediction {failed['id']}: it failed" in log
-    assert "prediction[0] must be what PredictionSensor has returned" in log
+    assert f"Prediction {failed['id']}: it failed" in caplog.text
+    assert "prediction[0] must be what PredictionSensor has returned" in caplog.text
     (event,) = events(outcome)
     assert event["extra"]["prediction_ids"] == [good["id"]]
 
@@ -637,3 +639,24 @@ def test_a_wrong_on_item_error(value: Any, tmp_path: Path) -> None:
     """It is refused when the DAG is parsed, with the values that are allowed."""
     with pytest.raises(ValueError, match=r"on_item_error must be 'fail' or 'keep', not"):
         store("abc", tmp_path, on_item_error=value)
+
+
+def test_an_attempt_has_one_folder(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """Airflow renders templates anew when a task resumes: a folder with the time in it stays the attempt's first."""
+    from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+    prediction, names = create(status="processing"), ["second", "first"]
+    with dag(user_defined_macros={"folder": names.pop}):
+        task = DownloadPredictionOutputOperator(
+            task_id="store", prediction=prediction, output_path=f"file://{tmp_path}/{{{{ folder() }}}}", defer_after=0
+        )
+    deferred = runner.run(task)
+    assert deferred.state == "deferred"
+    comet.set_prediction(prediction, status="succeeded")
+    event = {"count": 1, "errors": 0, "unfinished": 0, "outcomes": {prediction: {}}}
+    outcome = runner.run(task, event=event, next_kwargs=deferred.next_kwargs)
+    assert (outcome.state, names) == ("success", [])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["first"]
+    assert outcome.result["files"][0]["uri"].startswith(f"file://{tmp_path}/first/")

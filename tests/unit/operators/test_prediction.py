@@ -34,6 +34,7 @@ def test_returns_the_id(comet: Emulator, runner: TaskRunner) -> None:
         "return_value": made["id"],
         "prediction_id": made["id"],
         "model": SCHNELL,
+        "labels": [PROMPT],
         "_link_ModelLink": f"https://replicate.com/{SCHNELL}",
     }
     assert (made["model"], made["input"]) == (SCHNELL, {"prompt": PROMPT})
@@ -132,14 +133,16 @@ def test_native_templates_make_objects(comet: Emulator, runner: TaskRunner) -> N
     assert comet.ledger()["creates"][0]["input"] == {"prompt": "native", "num_outputs": 2}
 
 
-def test_nothing_is_paid_if_the_model_xcom_fails(
-    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failing", ["model", "labels"])
+def test_nothing_is_paid_if_an_early_xcom_fails(
+    comet: Emulator, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Whatever can fail by itself comes before the create."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no XCom today")
+    def fail(ti: Any, key: str, value: Any) -> None:
+        if key == failing:
+            raise RuntimeError("no XCom today")
 
     monkeypatch.setattr(RuntimeTaskInstance, "xcom_push", fail)
     assert runner.run(operator()).state == "up_for_retry"
@@ -207,6 +210,45 @@ def test_mapped(comet: Emulator, runner: TaskRunner, create: Callable[..., str])
     assert outcome.state == "success"
     assert outcome.xcoms["_link_ModelLink"] == f"https://replicate.com/{SCHNELL}"
     assert comet.ledger()["creates"][0]["input"] == {"prompt": "two"}
+
+
+@pytest.mark.parametrize("map_index", [-1, 3])
+def test_the_label_is_there_before_anything_is_paid(comet: Emulator, runner: TaskRunner, map_index: int) -> None:
+    """A create that is refused has said what it was asked for, as rendered, also as an instance of a mapped task."""
+    comet.fault(status=400, body={"error": {"message": "no", "code": ""}}, method="POST")
+    outcome = runner.run(operator(input={"prompt": "a {{ run_id }}", "seed": 7}), map_index=map_index)
+    assert outcome.state == "failed"
+    assert outcome.xcoms["labels"] == ["a run seed=7"]
+
+
+def test_a_retry_of_what_is_paid_has_the_label(comet: Emulator, runner: TaskRunner) -> None:
+    """Airflow removes XComs before each try, so a try that continues with a paid prediction pushes its label again."""
+    task = operator(input={"prompt": PROMPT, "seed": 7}, wait_for_completion=True)
+    assert runner.run(task).state == "deferred"
+    runner.xcoms.clear()
+    again = runner.run(task, try_number=2)
+    assert (again.state, again.xcoms["labels"]) == ("success", [f"{PROMPT} seed=7"])
+    assert comet.ledger()["accepted"] == 1
+
+
+def test_the_label_holds_no_secret(comet: Emulator, runner: TaskRunner) -> None:
+    """What signs a link, or is called a token, is in the request only; the prompt may be in the label."""
+    link = "https://user:hidden@host.example/start.png?X-Amz-Signature=hidden"
+    outcome = runner.run(operator(input={"prompt": f"{PROMPT} {KEY}", "image": link, "hf_token": "hidden"}))
+    assert outcome.xcoms["labels"] == [f"{PROMPT} *** image=start.png"]
+    assert comet.ledger()["creates"][0]["input"]["image"] == link
+
+
+@pytest.mark.parametrize(
+    "input",
+    [None, [], {"prompt": {1, 2}}, {"prompt": "x", "when": object()}],
+    ids=["none", "a list", "a set", "an object"],
+)
+def test_a_bad_input_has_a_label(comet: Emulator, runner: TaskRunner, input: Any) -> None:
+    """The error is about the input, and not about its label."""
+    outcome = runner.run(operator(input=input))
+    assert outcome.message.startswith("Not sent, nothing was paid: ")
+    assert len(outcome.xcoms["labels"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def rendered(**options: Any) -> dict[str, Any]:
     )
     files = [StoredFile("s3://bucket/abc-0.webp", "0" * 64, 12, "image/webp", URL)]
     stored_by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
-    options = {"write_input": True, "provider_version": "1", "stored_by": stored_by, **options}
+    options = {"name": None, "write_input": True, "provider_version": "1", "stored_by": stored_by, **options}
     text = manifest.render(prediction, files, stored_at="2026-03-12T11:28:00+00:00", **options)
     found: dict[str, Any] = json.loads(text)
     return found
@@ -49,7 +49,8 @@ def test_manifest_of_half_characters() -> None:
     """A prompt may hold what is no character; the manifest of a paid result is written all the same."""
     halves = Prediction("abc", "succeeded", input={"prompt": "\ud83d", "image": PNG + "\ud83d"})
     stored_by = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
-    text = manifest.render(halves, [], stored_at="x", stored_by=stored_by, provider_version="1", write_input=True)
+    options = {"stored_by": stored_by, "provider_version": "1", "write_input": True}
+    text = manifest.render(halves, [], name=None, stored_at="x", **options)
     assert json.loads(text)["input"]["prompt"] == "\ufffd"
 
 
@@ -133,7 +134,8 @@ def test_a_manifest_of_deep_values() -> None:
     deep: Any = "x"
     for _ in range(900):
         deep = [deep]
-    options: dict[str, Any] = {"stored_at": "x", "stored_by": {}, "provider_version": "1", "write_input": True}
+    options: dict[str, Any] = {"name": None, "stored_at": "x", "stored_by": {}}
+    options |= {"provider_version": "1", "write_input": True}
     assert json.loads(manifest.render(Prediction("abc", "succeeded", input=deep), [], **options))["input"] == deep
     for _ in range(5000):
         deep = [deep]

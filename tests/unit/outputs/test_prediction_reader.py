@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_comet.api.errors import CometError, PredictionNotFoundError, ServerError
+from airflow_provider_comet.api.errors import AuthenticationError, CometError, PredictionNotFoundError, ServerError
 from airflow_provider_comet.api.file_errors import OutputExpiredError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.outputs.prediction_reader import FreshLinks, PredictionReader
@@ -40,29 +40,29 @@ def test_an_unreachable_api_is_waited_for_once(api: Api) -> None:
     api.error = ServerError("busy", status=503)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
-            api.reader.read(prediction_id, is_known=False)
+            api.reader.read(prediction_id)
         assert caught.value.status == 503
     assert caught.value.prediction_id == "def"
     assert api.requested == ["abc"]
     api.error, api.now = None, api.now + RETRY_BUDGET_SECONDS
-    assert api.reader.read("def", is_known=False).id == "def"
-    assert api.reader.read("ghi", is_known=False).id == "ghi"
+    assert api.reader.read("def").id == "def"
+    assert api.reader.read("ghi").id == "ghi"
 
 
 def test_a_final_error_is_about_its_prediction_alone(api: Api) -> None:
     """Other predictions are read all the same."""
-    api.error = PredictionNotFoundError()
-    with pytest.raises(PredictionNotFoundError):
-        api.reader.read("abc", is_known=False)
+    api.error = AuthenticationError()
+    with pytest.raises(AuthenticationError):
+        api.reader.read("abc")
     api.error = None
-    assert api.reader.read("def", is_known=False).id == "def"
+    assert api.reader.read("def").id == "def"
 
 
 def test_a_known_prediction_that_is_not_found_is_read_again_by_a_retry(api: Api) -> None:
     """Whoever has its summary, or its first links, knows that it exists: a stray 404 does not end a store for good."""
     api.error = PredictionNotFoundError(prediction_id="abc")
     with pytest.raises(CometError, match="it was seen before, and is unknown now") as caught:
-        api.reader.read("abc", is_known=True)
+        api.reader.read("abc")
     assert (type(caught.value), caught.value.prediction_id) == (CometError, "abc")
     with pytest.raises(CometError, match="it was seen before"):
         FreshLinks(api.reader, "abc").get(0)

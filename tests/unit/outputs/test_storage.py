@@ -339,7 +339,8 @@ def test_errors_of_other_stores(monkeypatch: pytest.MonkeyPatch, step: str, kind
 
 
 def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
-    """What can't be read is a ``StorageError``; what the reader raises between two pieces passes unchanged."""
+    """What can't be read is a ``StorageError``, except a file that is not there. What the reader raises between two
+    pieces passes unchanged."""
     from airflow_provider_comet.api.file_errors import DeliveryError, StorageError
     from airflow_provider_comet.outputs.storage import read_blocks
 
@@ -349,8 +350,10 @@ def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
     blocks = [*read_blocks(path)]
     assert len(blocks) > 1
     assert b"".join(blocks) == content
-    with pytest.raises(StorageError, match=r"missing\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.bin"):
         next(read_blocks(path_to(tmp_path / "missing.bin")))
+    with pytest.raises(StorageError, match="Is a directory"):
+        next(read_blocks(path_to(tmp_path)))
 
     def read_until_the_end_of_the_task() -> None:
         for _ in read_blocks(path):

@@ -3,6 +3,7 @@ link."""
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -20,6 +21,7 @@ from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from tests.support.file_server import Answer, FileServer
 from tests.support.task_runner import Clock
+from tests.unit.outputs.stores import store_missing
 
 PICTURE = b"RIFF....WEBP" * 1000
 STORED_BY = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
@@ -62,7 +64,14 @@ def store(
         OutputWriter(path, hook.get_prediction, downloader, **options) as writer,
         ThreadPoolExecutor(at_once) as pool,
     ):
-        return [*pool.map(writer.store, summaries)]
+        return [*pool.map(functools.partial(store_missing, writer), summaries)]
+
+
+def read(prediction_id: str) -> Prediction:
+    """Return a prediction as the API describes it."""
+    from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
+
+    return CometReplicateHook().get_prediction(prediction_id)
 
 
 def summary(server: FileServer, prediction_id: str = "abc", files: int = 1) -> dict[str, Any]:
@@ -182,14 +191,14 @@ def test_an_api_that_is_up_again(comet: Emulator, clock: Clock, server: FileServ
     reader = PredictionReader(hook.get_prediction, clock.monotonic)
     for prediction_id in ("abc", "def"):
         with pytest.raises(ServerError) as caught:
-            reader.read(prediction_id, is_known=False)
+            reader.read(prediction_id)
         assert caught.value.prediction_id == prediction_id
     assert not [request for request in comet.ledger()["requests"] if request["path"].endswith("/def")]
     comet.reset()
     created = hook.create_prediction("black-forest-labs/flux-schnell", {"prompt": "x"}).id
     clock.sleep(RETRY_BUDGET_SECONDS)
-    assert reader.read(created, is_known=False).id == created
-    assert reader.read(created, is_known=False).id == created
+    assert reader.read(created).id == created
+    assert reader.read(created).id == created
 
 
 def api(server: FileServer, monkeypatch: pytest.MonkeyPatch, fields: str) -> None:
@@ -228,7 +237,7 @@ def test_what_is_stored_is_exact(
 ) -> None:
     """Text is written byte for byte; JSON is strict, and the manifest says what that has changed."""
     api(server, monkeypatch, f'"output": {output}')
-    store(tmp_path, clock, "abc", write_input=True)
+    store(tmp_path, clock, read("abc"), write_input=True)
     assert (tmp_path / name).read_bytes() == content
     assert json.loads((tmp_path / "abc.manifest.json").read_text())["non_finite_as_null"] is is_changed
 
@@ -247,7 +256,7 @@ def test_a_manifest_is_strict_json(
 ) -> None:
     """Input and metrics are the server's words, too."""
     api(server, monkeypatch, '"output": "x", "metrics": {"predict_time": NaN}, "input": {"seeds": [1e999, 7]}')
-    store(tmp_path, clock, "abc", write_input=True)
+    store(tmp_path, clock, read("abc"), write_input=True)
     stored = json.loads((tmp_path / "abc.manifest.json").read_text(), parse_constant=pytest.fail)
     assert (stored["metrics"], stored["input"]) == ({"predict_time": None}, {"seeds": [None, 7]})
     assert stored["non_finite_as_null"] is True

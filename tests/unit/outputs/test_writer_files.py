@@ -20,6 +20,7 @@ from airflow_provider_comet.api.output_schema import OutputSchema
 from airflow_provider_comet.api.prediction import Prediction
 from tests.support.file_server import Answer, FileServer
 from tests.unit.outputs.conftest import KEY, LOCAL, Clock
+from tests.unit.outputs.stores import store_missing
 
 PICTURE = b"RIFF....WEBP" * 1000
 PAGE = Answer(headers={"Content-Type": "text/html; charset=utf-8"}, body=b"<!doctype html><html>A web page")
@@ -56,7 +57,7 @@ def store_output(
         Downloader(Config(KEY, LOCAL), sleep=clock.sleep, clock=clock) as downloader,
         OutputWriter(path, lambda prediction_id: prediction, downloader, **options) as writer,
     ):
-        return writer.store(prediction.summary())
+        return store_missing(writer, prediction.summary())
 
 
 def names(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from airflow_provider_comet.polling.wait import Wait
 from tests.support.task_runner import Clock, TaskRunner, dag
 
 
-def task_that_defers(waits: list[Wait], kwargs: dict[str, Any] | None = None) -> Any:
+def task_that_defers(waits: list[Wait], **kwargs: Any) -> Any:
     """Return a task that does nothing but defer for these waits."""
     from airflow.sdk import BaseOperator
 
@@ -55,7 +55,7 @@ def test_the_trigger_gets_the_wait(clock: Clock, runner: TaskRunner) -> None:
 def test_a_task_gets_its_own_kwargs_back(clock: Clock, runner: TaskRunner) -> None:
     """Whatever resumes the task gets the kwargs of the deferral, and the times of the wait: Airflow keeps no others."""
     wait = wait_at(clock)
-    outcome = runner.run(task_that_defers([wait], {"prediction_id": "abc"}))
+    outcome = runner.run(task_that_defers([wait], prediction_id="abc"))
     assert outcome.next_kwargs == {"prediction_id": "abc", "started_at": wait.started_at, "deadline": wait.deadline}
 
 
@@ -72,7 +72,7 @@ def test_the_key_stays_with_its_connection(
 
     connection("mine")
     module.get_config("mine")
-    outcome = runner.run(task_that_defers([wait_at(clock)], {"prediction_id": "abc"}))
+    outcome = runner.run(task_that_defers([wait_at(clock)], prediction_id="abc"))
     assert outcome.next_kwargs["key_from"] == "connection"
     assert outcome.trigger().serialize()[1]["key_from"] == "connection"
     module._found.clear()  # another process

@@ -345,9 +345,9 @@ def test_the_summary_of_a_large_result_does_not_block(
     threads: list[bool] = []
     make_event = module.make_event
 
-    def noted(outcomes: Any) -> Any:
+    def noted(outcomes: Any, **options: Any) -> Any:
         threads.append(threading.current_thread() is threading.main_thread())
-        return make_event(outcomes)
+        return make_event(outcomes, **options)
 
     monkeypatch.setattr(module, "make_event", noted)
     event = event_of(trigger(create(status="succeeded", output=list(range(items)))))
