@@ -1,31 +1,29 @@
-"""Create a prediction, wait for it without holding a worker, use the files."""
+"""Create a prediction and store its files: the store waits for it, without holding a worker."""
 
-from typing import Any
+import os
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag
 
+from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 from airflow_provider_comet.operators.prediction import CreatePredictionOperator
-from airflow_provider_comet.sensors.prediction import PredictionSensor
+
+# Any URL that Airflow's ObjectStoragePath takes: s3://aws_default@bucket/pictures, gs://..., abfs://...
+FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
 
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_prediction():
-    """Create a picture, wait for it and use its file."""
+    """Create a picture and store it."""
     create = CreatePredictionOperator(
         task_id="create",
         model="black-forest-labs/flux-schnell",
         input={"prompt": "a lighthouse on a cliff at dawn, watercolour", "aspect_ratio": "16:9"},
     )
 
-    # It waits in the triggerer. Polling costs nothing, so a retry is free: it never buys the prediction again.
-    wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
-
-    @task
-    def use(prediction: dict[str, Any]) -> str:
-        print(f"{prediction['id']} {prediction['status']}: {prediction['files']}")
-        return prediction["files"][0]
-
-    use(wait.output)
+    # It waits in the triggerer. A retry is free: it polls, fetches what is not stored yet, and never buys anything.
+    DownloadPredictionOutputOperator(
+        task_id="store", prediction=create.output, output_path=FOLDER, retries=2, retry_delay=10
+    )
 
 
 example_prediction()

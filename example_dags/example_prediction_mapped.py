@@ -1,6 +1,5 @@
-"""Create a prediction for each of several prompts, and wait for each on its own."""
+"""Create a prediction for each of several prompts, and use each as soon as it is there."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from airflow.sdk import dag, task, task_group
@@ -13,7 +12,7 @@ PROMPTS = ["a red bicycle in the rain", "a paper boat on a pond", "a fox asleep 
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_prediction_mapped():
-    """Create pictures from prompts and collect the files of those that succeeded."""
+    """Create pictures from prompts, and use each by itself."""
 
     # The group is mapped, not its tasks. In a chain of two mapped tasks every `wait` depends on every `create`: no wait
     # would start before the last create has ended, and a single bad prompt would lose the results of all the others.
@@ -28,17 +27,15 @@ def example_prediction_mapped():
             pool="cometapi",
         )
         wait = PredictionSensor(task_id="wait", prediction_id=create.output, retries=2, retry_delay=10)
-        return wait.output
 
-    # all_done: the others are collected although a prompt has failed. Check the tasks, not only the run: this last task
-    # makes the run a success, and a failed prompt can be cleared by itself.
-    @task(trigger_rule="all_done")
-    def collect(predictions: Iterable[dict[str, Any]]) -> list[str]:
-        files = [file for prediction in predictions for file in prediction["files"]]
-        print(f"{len(files)} files from {len(PROMPTS)} prompts: {files}")
-        return files
+        @task
+        def use(prediction: dict[str, Any]) -> str:
+            print(f"{prediction['id']} {prediction['status']}: {prediction['files']}")
+            return prediction["files"][0]
 
-    collect(picture.expand(prompt=PROMPTS))
+        use(wait.output)
+
+    picture.expand(prompt=PROMPTS)
 
 
 example_prediction_mapped()

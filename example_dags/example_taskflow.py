@@ -1,9 +1,11 @@
 """TaskFlow: a function returns the input, and its task submits it, returns the id and retries as CometAPI says."""
 
+import os
+
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from airflow.sdk import dag, task
 
-from airflow_provider_comet.sensors.prediction import PredictionSensor
+from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
 
 try:
     from airflow_provider_comet.retry_policy import CometRetryPolicy
@@ -12,10 +14,12 @@ except AirflowOptionalProviderFeatureException:  # Airflow before 3.3
 else:
     POLICY = {"retry_policy": CometRetryPolicy()}
 
+FOLDER = os.environ.get("COMET_PICTURES", "file:///tmp/comet-pictures")
+
 
 @dag(schedule=None, tags=["example", "cometapi"])
 def example_taskflow():
-    """Create a picture for each place, and wait for all of them."""
+    """Create a picture for each place, and store all of them."""
 
     @task
     def places():
@@ -28,7 +32,7 @@ def example_taskflow():
         return {"prompt": f"{place} on {dag_run.run_after:%d %B}, watercolour", "aspect_ratio": "16:9"}
 
     created = picture.expand(place=places())
-    PredictionSensor(task_id="wait", prediction_id=created, retries=2, retry_delay=10)
+    DownloadPredictionOutputOperator(task_id="store", prediction=created, output_path=FOLDER, retries=2, retry_delay=10)
 
 
 example_taskflow()

@@ -22,6 +22,16 @@ def seconds(text: str) -> float:
     return value
 
 
+def seconds_or_range(text: str) -> float | tuple[float, float]:
+    """Parse a duration in seconds, or the shortest and the longest: `5-240`."""
+    shortest, dash, longest = text.partition("-")
+    if not dash or not shortest:
+        return seconds(text)
+    if seconds(shortest) > seconds(longest):
+        raise argparse.ArgumentTypeError("must begin with the shorter duration")
+    return seconds(shortest), seconds(longest)
+
+
 def port(text: str) -> int:
     """Parse a port; 0 stands for any free port."""
     value = int(text)
@@ -51,13 +61,24 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--wire", choices=["flat", "wrapped"], default="flat", help="shape of query answers (default: %(default)s)"
     )
-    options.add_argument("--duration", type=seconds, metavar="SECONDS", help="how long every prediction takes")
+    options.add_argument(
+        "--duration",
+        type=seconds_or_range,
+        metavar="SECONDS",
+        help="how long every prediction takes, or the shortest and the longest: 5-240",
+    )
     options.add_argument(
         "--retention",
         type=seconds,
         default=3600.0,
         metavar="SECONDS",
         help="how long after completion outputs can be fetched (default: %(default)s)",
+    )
+    options.add_argument(
+        "--link-seconds",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long the links of an answer can be used; each query has new ones (default: the retention)",
     )
     options.add_argument(
         "--creates-per-second", type=count, metavar="COUNT", help="answer 429 to creates above it (default: no limit)"
@@ -83,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wire=options.wire,
         duration=options.duration,
         retention=options.retention,
+        link_seconds=options.link_seconds,
         api_key=options.api_key,
         creates_per_second=options.creates_per_second,
         file_bytes=options.file_bytes,

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
 from airflow_provider_comet.emulator import pictures
 from airflow_provider_comet.emulator.faults import Damage
-from airflow_provider_comet.emulator.predictions import Prediction
+from airflow_provider_comet.emulator.predictions import EXPIRES, Prediction
 from airflow_provider_comet.emulator.store import Store
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Deliveries:
             or not prediction.delivers(self._store.clock(), self._store.retention)
         ):
             return web.Response(status=HTTPStatus.NOT_FOUND, text="not found, or removed")
+        if self._store.link_seconds is not None and not self._store.clock() < expires(request):
+            return web.Response(status=HTTPStatus.FORBIDDEN, text="the link has expired")
         try:
             file = await self._file(prediction, int(number))
         except RuntimeError as error:
@@ -115,8 +118,11 @@ class Deliveries:
         length = len(part) if damage.content_length is None else damage.content_length
         headers["Content-Length"] = str(length)
         headers["Content-Type"] = damage.content_type or pictures.CONTENT_TYPES[extension]
-        self._store.served.append({"id": id, "path": path, "sha256": file.sha256, "bytes": min(len(sent), length)})
-        return web.Response(status=status, headers=headers, body=stream(request, file, sent, length, damage.slow))
+        entry = {"id": id, "path": path, "sha256": file.sha256, "bytes": min(len(sent), length), "sent": 0}
+        self._store.served.append(entry)
+        return web.Response(
+            status=status, headers=headers, body=stream(request, file, sent, length, damage.slow, entry)
+        )
 
     async def _file(self, prediction: Prediction, number: int) -> File:
         """Return a file, drawn once outside the event loop although several clients request it at the same time."""
@@ -144,16 +150,28 @@ def requested_range(request: web.Request, size: int, etag: str) -> range | None:
         return None
 
 
+def expires(request: web.Request) -> float:
+    """Return until when a link can be used, in seconds since 1970; 0 if the link does not say it."""
+    try:
+        return float(request.query.get(EXPIRES, ""))
+    except ValueError:
+        return 0.0
+
+
 async def stream(
-    request: web.Request, file: File, part: range, length: int, slow: float | None
+    request: web.Request, file: File, part: range, length: int, slow: float | None, entry: dict[str, Any]
 ) -> AsyncIterator[memoryview]:
-    """Yield the bytes to send of a file after headers that promise `length` bytes."""
+    """Yield the bytes to send of a file after headers that promise `length` bytes.
+
+    :param entry: of the ledger; it counts the bytes that were sent, as far as the client was there to take them.
+    """
     chunk_size = CHUNK if slow is None else max(1, int(slow / SLOW_CHUNKS_PER_SECOND))
     yield memoryview(b"")  # aiohttp holds the headers back until the first bytes, which may never come after a cut
     for chunk in file.chunks(part.start, part.stop, chunk_size):
         if slow is not None:
             await asyncio.sleep(len(chunk) / slow)
         yield chunk
+        entry["sent"] = min(entry["sent"] + len(chunk), entry["bytes"])
     if len(part) < length and request.transport is not None:
         request.transport.close()  # sends what is buffered; otherwise the client would wait for the rest
 

@@ -18,6 +18,8 @@ Wire = Literal["flat", "wrapped"]
 PINNABLE = frozenset({"status", "output", "error", "logs", "metrics", "data_removed"})
 NSFW = "NSFW content detected. Try running it again, or try a different prompt."
 TERMINAL = {"succeeded": "SUCCESS", "failed": "FAILURE", "canceled": "FAILURE", "aborted": "FAILURE"}
+EXPIRES = "expires"
+"""The query parameter of a link that can be used until then, in seconds since 1970."""
 RUNNING = {"starting": "QUEUED", "processing": "IN_PROGRESS"}
 
 
@@ -143,8 +145,13 @@ def create_answer(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def query_answer(prediction: Prediction, now: float, retention: float, origin: str) -> dict[str, Any]:
-    """Return the prediction at `now` in the plain shape, as Replicate answers queries."""
+def query_answer(
+    prediction: Prediction, now: float, retention: float, origin: str, link_seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the prediction at `now` in the plain shape, as Replicate answers queries.
+
+    :param link_seconds: how long the links of this answer can be used.
+    """
     answer = create_answer(prediction)
     status = prediction.status(now)
     answer["status"] = status
@@ -160,7 +167,9 @@ def query_answer(prediction: Prediction, now: float, retention: float, origin: s
     if status == "failed":
         answer["error"] = NSFW if "nsfw" in prediction.prompt.lower() else "Prediction failed."
     if status == "succeeded":
-        urls = [f"{origin}/delivery/{prediction.id}/{n}.{prediction.extension}" for n in range(prediction.files)]
+        query = "" if link_seconds is None else f"?{EXPIRES}={now + link_seconds:.3f}"
+        folder = f"{origin}/delivery/{prediction.id}"
+        urls = [f"{folder}/{n}.{prediction.extension}{query}" for n in range(prediction.files)]
         if tokens:
             answer["output"] = prediction.tokens(now)
         else:

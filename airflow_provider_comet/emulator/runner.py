@@ -30,8 +30,11 @@ class Emulator:
     :param host: the address to listen on; by default only this machine can connect.
     :param port: the port, 0 for any free port.
     :param wire: whether queries are answered with a plain prediction ("flat") or in the task envelope ("wrapped").
-    :param duration: seconds that every prediction takes; by default each model has a duration of its own.
+    :param duration: seconds that every prediction takes, or the least and the most of them; by default each model has a
+        duration of its own.
     :param retention: seconds after completion at which output and files disappear.
+    :param link_seconds: how long the links of an answer can be used: each query has new ones. By default until the
+        files disappear.
     :param api_key: the only key that is accepted; it can be replaced while the emulator runs.
     :param creates_per_second: how many creates are accepted within any second; further creates are answered 429.
     :param file_bytes: the minimum size of a delivered file in bytes; pictures are padded to it without taking memory.
@@ -45,8 +48,9 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         wire: Wire = "flat",
-        duration: float | None = None,
+        duration: float | tuple[float, float] | None = None,
         retention: float = 3600.0,
+        link_seconds: float | None = None,
         api_key: str = "sk-emulator",
         creates_per_second: int | None = None,
         file_bytes: int = 0,
@@ -62,7 +66,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
-        self._store = Store(duration=duration, retention=retention)
+        self._store = Store(duration=duration, retention=retention, link_seconds=link_seconds)
         self._faults = Faults()
         self._server = Server(
             self._store,

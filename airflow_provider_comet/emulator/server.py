@@ -181,7 +181,8 @@ class Server:
                 {"code": "task_not_exist", "message": message, "data": None}, status=HTTPStatus.BAD_REQUEST
             )
         now = self.store.clock()
-        answer = query_answer(prediction, now, self.store.retention, f"{request.scheme}://{request.host}")
+        origin, store = f"{request.scheme}://{request.host}", self.store
+        answer = query_answer(prediction, now, store.retention, origin, store.link_seconds)
         return web.json_response(answer if self.wire == "flat" else wrap(prediction, answer, now))
 
     def _models(self) -> web.Response:

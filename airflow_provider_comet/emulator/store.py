@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,17 +18,25 @@ MAX_LEDGER_REQUESTS = 100_000
 class Store:
     """All state of an emulator. It is not thread-safe: only the server's event loop uses it.
 
-    :param duration: seconds that every prediction takes; by default each model has a duration of its own.
+    :param duration: seconds that every prediction takes, or the least and the most of them; by default each model has a
+        duration of its own.
     :param retention: seconds after completion at which output and files disappear.
+    :param link_seconds: how long the links of an answer can be used; by default until the files disappear.
     :param clock: returns the time in seconds since 1970.
     """
 
     def __init__(
-        self, *, duration: float | None = None, retention: float = 3600.0, clock: Callable[[], float] = time.time
+        self,
+        *,
+        duration: float | tuple[float, float] | None = None,
+        retention: float = 3600.0,
+        link_seconds: float | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Start empty."""
         self.duration = duration
         self.retention = retention
+        self.link_seconds = link_seconds
         self.clock = clock
         self.outcomes: deque[dict[str, Any]] = deque()
         self.clear()
@@ -41,14 +50,18 @@ class Store:
 
     def create(self, model: Model, input: dict[str, Any]) -> Prediction:
         """Accept a create."""
-        now = self.clock()
-        seconds = model.seconds if self.duration is None else self.duration
+        now, seconds = self.clock(), self._seconds(model)
         prediction = Prediction(model, input, now, now + min(0.5, seconds / 5), now + seconds)
         if self.outcomes:
             prediction.pin(self.outcomes.popleft(), now)
         self.predictions[prediction.id] = prediction
         self.creates.append({"id": prediction.id, "model": model.name, "input": input, "at": now})
         return prediction
+
+    def _seconds(self, model: Model) -> float:
+        if isinstance(self.duration, tuple):  # the nth create takes the same time in each run of a test
+            return random.Random(len(self.creates)).uniform(*self.duration)
+        return model.seconds if self.duration is None else self.duration
 
     def created_within(self, seconds: float) -> int:
         """Return how many creates were accepted in the last `seconds`."""
@@ -67,5 +80,5 @@ class Store:
             "accepted": len(self.creates),
             "creates": list(self.creates),
             "requests": [dict(entry) for entry in self.requests],
-            "served": list(self.served),
+            "served": [dict(entry) for entry in self.served],
         }

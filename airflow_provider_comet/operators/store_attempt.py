@@ -113,17 +113,13 @@ class StoreAttempt:
         self._writer.abort()
         self._hook.halt()
 
-    def _wait_for_missing(self, *left_to_trigger: type[CometError], **options: bool) -> None:
+    def _wait_for_missing(
+        self, *left_to_trigger: type[CometError], is_known: bool = False, polls_first: bool = True
+    ) -> None:
         if missing := self.progress.missing:
-            ended_before = len(self.items.ids) - len(missing)
-            waits = self._wait.begin(
-                missing,
-                self._started_at,
-                self._deadline,
-                is_known=options.pop("is_known", False),
-                ended_before=ended_before,
-            )
-            self._store_ended(self._wait.wait(waits, *left_to_trigger, **options))
+            times, ended_before = (self._started_at, self._deadline), len(self.items.ids) - len(missing)
+            waits = self._wait.begin(missing, *times, is_known=is_known, ended_before=ended_before)
+            self._store_ended(self._wait.wait(waits, *left_to_trigger, polls_first=polls_first))
         self.list_writer.finish()
 
     def _store_ended(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -131,10 +127,17 @@ class StoreAttempt:
         self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
         self.list_writer.store(outcomes)
         if self.items.is_list:
-            stored, total = len(self.progress.stored), len(self.items.ids)
-            self._task.log.info(
-                "%s of %s predictions are stored, %s still run", stored, total, len(self.progress.missing)
-            )
+            self._task.log.info("%s", self._progress_line())
+
+    def _progress_line(self) -> str:
+        """Return a line that says everything: Airflow begins the triggerer's log anew at each deferral."""
+        failed, missing = len(self.progress.failed), len(self.progress.missing)
+        line = f"{len(self.progress.stored):,} of {len(self.items.ids):,} predictions are stored"
+        line += f", {failed:,} could not be" if failed else ""
+        if missing:
+            seconds = max(0.0, self._deadline - self._wait.now())
+            line += f", {missing:,} still run; the timeout comes in {seconds:.0f} s"
+        return line
 
     def _read(self, ids: Sequence[str]) -> dict[str, Outcome]:
         read = self._hook.get_predictions(ids)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.polling.schedule import LONGEST_DELAY
 
 HAND_OVER_COUNT = 50
 """So many results are worth a start of the task: some three seconds, of them one of CPU."""
 HAND_OVER_SECONDS = 600.0
 """A result waits no longer for others: CometAPI's links last about an hour, and a store may need to be repeated."""
 
+PAUSE_SECONDS = 10.0
+"""So long after its start a trigger hands over at the earliest. If a task resumes before the executor has reported the
+end of the process that deferred it, Airflow takes the task for killed, and uses up a retry (seen with Airflow 3.3.2 and
+LocalExecutor on a busy machine: 1,000 short predictions, each trigger had 50 results within a second or two)."""
+FIRST_ROUND_SECONDS = LONGEST_DELAY
+"""The first polls of a trigger are spread over so long. If many have ended long before it starts (the triggerer was
+away, the creates took an hour), the first of them must not be handed over alone: each start of the task would store
+one or two, while the links of the others expire."""
+
 
 class HandOver:
-    """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago."""
+    """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago.
 
-    def __init__(self) -> None:
+    :param began: when the trigger began, whose first polls are spread over ``FIRST_ROUND_SECONDS``; by default the
+        polls are made on a worker.
+    """
+
+    def __init__(self, began: float = float("-inf")) -> None:
+        self._began = began
         self._count = 0
         self._oldest = float("inf")
 
@@ -31,4 +46,9 @@ class HandOver:
 
     def delay(self, now: float) -> float:
         """Return the seconds until the hand-over; 0: it is due, infinity: nothing has ended."""
-        return 0.0 if self._count >= HAND_OVER_COUNT else max(0.0, self._oldest + HAND_OVER_SECONDS - now)
+        due = max(self._oldest + HAND_OVER_SECONDS, self._began + FIRST_ROUND_SECONDS)
+        return self.pause(now) if self._count >= HAND_OVER_COUNT else max(self.pause(now), due - now)
+
+    def pause(self, now: float) -> float:
+        """Return the seconds until a hand-over is possible at all, also of the last results."""
+        return max(0.0, self._began + PAUSE_SECONDS - now)

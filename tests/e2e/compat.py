@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PACKAGE = "airflow_provider_comet"
 DISTRIBUTION = "airflow-provider-comet"
-OF_AIRFLOW_3_1 = "example_review"
-EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("*.py")} - {OF_AIRFLOW_3_1})
+OF_AIRFLOW_3_1 = ("example_content_pipeline", "example_review")
+EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("*.py")} - {*OF_AIRFLOW_3_1})
 DAGS = [*EXAMPLES, "example_new_pictures"]  # the second DAG of its file
 # Prints what Airflow knows of this provider; it runs in a process of its own with the settings of airflow_env().
 PROVIDERS = f"""
@@ -45,12 +45,12 @@ json.dump({{
 """
 
 OF_AIRFLOW_3_3 = f"{PACKAGE}.retry_policy"
-# The error of a user who loads the example all the same.
-REFUSED_EXAMPLE = f"""
-import runpy
+# The error of a user who loads an example all the same.
+REFUSED_EXAMPLE = """
+import runpy, sys
 from airflow.exceptions import AirflowOptionalProviderFeatureException
 try:
-    runpy.run_path("example_dags/{OF_AIRFLOW_3_1}.py")
+    runpy.run_path(f"example_dags/{sys.argv[1]}.py")
 except AirflowOptionalProviderFeatureException as error:
     assert "needs Airflow 3.1+" in str(error)
 else:
@@ -112,9 +112,9 @@ def assets(env: dict[str, str]) -> str:
     return f"{count} registered"
 
 
-def refused_example(env: dict[str, str]) -> str:
-    """Check that the example that needs a later Airflow says so."""
-    call([sys.executable, "-c", REFUSED_EXAMPLE], env)
+def refused_example(name: str, env: dict[str, str]) -> str:
+    """Check that an example that needs a later Airflow says so."""
+    call([sys.executable, "-c", REFUSED_EXAMPLE, name], env)
     return "says what it needs"
 
 
@@ -176,8 +176,8 @@ def main() -> int:
                 "database": lambda: call([str(BIN / "airflow"), "db", "migrate"], env) and "ready",
                 "provider": lambda: provider(env),
                 "assets": lambda: assets(env),
-                OF_AIRFLOW_3_1: lambda: refused_example(env),
             }
+            checks |= {name: partial(refused_example, name, env) for name in OF_AIRFLOW_3_1}
             checks |= {f"dags test {dag_id}": partial(example, dag_id, env, emulator) for dag_id in DAGS}
             for name, work in checks.items():
                 check(name, work)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "demo-output"
 DAG, FOLLOWING = "example_prediction_to_storage", "example_new_pictures"
 EMULATOR_KEY = "sk-emulator"
-# Long enough for the wait to be taken over by the triggerer: a finished prediction is never deferred.
+# Long enough for the wait to be taken over by the triggerer: a task whose predictions have finished does not defer.
 EMULATOR_SECONDS = 8
 
 
@@ -118,8 +118,7 @@ def run(airflow: Standalone, emulator_url: str | None) -> None:
     say()
     pictures: list[str] = []
     served = {file["id"]: file["sha256"] for file in ledger(emulator_url)["served"]} if emulator_url else {}
-    for index in sorted(task["map_index"] for task in instances if task["task_id"] == "picture.store"):
-        stored = rest.xcom(DAG, run_id, "picture.store", map_index=index)
+    for stored in rest.xcom(DAG, run_id, "store"):
         for file in stored["files"]:
             path = Path(urllib.parse.urlsplit(file["uri"]).path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -145,19 +144,16 @@ def follow(airflow: Standalone, pictures: set[str]) -> None:
 
 
 def holder(airflow: Standalone, run_id: str, *, required: bool) -> str:
-    """Return which triggerer held the waits, according to Airflow's records."""
+    """Return which triggerer held the wait, according to Airflow's records."""
     # Airflow writes what a trigger logs to a file named after the triggerer's job.
-    waits = [task for task in airflow.rest.task_instances(DAG, run_id) if task["task_id"] == "picture.wait"]
-    logs = [
-        airflow.rest.log(DAG, run_id, task["task_id"], try_number=task["try_number"], map_index=task["map_index"])
-        for task in waits
-    ]
-    jobs = {job for log in logs for job in re.findall(r"\.log\.trigger\.(\d+)\.log", log)}
+    (store,) = [task for task in airflow.rest.task_instances(DAG, run_id) if task["task_id"] == "store"]
+    log = airflow.rest.log(DAG, run_id, "store", try_number=store["try_number"])
+    jobs = {*re.findall(r"\.log\.trigger\.(\d+)\.log", log)}
     known = {str(job["id"]) for job in airflow.rest.send("GET", "/api/v2/jobs?job_type=TriggererJob")["jobs"]}
     if jobs and jobs <= known:
         return f"the triggerer, a process of its own (job {', '.join(sorted(jobs))}, pid {airflow.triggerer_pid()})"
     if required:
-        raise DemoError(f"no wait was held by a triggerer: jobs {jobs} of {known}")
+        raise DemoError(f"the wait was held by no triggerer: jobs {jobs} of {known}")
     return "no triggerer: the predictions had finished before the first poll"
 
 

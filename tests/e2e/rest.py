@@ -198,9 +198,22 @@ class AirflowRest:
         """Return what a human-in-the-loop task asks."""
         return dict(self.send("GET", _question(dag_id, run_id, task_id, map_index)))
 
-    def answer(self, dag_id: str, run_id: str, task_id: str, options: Sequence[str], *, map_index: int = -1) -> None:
-        """Answer a human-in-the-loop task, as a choice under `Required Actions` does."""
-        self.send("PATCH", _question(dag_id, run_id, task_id, map_index), {"chosen_options": list(options)})
+    def answer(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        options: Sequence[str],
+        *,
+        params: Mapping[str, Any] | None = None,
+        map_index: int = -1,
+    ) -> None:
+        """Answer a human-in-the-loop task, as a choice under `Required Actions` does.
+
+        :param params: what was put into its form.
+        """
+        body = {"chosen_options": list(options), "params_input": dict(params or {})}
+        self.send("PATCH", _question(dag_id, run_id, task_id, map_index), body)
 
     def clear(self, dag_id: str, run_id: str, task_ids: Sequence[Any], **options: Any) -> None:
         """Clear tasks, as a click on `Clear` does; an instance of a mapped task is `[task_id, map_index]`."""

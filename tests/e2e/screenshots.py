@@ -26,7 +26,7 @@ from tests.e2e.standalone import Standalone
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
-DAG = "example_prediction"
+DAG = "example_wait"
 CHROMIUM = "chromium", "chromium-browser", "google-chrome"
 # Root needs the first flag; the others keep the browser from connecting anywhere else.
 FLAGS = [

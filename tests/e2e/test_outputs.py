@@ -60,9 +60,7 @@ def test_new_pictures_start_another_dag(tmp_path: Path) -> None:
         rest.unpause("example_new_pictures")
         run = rest.trigger("example_prediction_to_storage")
         assert finish(airflow, "example_prediction_to_storage", run) == "success"
-        stored = [
-            rest.xcom("example_prediction_to_storage", run, "picture.store", map_index=index) for index in range(3)
-        ]
+        stored = rest.xcom("example_prediction_to_storage", run, "store")
         files = {item["files"][0]["uri"] for item in stored}
 
         def shown() -> set[str]:
@@ -108,8 +106,12 @@ def test_a_list_in_one_task(tmp_path: Path) -> None:
         result = rest.xcom("listed", run, "store")
         extra = {
             "prediction_ids": [item["prediction_id"] for item in result],
+            "names": [None, None],
             "manifests": [item["manifest"] for item in result],
-            "files": [item["files"][0]["uri"] for item in result],
+            "files": [
+                {"uri": item["files"][0]["uri"], "name": None, "prediction_id": item["prediction_id"]}
+                for item in result
+            ],
             "file_count": 2,
         }
         for dag_id in following:

@@ -100,6 +100,12 @@ def waiting(chance: Chance, cast: Cast, mode: str = "") -> None:
     cast["mode"] = mode or chance.one_of(("poke", "deferrable"))
 
 
+def task_after(chance: Chance, cast: Cast) -> str:
+    """Return a task after the creates."""
+    has_sensor = cast["shape"] != "waiting" and cast.get("has_sensor", True)
+    return chance.one_of(("wait", "store")) if has_sensor else "store"
+
+
 def index_of(chance: Chance, cast: Cast) -> int:
     """Return the map index of a create."""
     return chance.number(0, len(cast["inputs"]) - 1) if cast["shape"] == "mapped" else -1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MODEL = "owner/model"
 FOLDER = "s3://storage@bucket/outputs"
+OUTLET = "s3://bucket/outputs"
 SHAPES = ("single", "waiting", "mapped", "batch")
 DEFAULTS: dict[str, Any] = {
     "shape": "single",
@@ -28,14 +29,22 @@ DEFAULTS: dict[str, Any] = {
     "defer_after": 3.0,
     "is_decorated": False,
     "is_stored_twice": False,
+    "has_sensor": True,
+    "hand_over_count": 50,
+    "hand_over_seconds": 600.0,
+    "is_named": False,
+    "storage": "objects",
     "link_seconds": 3600.0,
     "output_seconds": 3600.0,
 }
 """Their defaults: a story names what it has otherwise.
 
 ``is_decorated``: the creates are ``@task.comet_prediction``. ``is_stored_twice``: another run stores the same
-predictions at the same time. ``link_seconds``, ``output_seconds``: how long a link can be fetched, and how long
-CometAPI keeps the output.
+predictions at the same time. ``has_sensor``: whether a sensor waits before the store, which waits by itself otherwise.
+``hand_over_count``, ``hand_over_seconds``: those of ``polling/hand_over.py``. ``is_named``: whether the store has
+``names``. ``storage``: an object store (``objects``), the same if nothing in it is small (``parts``), or a file system
+of another kind, which can tear a file (``others``). ``link_seconds``, ``output_seconds``: how long a link can be
+fetched, and how long CometAPI keeps the output.
 """
 
 
@@ -71,7 +80,7 @@ class Cast:
     def groups(self) -> list[tuple[str, list[int]]]:
         """The tasks in the order of their dependencies, each with its map indexes."""
         indexes = [*range(len(self.options["inputs"]))] if self.is_mapped else [-1]
-        wait = [] if self.waits else [("wait", [-1])]
+        wait = [] if self.waits or not self.options["has_sensor"] else [("wait", [-1])]
         return [("create", indexes), *wait, ("store", [-1])]
 
     @property
@@ -97,14 +106,7 @@ class Cast:
         given = self._given(row, scheduler)
         if row.task_id == "wait":
             return self._sensor(given, common)
-        from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
-
-        return DownloadPredictionOutputOperator(
-            prediction=given,
-            output_path=FOLDER,
-            on_item_error=self.options["on_item_error"],
-            **common,
-        )
+        return self._store(given, common)
 
     def _create(self, row: TaskInstance, common: dict[str, Any]) -> Any:
         from airflow_provider_comet.decorators.prediction import CometPredictionDecoratedOperator
@@ -146,17 +148,41 @@ class Cast:
             **common,
         )
 
+    def _store(self, given: Any, common: dict[str, Any]) -> Any:
+        from airflow.sdk import Asset
+
+        from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+        return DownloadPredictionOutputOperator(
+            prediction=given,
+            output_path=FOLDER,
+            names=names_of(given) if self.options["is_named"] else None,
+            timeout=self.options["timeout"],
+            deferrable=self.options["mode"] == "deferrable",
+            defer_after=self.options["defer_after"],
+            on_item_error=self.options["on_item_error"],
+            outlets=[Asset(OUTLET)],
+            **common,
+        )
+
     def _given(self, row: TaskInstance, scheduler: Scheduler) -> Any:
         """Return what the tasks before it have left for a task."""
         if row.task_id == "store" and self.waits:
             (create,) = scheduler.creates(row.source_run)
             return create.xcoms.get("prediction")
-        before = "create" if row.task_id == "wait" else "wait"
+        before = "wait" if row.task_id == "store" and self.options["has_sensor"] else "create"
         rows = [other for other in scheduler.rows.values() if (other.run_id, other.task_id) == (row.source_run, before)]
         values = [other.xcoms.get("return_value") for other in rows]
         if before == "create" and self.is_mapped:
             return [value for value in values if value is not None]
         return values[0]
+
+
+def names_of(given: Any) -> Any:
+    """Return the user's names for what a store was given: of a list each second one has none."""
+    if not isinstance(given, list):
+        return "the name"
+    return [None if index % 2 else f"name {index}" for index in range(len(given))]
 
 
 def make_input(prompt: str) -> dict[str, Any]:

@@ -42,11 +42,17 @@ def causes(world: World, attempt: Attempt) -> list[str]:
     else:
         given = _given(world, attempt.operator.prediction, found)
         found += [f"file {label}" for _, label in _since(world.storage.failures, since)]
-        found += [f"download {label}" for _, label in _since(world.downloads, since)]
         for prediction in given:
             found += [f"poll {label}" for _, label in _since(prediction.faults, since)]
-            found += _bad_end(world, prediction) or _expired(world, prediction)
+            found += of_item(world, attempt, prediction.id)
     return found
+
+
+def of_item(world: World, attempt: Attempt, prediction_id: str) -> list[str]:
+    """Return why a prediction may not have been stored, of a list whose others are."""
+    prediction, since = world.api.predictions[prediction_id], attempt.began_at
+    found = [f"download {label}" for _, label in _since(world.downloads, since) if label.endswith(prediction_id)]
+    return found + _of_wait(world, attempt.row, [prediction], since)
 
 
 def _of_create(world: World, row: TaskInstance, since: float) -> list[str]:

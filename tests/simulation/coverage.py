@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 
 RECORDS = ("none", "sending", "rejected", "accepted", "reported", "delivered")
-COLUMNS = (*RECORDS, "wait", "store")
-"""The states of a record, and the tasks that have none."""
+COLUMNS = (*RECORDS, "wait", "store", "resumed")
+"""The states of a record, and the tasks that have none; ``resumed``: a store that has left the worker before."""
 TASK_STATES = (
     "running",
     "deferred",
@@ -41,7 +41,7 @@ TASK_STATES = (
     "upstream_failed",
 )
 SCOPES = ("task", "downstream", "upstream", "run")
-FILE_OPERATIONS = ("begin", "write", "commit", "read", "info")
+FILE_OPERATIONS = ("begin", "write", "commit", "put", "read")
 REPLACED = (*STRIKES, "post", "get")
 """What is told apart if it hits an attempt that was replaced."""
 LATER = (*STRIKES, "get", "download", "file", "clear", "mark")
@@ -60,7 +60,9 @@ def columns(world: World, owner: str) -> tuple[str, ...]:
     row = world.scheduler.rows.get(name)
     if row is None:
         return ()
-    return _states(world, row, item) if row.task_id == "create" else (row.task_id,)
+    if row.task_id == "create":
+        return _states(world, row, item)
+    return ("resumed",) if row.task_id == "store" and row.next_kwargs is not None else (row.task_id,)
 
 
 def records(world: World, owner: str) -> tuple[str, ...]:

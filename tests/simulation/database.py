@@ -36,6 +36,8 @@ class TaskInstance:
 
     :ivar id: another one for each try: what an old try sends is refused.
     :ivar processes: how many processes have run for it, resumes included.
+    :ivar started_at: when its try began.
+    :ivar deferred_at: when it left a worker the last time.
     """
 
     run_id: str
@@ -49,6 +51,7 @@ class TaskInstance:
     processes: int = 0
     next_kwargs: dict[str, Any] | None = None
     started_at: float = 0.0
+    deferred_at: float = 0.0
     first_rescheduled_at: float | None = None
     store: dict[str, str] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +125,7 @@ class RuntimeTaskInstance:
     def __init__(self, world: World, attempt: Attempt) -> None:
         self._world = world
         self._row = row = attempt.row
+        self._attempt = attempt
         self._process = attempt.process
         self.dag_id = "dag"
         self.run_id = row.run_id
@@ -138,6 +142,7 @@ class RuntimeTaskInstance:
 
         def apply() -> None:
             self._row.xcoms[key] = json.loads(text)
+            self._attempt.pushed.append(key)
             self._world.left("an XCom", text)
 
         request(self._world, self._process)

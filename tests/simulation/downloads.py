@@ -48,7 +48,7 @@ def make_downloader(world: World) -> type[Downloader]:
             world.effect("download", f"{number} {name or ''}", 0.2)
             if name is not None and prediction is not None:
                 world.met_by(self._process, f"download {name}")
-                world.downloads.append((world.kernel.now, name))
+                world.downloads.append((world.kernel.now, f"{name} {prediction.id}"))
             if is_expired:
                 world.met_by(self._process, "link has expired")
                 name = "gone"

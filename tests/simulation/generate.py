@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tests.simulation.aims import strike
+from tests.simulation.aims import strike, task_after
 from tests.simulation.answers import ENDS, GETS, POSTS
 from tests.simulation.downloads import DELIVERIES
 from tests.simulation.scenes import scene
@@ -78,6 +78,11 @@ def _cast(chance: Chance) -> dict[str, Any]:
         ("defer_after", (0.0,), 0.3),
         ("is_decorated", (shape != "batch",), 0.25),
         ("is_stored_twice", (True,), 0.15),
+        ("has_sensor", (shape == "waiting",), 0.4),
+        ("hand_over_count", (1, 2), 0.4),
+        ("hand_over_seconds", (3.0, 20.0, 60.0), 0.6),
+        ("is_named", (True,), 0.3),
+        ("storage", ("parts", "others"), 0.5),
         ("link_seconds", (1.0, 5.0, 50.0), 0.2),
         ("output_seconds", (2.0, 20.0, 200.0), 0.15),
     ]
@@ -109,8 +114,7 @@ def _events(chance: Chance, cast: dict[str, Any]) -> list[Event]:
 
 
 def _place(chance: Chance, cast: dict[str, Any]) -> tuple[str, int]:
-    tasks = ["create"] * 6 + ["store"] * 2 + ([] if cast["shape"] == "waiting" else ["wait"] * 2)
-    task = chance.one_of(tasks)
+    task = chance.one_of(["create"] * 6 + [task_after(chance, cast)] * 4)
     is_mapped = cast["shape"] == "mapped" and task == "create"
     return task, chance.number(0, len(cast["inputs"]) - 1) if is_mapped else -1
 

@@ -12,7 +12,7 @@ RULES: list[tuple[str, str, str]] = [
     ),
     (
         r"post .*|\w+ (before|after) (send|receive|store\.\w+)|store.*|change_inputs.*|clear (with|keeps|empties) .*",
-        "wait store",
+        "wait store resumed",
         "only a create sends, and has a record and inputs",
     ),
     (
@@ -21,31 +21,40 @@ RULES: list[tuple[str, str, str]] = [
         "a create polls only a prediction that is on record, and whose end it has not reported",
     ),
     (r"prediction .*", "reported", "the end of a prediction is reported after it has ended"),
-    (r"prediction .*", "wait store", "a prediction is a create's"),
+    (r"prediction .*", "wait store resumed", "a prediction is a create's"),
     (
         r"(file|download) (?!of).*|link has expired|two runs store|\w+ (before|after) (file|download)",
         f"{_RECORDS} wait",
         "only a store fetches files, and writes them",
     ),
-    (r"file (begin|write|read|info) torn", "store", "only a commit can leave half of an object"),
+    (
+        r"file (begin|write|put|read) torn",
+        "store resumed",
+        "only a commit to what is no object store can leave half of a file",
+    ),
     (
         r"resume begins|event.*|triggerer_.*|deferral times out|(clear|mark) while (deferred|queued)",
-        "none sending rejected store",
-        "only a wait defers, and a create that waits has its prediction on record",
+        "none sending rejected",
+        "a create that waits has its prediction on record when it defers",
     ),
     (
         r"event_lost|event comes again while deferred|triggerer_.*|deferral times out|(clear|mark) while deferred",
         "reported",
         "a task that has reported a bad end does not defer again before it has bought anew",
     ),
-    (r"poke begins|(clear|mark) while up_for_reschedule", f"{_RECORDS} store", "only a sensor is rescheduled"),
-    (r"(clear|mark) while upstream_failed", _RECORDS, "a create has no task before it"),
+    (
+        r"resume begins|event comes again.*|(clear|mark) while queued",
+        "store",
+        "a store has resumed when it is queued, or an event has come",
+    ),
+    (r"poke begins|(clear|mark) while up_for_reschedule", f"{_RECORDS} store resumed", "only a sensor is rescheduled"),
+    (r"(clear|mark) while upstream_failed", f"{_RECORDS} resumed", "a create has no task before it"),
     (r"change_inputs of mapped", "reported", "the creates that wait for their result are not mapped here"),
     (
         r"interrupt (before|after) state",
-        f"{_RECORDS} wait store",
+        f"{_RECORDS} wait store resumed",
         "the task's timeout ends before its state is reported",
     ),
-    (r".* of a later task", "wait store", "the columns are the records of the creates before it"),
+    (r".* of a later task", "wait store resumed", "the columns are the records of the creates before it"),
 ]
 """A pattern of the event's name, columns, and the reason."""

@@ -11,6 +11,7 @@ from tests.simulation.account import Account
 from tests.simulation.causes import causes
 from tests.simulation.database import Refused, ServerAway
 from tests.simulation.order import Order
+from tests.simulation.stores import Stores
 
 if TYPE_CHECKING:
     from tests.simulation.database import TaskInstance
@@ -36,6 +37,7 @@ class Invariants:
         self.first: Violated | None = None
         self.order = Order(world, self.require)
         self.account = Account(world, self.require)
+        self.stores = Stores(world, self.require)
 
     def wrote(self, row: TaskInstance, key: str, value: Any) -> None:
         """Follow what the product records."""
@@ -50,6 +52,8 @@ class Invariants:
             self.left("an error", f"{attempt.error}")
         if row.task_id == "create" and state in ("retry", "failed"):
             self.account.failed(attempt)
+        if row.task_id == "store":
+            self.stores.ended(attempt, state)
         if state == "success":
             self._check_results(attempt)
         if state in ("retry", "failed"):
@@ -130,8 +134,6 @@ class Invariants:
                     self.require(
                         prediction.ended_at <= world.kernel.now, f"{row.name}: {prediction_id} has not finished yet"
                     )
-        if row.task_id == "store":
-            world.storage.check_stored(attempt)
 
     def _check_failure(self, attempt: Attempt) -> None:
         """A task fails only for a reason: trouble that may pass is waited out, and what is there is handed over."""

@@ -1,6 +1,6 @@
 """``python -m tests.simulation.mutants [name ...]``: does the simulator find faults that are put into the product?
 
-Each mutant of ``mutations.py`` is applied to a copy of the package in a temporary folder. A process of its own runs
+Each mutant of ``mutations.py`` and ``store_mutations.py`` is applied to a copy of the package in a temporary folder. A process of its own runs
 stories on that copy, until one fails that holds with the package as it is.
 """
 
@@ -26,10 +26,12 @@ private_airflow()
 from tests.simulation.generate import make_story  # noqa: E402
 from tests.simulation.mutations import MUTANTS, Mutant  # noqa: E402
 from tests.simulation.run import run_story  # noqa: E402
+from tests.simulation.store_mutations import STORE_MUTANTS  # noqa: E402
 from tests.simulation.story import Story  # noqa: E402
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = "airflow_provider_comet"
+ALL_MUTANTS = (*MUTANTS, *STORE_MUTANTS)
 SEEDS = 2_000
 """A mutant that no story of so many seeds finds has survived."""
 SHOWN_CHARACTERS = 140
@@ -127,10 +129,12 @@ def main() -> int:
     if options.folder is not None:
         find_failure_here(options.folder)
         return 0
-    if unknown := {*options.names} - {mutant.name for mutant in MUTANTS}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(mutant.name for mutant in MUTANTS)}")
+    if unknown := {*options.names} - {mutant.name for mutant in ALL_MUTANTS}:
+        parser.error(
+            f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(mutant.name for mutant in ALL_MUTANTS)}"
+        )
     survivors = 0
-    for mutant in MUTANTS:
+    for mutant in ALL_MUTANTS:
         if options.names and mutant.name not in options.names:
             continue
         started = time.monotonic()

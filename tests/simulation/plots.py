@@ -15,6 +15,7 @@ from tests.simulation.aims import (
     killed,
     prediction,
     strike,
+    task_after,
     waiting,
 )
 from tests.simulation.answers import ENDS
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def after(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a task after the creates be struck."""
-    task = "store" if cast["shape"] == "waiting" else chance.one_of(("wait", "store"))
+    task = task_after(chance, cast)
     events = [at(strike(chance, task, -1), "delivered", chance.small(4)) for _ in range(chance.number(2, 6))]
     if any(event["effect"] == "clock" for event in events):
         events.append(get_fault(chance, task, 0.0, 30, 300, PASSING))
@@ -39,7 +40,7 @@ def after(chance: Chance, cast: Cast, record: str) -> list[Event]:
 
 def handled(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let users clear and mark a task after the creates, whatever state it is in."""
-    task = "store" if cast["shape"] == "waiting" else chance.one_of(("wait", "wait", "store"))
+    task = task_after(chance, cast)
     state = chance.one_of([name for name in TASK_STATES if name != "restarting"])
     events: list[Event] = []
     if state == "up_for_reschedule":
@@ -86,7 +87,7 @@ def deferred(chance: Chance, cast: Cast, record: str) -> list[Event]:
     if chance.happens(0.5):
         waiting(chance, cast, "deferrable")
     cast["timeout"], cast["mode"] = 60.0, "deferrable"
-    task = "create" if cast["shape"] == "waiting" else "wait"
+    task = "create" if cast["shape"] == "waiting" else "wait" if cast.get("has_sensor", True) else "store"
     state = chance.one_of(("deferred", "deferred", "queued"))
     seconds = chance.seconds(0.01, 0.5) if state == "queued" else chance.seconds(1, 60)
     return [prediction(chance, 1, 5, 200, "succeeded"), _to_waiting(chance, [task, -1, state, seconds])]

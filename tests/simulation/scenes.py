@@ -25,11 +25,13 @@ from tests.simulation.aims import (
     posts,
     prediction,
     strike,
+    task_after,
     waiting,
     when,
 )
 from tests.simulation.answers import ENDS
 from tests.simulation.coverage import SCOPES
+from tests.simulation.hand_overs import handed_over
 from tests.simulation.plots import (
     after,
     deferred,
@@ -128,7 +130,7 @@ def _orphan(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let an attempt run beside its successor, and be struck there."""
     if chance.happens(0.4):
         waiting(chance, cast, "poke")
-    task = chance.one_of(("create", "create", "create", "store" if cast["shape"] == "waiting" else "wait"))
+    task = chance.one_of(("create", "create", "create", task_after(chance, cast)))
     place = {"task": task, "index": index_of(chance, cast) if task == "create" else -1, "attempt": 1, "nth": 1}
     stands = {"effect": chance.one_of(("connection", "log", "get", "lock")), "phase": "before"}
     if task == "create":
@@ -163,7 +165,7 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let something happen to a task after the creates, while a create runs once more."""
     if record in ("accepted", "reported"):
         waiting(chance, cast)
-    task = "store" if cast["shape"] == "waiting" else chance.one_of(("wait", "store"))
+    task = task_after(chance, cast)
     index = index_of(chance, cast)
     effect = chance.one_of(("connection", "get", "download", "file")) if task == "store" else "connection"
     stall = {"kind": "stall", "task": task, "index": -1, "attempt": 1, "effect": effect, "phase": "before", "nth": 1}
@@ -174,7 +176,8 @@ def _later(chance: Chance, cast: Cast, record: str) -> list[Event]:
         events.append({**stall, "seconds": chance.seconds(1, 60)})
     else:
         events = [{**stall, "seconds": chance.seconds(15, 40)}]
-        state = chance.one_of(("running", "running", "deferred")) if task == "wait" else "running"
+        is_deferred = task == "wait" or not cast.get("has_sensor", True)
+        state = chance.one_of(("running", "running", "deferred")) if is_deferred else "running"
         time = [task, -1, state, chance.seconds(0.1, 3)]
         events.append({"kind": "clear", "task": "create", "index": index, "scope": "task", "when": time})
         cast["airflow"] = "3.4" if record == "none" else "3.3"
@@ -211,5 +214,6 @@ WEIGHTS: dict[Scene, int] = {
     emptied: 2,
     lost_and_refused: 2,
     polls_on: 1,
+    handed_over: 14,
 }
 FOLLOWING: tuple[Scene, ...] = tuple(one for one, weight in WEIGHTS.items() for _ in range(weight))

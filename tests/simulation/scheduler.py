@@ -105,6 +105,7 @@ class Scheduler:
         if attempt.error is not None:
             row.errors.append(f"{type(attempt.error).__name__}: {attempt.error}")
         if state == "deferred":
+            row.deferred_at = self.world.kernel.now
             self.set_state(row, "deferred")
             self.triggerers.defer(row, details)
         elif state == "up_for_reschedule":

@@ -24,8 +24,8 @@ from airflow_provider_comet.client import async_client, sync_client
 from airflow_provider_comet.client.async_client import AsyncCometClient
 from airflow_provider_comet.client.sync_client import CometClient
 from airflow_provider_comet.hooks import connection
-from airflow_provider_comet.outputs import download
-from airflow_provider_comet.polling import clock, threads
+from airflow_provider_comet.outputs import download, object_upload
+from airflow_provider_comet.polling import clock, hand_over, threads
 from airflow_provider_comet.submissions import state_store, stored_record
 from tests.simulation import sync
 from tests.simulation.downloads import make_downloader
@@ -77,6 +77,14 @@ def installed(world: World) -> Iterator[None]:
         (sync_client, {"CometClient": type("Client", (_Client,), {"world": world})}),
         (async_client, {"AsyncCometClient": type("AsyncClient", (_AsyncClient,), {"world": world})}),
         (download, {"Downloader": make_downloader(world)}),
+        (object_upload, {"BLOCK_BYTES": world.storage.block_bytes}),
+        (
+            hand_over,
+            {
+                "HAND_OVER_COUNT": world.cast.options["hand_over_count"],
+                "HAND_OVER_SECONDS": world.cast.options["hand_over_seconds"],
+            },
+        ),
         (random, {"random": random.Random(world.story.order).random}),
         (metrics, {"Stats": SimpleNamespace(incr=_ignore, gauge=_ignore, timing=_ignore)}),
         # Three classes of Airflow give operators, hooks and triggers their loggers.

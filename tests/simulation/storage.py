@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from fsspec.spec import AbstractFileSystem
 
+from airflow_provider_comet.outputs import object_upload
+
 if TYPE_CHECKING:
-    from tests.simulation.worker import Attempt
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 PROTOCOL = "s3"
+SUFFIX = ".manifest.json"
+"""Of the name of a manifest; before it is the prediction's id."""
 FAILURES = ("refused", "lost", "torn")
-"""What may become of an operation: it has no effect; it has, and the answer is lost; half of it has."""
+"""What may become of an operation: it has no effect; it has, and the answer is lost; half of it has. An object store
+never tears an object: whether it is sent at once or in parts, it is there as a whole, or not at all."""
+SMALL_BYTES = 20
+"""No object is as small as that."""
 
 
 class Storage:
@@ -34,6 +41,9 @@ class Storage:
         self.uploads: dict[int, Any] = {}
         self.torn: dict[str, str] = {}
         self.failures: list[tuple[float, str]] = []
+        kind = world.cast.options["storage"]
+        self.is_object_store = kind != "others"
+        self.block_bytes = SMALL_BYTES if kind == "parts" else object_upload.BLOCK_BYTES
 
     def operate(self, kind: str, path: str, apply: Any, tear: Any = None) -> Any:
         """Let an operation happen, or fail.
@@ -42,9 +52,9 @@ class Storage:
         """
         number = self.world.count("file")
         failure = self.world.story.failure_of_file(number)
-        process = self.world.kernel.current.process  # type: ignore[union-attr]
+        process = self._process
         if failure is not None:
-            failure = "refused" if failure == "torn" and tear is None else failure
+            failure = "refused" if failure == "torn" and (tear is None or self.is_object_store) else failure
             self.world.met_by(process, f"file {kind} {failure}")
             self.failures.append((self.world.kernel.now, failure))
         if failure == "refused":
@@ -60,35 +70,41 @@ class Storage:
         """Make ``sim://`` this storage."""
         from airflow.sdk.io import fs, store
 
-        kind = type("SimulatedFileSystem", (SimulatedFileSystem,), {"storage": self, "cachable": False})
+        names = {"storage": self, "cachable": False, "async_impl": self.is_object_store}
+        kind = type("SimulatedFileSystem", (SimulatedFileSystem,), names)
         store._STORE_CACHE.clear()
         known = {PROTOCOL: lambda conn_id, options: kind()}
         with mock.patch.object(fs, "_register_filesystems", return_value=known):
             yield
         store._STORE_CACHE.clear()
 
-    def check_stored(self, attempt: Attempt) -> None:
-        """Check that a task that has stored predictions has stored each of them, and in its place."""
-        world, require = self.world, self.world.invariants.require
-        given, value = attempt.operator.prediction, attempt.row.xcoms.get("return_value")
-        pairs = zip(given, value, strict=True) if isinstance(given, list) else [(given, value)]
-        for prediction, stored in pairs:
-            if stored is None:
-                continue
-            prediction_id = prediction["id"] if isinstance(prediction, dict) else prediction
-            require(stored["prediction_id"] == prediction_id, f"{prediction_id}: stored is {stored['prediction_id']}")
-            paths = [_path(stored["manifest"]), *[_path(file["uri"]) for file in stored["files"]]]
-            if any(self.torn.get(path, attempt.row.name) != attempt.row.name for path in paths):
-                continue  # by another run, which is not done
-            manifest = json.loads(self.objects[paths[0]])
-            require(manifest["prediction_id"] == prediction_id, f"the manifest of {prediction_id} is another one's")
-            for file in stored["files"]:
-                content = self.objects.get(_path(file["uri"]), b"")
-                made = world.api.predictions[prediction_id].content()
-                require(content == made, f"{file['uri']} does not hold what {prediction_id} has made")
-                require(hashlib.sha256(content).hexdigest() == file["sha256"], f"{file['uri']}: another digest")
-            is_empty = world.api.predictions[prediction_id].end == "empty"  # which a wait with "keep" hands over
-            require(bool(stored["files"]) or is_empty, f"{prediction_id}: no file is stored")
+    def begins(self, upload: object, path: str) -> None:
+        """Note that a process is about to write an object."""
+        process = self._process
+        others = [other for other, other_path in self.uploads.values() if other_path == path and not other.is_dead]
+        if any(other.owner != process.owner for other in others):
+            self.world.met_by(process, "two runs store")
+        self.uploads[id(upload)] = process, path
+
+    def put(self, kind: str, path: str, content: bytes) -> None:
+        """Replace an object, unless that fails."""
+        process, stores = self._process, self.world.invariants.stores
+
+        def apply() -> None:
+            stores.replaces(process, path)
+            self.objects[path] = content
+            self.world.left("a file", content.decode("latin-1"))
+            self.torn.pop(path, None)
+            self.check_manifest(path)
+            stores.wrote(process, path)
+
+        def tear() -> None:
+            stores.replaces(process, path)
+            self.objects[path] = content[: len(content) // 2]
+            self.torn[path] = process.owner
+
+        self.operate(kind, path, apply, tear)
+        stores.knows(process, path)
 
     def at_rest(self) -> None:
         """Check that no upload is left open, and that each manifest names what is there."""
@@ -99,15 +115,28 @@ class Storage:
 
     def check_manifest(self, path: str) -> None:
         """Check that a manifest names what is there: it is written last, as the mark that all of it is there."""
-        if not path.endswith(".manifest.json") or path in self.torn:
+        if not path.endswith(SUFFIX) or path in self.torn:
             return
         for file in json.loads(self.objects[path])["files"]:
-            if _path(file["uri"]) in self.torn:  # another try has begun to store it anew
-                continue
-            stored = self.objects.get(_path(file["uri"]))
-            digest = None if stored is None else hashlib.sha256(stored).hexdigest()
-            require = self.world.invariants.require
-            require(digest == file["sha256"], f"{path} names {file['uri']}, which is not there, or another one")
+            if path_of(file["uri"]) not in self.torn:  # another try has begun to store it anew
+                require = self.world.invariants.require
+                require(self.holds(file), f"{path} names {file['uri']}, which is not there, or another one")
+
+    def holds(self, file: Mapping[str, Any]) -> bool:
+        """Return whether a file that a manifest names is there, as it should be."""
+        content = self.objects.get(path_of(file["uri"]))
+        return content is not None and hashlib.sha256(content).hexdigest() == file["sha256"]
+
+    def is_complete(self, path: str) -> bool:
+        """Return whether there is a manifest, and all that it names."""
+        if path not in self.objects or path in self.torn:
+            return False
+        return all(map(self.holds, json.loads(self.objects[path])["files"]))
+
+    @property
+    def _process(self) -> Process:
+        assert self.world.kernel.current is not None
+        return self.world.kernel.current.process
 
 
 class SimulatedFileSystem(AbstractFileSystem):
@@ -121,19 +150,20 @@ class SimulatedFileSystem(AbstractFileSystem):
             return self.storage.operate("read", path, lambda: io.BytesIO(self._content(path)))
         return _Upload(self.storage, path)
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        def apply() -> dict[str, Any]:
-            return {"name": path, "size": len(self._content(path)), "type": "file"}
-
-        result: dict[str, Any] = self.storage.operate("info", path, apply)
-        return result
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        place, upload = path_of(path), object()
+        self.storage.begins(upload, place)
+        try:
+            self.storage.put("put", place, value)
+        finally:
+            del self.storage.uploads[id(upload)]
 
     def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
-        return bytes(self.storage.operate("read", path, lambda: self._content(path)))
+        return bytes(self.storage.operate("read", path, lambda: self._content(path)[start:end]))
 
     def _content(self, path: str) -> bytes:
         try:
-            return self.storage.objects[_path(path)]
+            return self.storage.objects[path_of(path)]
         except KeyError:
             raise FileNotFoundError(path) from None
 
@@ -143,15 +173,11 @@ class _Upload:
 
     def __init__(self, storage: Storage, path: str) -> None:
         self._storage = storage
-        self._path = _path(path)
+        self._path = path_of(path)
         self._parts: list[bytes] = []
         self.closed = False
         storage.operate("begin", self._path, lambda: None)
-        process = storage.world.kernel.current.process  # type: ignore[union-attr]
-        others = [other for other, path in storage.uploads.values() if path == self._path and not other.is_dead]
-        if any(other.owner != process.owner for other in others):
-            storage.world.met_by(process, "two runs store")
-        storage.uploads[id(self)] = process, self._path
+        storage.begins(self, self._path)
 
     def write(self, data: Any) -> int:
         self._storage.operate("write", self._path, lambda: self._parts.append(bytes(data)))
@@ -161,24 +187,14 @@ class _Upload:
         self.closed = True
 
     def commit(self) -> None:
-        def apply() -> None:
-            self._storage.objects[self._path] = content = b"".join(self._parts)
-            self._storage.world.left("a file", content.decode("latin-1"))
-            self._storage.torn.pop(self._path, None)
-            self._storage.uploads.pop(id(self), None)
-            self._storage.check_manifest(self._path)
-
-        def tear() -> None:
-            content = b"".join(self._parts)
-            self._storage.objects[self._path] = content[: len(content) // 2]
-            self._storage.torn[self._path] = self._storage.world.kernel.current.process.owner  # type: ignore[union-attr]
-
-        self._storage.operate("commit", self._path, apply, tear)
+        self._storage.put("commit", self._path, b"".join(self._parts))
+        self._storage.uploads.pop(id(self), None)
 
     def discard(self) -> None:
         self._storage.world.effect("file", f"discard {self._path}", 0.05)
         self._storage.uploads.pop(id(self), None)
 
 
-def _path(uri: str) -> str:
+def path_of(uri: str) -> str:
+    """Return where an object is, without protocol and connection."""
     return uri.partition("://")[2].rpartition("@")[2] or uri

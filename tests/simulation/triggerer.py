@@ -159,6 +159,7 @@ class Triggerers:
             async for event in made.run():
                 payload = json.dumps(event.payload, allow_nan=False)
                 self.world.left("an event", payload)
+                self.world.invariants.stores.left(trigger.row, payload)
                 self._fire(trigger, json.loads(payload))
         except Exception as error:
             self.world.invariants.require(False, f"a trigger raises {type(error).__name__}: {error}")

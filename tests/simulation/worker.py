@@ -20,6 +20,10 @@ class Attempt:
     """One process of a task instance.
 
     :ivar operator: the task, once it is made; a signal handler calls its ``on_kill``.
+    :ivar began_at: when its try began.
+    :ivar told_at: until when it knows what processes before it have done; 0: it was told nothing.
+    :ivar pushed: the keys of the XComs that it has left.
+    :ivar outlet_events: what it tells of assets.
     """
 
     def __init__(self, world: World, row: TaskInstance, process: Process) -> None:
@@ -31,6 +35,10 @@ class Attempt:
         self.operator: Any = None
         self.error: BaseException | None = None
         self.struck: list[str] = []
+        self.began_at = row.started_at
+        self.told_at = row.deferred_at if row.next_kwargs is not None else 0.0
+        self.pushed: list[str] = []
+        self.outlet_events: Any = None
 
     def run(self) -> None:
         """Run the task, and report what came of it."""
@@ -38,8 +46,11 @@ class Attempt:
         world.kernel.sleep(START_SECONDS)
         if self.id != row.id:  # cleared meanwhile: Airflow does not let it begin
             return
+        from airflow.sdk.execution_time.context import OutletEventAccessors
+
         ti = RuntimeTaskInstance(world, self)
-        context = {"ti": ti, "task_state_store": StateStore(world, self), "outlet_events": {}}
+        self.outlet_events = OutletEventAccessors()
+        context = {"ti": ti, "task_state_store": StateStore(world, self), "outlet_events": self.outlet_events}
         self.inputs = [*world.cast.inputs]
         state, details = self._outcome(ti, context)
         world.invariants.ended(self, state)
@@ -113,6 +124,7 @@ class Attempt:
         path, kwargs = deferral.trigger.serialize()
         text = json.dumps([path, kwargs, deferral.kwargs], allow_nan=False)
         self.world.left("a deferral", text)
+        self.world.invariants.stores.left(self.row, text)
         path, kwargs, next_kwargs = json.loads(text)
         timeout = deferral.timeout.total_seconds() if deferral.timeout else None
         return {"path": path, "kwargs": kwargs, "next_kwargs": next_kwargs or {}, "timeout": timeout}

@@ -59,7 +59,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "tonight": ("a harbour", types.SimpleNamespace(run_after=datetime(2026, 1, 1, tzinfo=UTC))),
     "describe": ("https://example.com/a.png",),
     "write_table": (str(ROOT / "tests" / "unit" / "golden" / "stored"), "table.csv"),
-    "contact_sheet": ([{"id": "p", "files": ["https://example.com/a.png"]}, None],),
+    "contact_sheet": ([{"name": "B-17", "files": [{"uri": "file:///pictures/a.png"}]}],),
 }
 
 
@@ -83,7 +83,9 @@ def loaded(code: str) -> tuple[Any, dict[str, Any]]:
         return names[re.findall(r"@dag.*\ndef (\w+)", code)[0]](), names
     with DAG("docs", schedule=None) as made:
         names["create"] = names["CreatePredictionOperator"](task_id="a_create", model="a/b", input={"prompt": "x"})
-        names["wait"] = names["PredictionSensor"](task_id="a_wait", prediction_id=names["create"].output)
+        names["store"] = names["DownloadPredictionOutputOperator"](
+            task_id="a_store", prediction=names["create"].output, output_path="file:///pictures"
+        )
         exec(compile(code, "docs", "exec"), names)
     return made, names
 
@@ -97,6 +99,9 @@ def test_python(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, come
 
     monkeypatch.chdir(tmp_path)
     made, names = loaded(code)
+    monkeypatch.setattr(
+        names["ObjectStoragePath"], "sign", lambda path, expiration: f"https://x/{path.name}?Signature=1"
+    )
     json.dumps(DagSerialization.to_dict(made))
     for name, value in names.items():
         if isinstance(value, _TaskDecorator):
@@ -144,6 +149,7 @@ def test_tests(code: str, tmp_path: Path) -> None:
     (tmp_path / "test_shown.py").write_text(code)
     dags = str(ROOT / "example_dags")
     env = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow"), "AIRFLOW__CORE__DAGS_FOLDER": dags}
+    env["COMET_PICTURES"] = (tmp_path / "pictures").as_uri()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [dags, env.get("PYTHONPATH")]))
     airflow = [sys.executable, "-m", "airflow", "db", "migrate"]
     commands = [airflow] if ".test()" in code else []

@@ -59,12 +59,21 @@ def test_command_line_without_pillow(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "pip install 'airflow-provider-comet[emulator]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("text", "duration"), [("3", 3.0), ("0.5", 0.5), ("5-240", (5.0, 240.0)), ("2-2", (2.0, 2.0))])
+def test_duration(text: str, duration: object) -> None:
+    """A duration is a number of seconds, or the shortest and the longest."""
+    assert parser().parse_args(["--duration", text]).duration == duration
+
+
 @pytest.mark.parametrize(
     "option",
     [
         ["--port", "70000"],
         ["--port", "x"],
         ["--duration", "-1"],
+        ["--duration", "5-"],
+        ["--duration", "240-5"],
+        ["--link-seconds", "-1"],
         ["--retention", "nan"],
         ["--wire", "round"],
         ["--creates-per-second", "0"],

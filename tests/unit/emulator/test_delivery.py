@@ -6,16 +6,14 @@ import hashlib
 import io
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
-from airflow_provider_comet.emulator import pictures
-
-if TYPE_CHECKING:
-    from tests.unit.emulator.conftest import Api
+from airflow_provider_comet.emulator import Emulator, pictures
+from tests.unit.emulator.conftest import Api
 
 
 def test_delivery(api: Api) -> None:
@@ -53,6 +51,23 @@ def test_delivery_url_has_the_host_of_the_request(api: Api) -> None:
     id = api.create()
     response = api.send("GET", f"/replicate/v1/predictions/{id}", headers={**api.key, "Host": "emulator:1234"})
     assert response.json()["output"] == [f"http://emulator:1234/delivery/{id}/0.webp"]
+
+
+def test_link_that_has_expired() -> None:
+    """A link works for the configured time; then it is answered 403, and a new query has one that works. A changed
+    link never works."""
+    with Emulator(duration=0, link_seconds=0) as emulator:
+        api = Api(emulator)
+        id = api.create()
+        old = api.query(id)["output"][0]
+        assert api.fetch(old).status_code == 403
+        emulator._store.link_seconds = 60
+        new = api.query(id)["output"][0]
+        assert [api.fetch(url).status_code for url in (new, old)] == [200, 403]
+        changed = [new.partition("?")[0] + end for end in ("", "?expires=", "?expires=x")]
+        assert [api.fetch(url).status_code for url in changed] == [403] * 3
+        assert len(emulator.ledger()["served"]) == 1
+        api.session.close()
 
 
 def test_missing_pillow(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

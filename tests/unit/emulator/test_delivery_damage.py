@@ -170,3 +170,14 @@ def test_damage_applies_only_to_files(api: Api, url: str) -> None:
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         api.fetch(url)
     assert len(api.fetch(url).content) == SIZE
+
+
+def test_ledger_counts_what_was_sent(api: Api, url: str) -> None:
+    """The ledger tells a file that was sent to its end from a file whose client left early."""
+    api.fetch(url)
+    api.emulator.fault(slow=SIZE / 10)
+    with api.session.get(url, stream=True, timeout=5) as response:
+        next(response.iter_content(10))
+    whole, part = api.emulator.ledger()["served"]
+    assert whole["sent"] == whole["bytes"] == part["bytes"] == SIZE
+    assert part["sent"] < SIZE

@@ -131,6 +131,16 @@ def test_output_disappears_after_retention() -> None:
     assert not prediction.delivers(T0 + 3610, 3600)
 
 
+def test_links_name_their_end() -> None:
+    """Each answer has links of its own, which can be used for so many seconds from then on."""
+    prediction = create(num_outputs=2)
+    for after in (10, 11.5):
+        answer = query_answer(prediction, T0 + after, 3600, ORIGIN, 60)
+        assert answer["output"] == [
+            f"{ORIGIN}/delivery/{prediction.id}/{number}.webp?expires={T0 + after + 60:.3f}" for number in (0, 1)
+        ]
+
+
 def test_nothing_is_delivered_before_completion() -> None:
     """Files can be fetched only after the prediction has succeeded."""
     prediction = create()

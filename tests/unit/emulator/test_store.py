@@ -28,6 +28,15 @@ def test_duration_overrides_the_models_own(duration: float | None, expected: flo
     assert T0 < prediction.started < prediction.completed
 
 
+def test_durations_of_a_range() -> None:
+    """Predictions take different times of a range, and the nth one takes the same time in each run."""
+    stores = [Store(duration=(5, 240), clock=lambda: T0) for _ in range(2)]
+    first, again = ([store.create(SCHNELL, {"prompt": "x"}).completed - T0 for _ in range(50)] for store in stores)
+    assert first == again
+    assert 5 <= min(first) < 30
+    assert 210 < max(first) <= 240
+
+
 def test_outcomes_apply_in_order_to_new_predictions() -> None:
     """Each new prediction uses up one preset outcome, in order; later predictions are normal."""
     store = Store(duration=0, clock=lambda: T0)

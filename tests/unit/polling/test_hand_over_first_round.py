@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_comet.api.prediction import Prediction
+from airflow_provider_comet.polling.hand_over import (
+    FIRST_ROUND_SECONDS,
+    HAND_OVER_COUNT,
+    HAND_OVER_SECONDS,
+    PAUSE_SECONDS,
+    HandOver,
+)
+
+NOW = 1_773_314_838.0
+
+
+def ended_ago(seconds: float) -> Prediction:
+    """A prediction that has ended so long ago by the server's clocks."""
+    completed_at = datetime.fromtimestamp(NOW - seconds, UTC).isoformat()
+    return Prediction(id="a" * 26, status="succeeded", completed_at=completed_at, seen_at=formatdate(NOW, usegmt=True))
+
+
+@pytest.mark.parametrize("age", [HAND_OVER_SECONDS, 50 * 60])
+def test_old_results_wait_for_the_first_round(age: float) -> None:
+    """What has ended long before a trigger starts is handed over with all that its first round of polls finds, and
+    not the first of it alone."""
+    hand_over = HandOver(NOW)
+    assert hand_over.add(ended_ago(age), NOW + 1) == FIRST_ROUND_SECONDS - 1
+    assert hand_over.add(ended_ago(age), NOW + 21) == FIRST_ROUND_SECONDS - 21
+    assert hand_over.add(ended_ago(age), NOW + FIRST_ROUND_SECONDS) == 0
+
+
+def test_without_a_first_round_old_results_are_due_at_once() -> None:
+    """A worker polls everything that is due in one round, so it waits for no more."""
+    assert HandOver().add(ended_ago(HAND_OVER_SECONDS), NOW) == 0
+
+
+def test_many_results_do_not_wait_for_the_first_round() -> None:
+    """So many are worth a start of the task, although others may be found a moment later."""
+    hand_over = HandOver(NOW)
+    delays = [hand_over.add(ended_ago(HAND_OVER_SECONDS), NOW) for _ in range(HAND_OVER_COUNT)]
+    assert delays == [FIRST_ROUND_SECONDS] * (HAND_OVER_COUNT - 1) + [PAUSE_SECONDS]
