@@ -49,7 +49,7 @@ test: $(READY)  ## ruff, mypy, the pure tests, all other tests and the wheel's c
 test-compat: $(READY_COMPAT)  ## imports, provider validation and every example DAG on Airflow $(AIRFLOW_COMPAT)
 	$(VENV_COMPAT)/bin/python -m tests.e2e.compat --airflow $(AIRFLOW_COMPAT)
 
-e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, odd answers, leaked keys (20 minutes; needs PostgreSQL)
+e2e: $(READY)  ## real Airflow processes: kills at every point, clears, waits, stores, odd answers, leaked keys (25 minutes; needs PostgreSQL)
 	@$(VENV)/bin/python -m tests.e2e.postgres
 	$(VENV)/bin/python -m pytest -s tests/e2e
 
