@@ -183,7 +183,7 @@ class Findings:
         whole = sum(entry["sent"] == entry["bytes"] for entry in ledger["served"])
         statuses = [request["status"] for request in ledger["requests"] if request["path"].startswith(DELIVERY)]
         expired = sum(status in (403, 404) for status in statuses)
-        if not run.variant.are_renewed:
+        if not run.variant.are_refreshed:
             self.expect("expired links", 0, expired)
         ages = sorted(times[0] - _seconds(manifests[key]["completed_at"]) for key, times in fetched.items() if times)
         self.figures |= {
@@ -208,7 +208,7 @@ class Findings:
             "tries": tries,
             "starts of the task": len(run.processes()),
             **self.figures,
-            "links renewed": log.count("requesting a new one"),
+            "links asked for again": log.count("requesting a new one"),
             "polls": len(polls),
             "polls after the end": after_end,
             "seconds": round(seconds),

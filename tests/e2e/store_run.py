@@ -41,7 +41,7 @@ class Variant:
     """How long links live, and what is killed meanwhile.
 
     :param link_seconds: how long a link lives.
-    :param are_renewed: whether each poll of a prediction brings links that live as long again. If not, its files are
+    :param are_refreshed: whether each poll of a prediction brings links that live as long again. If not, its files are
         gone for good so many seconds after its end.
     :param file_seconds: how long a file takes to arrive.
     :param slow: how many files take longer at first, and how long.
@@ -51,13 +51,13 @@ class Variant:
 
     name: str
     link_seconds: float
-    are_renewed: bool
+    are_refreshed: bool
     file_seconds: float
     kills: tuple[str, ...] = ()
     slow: tuple[int, float] | None = None
 
     def emulator(self, duration: tuple[float, float]) -> Emulator:
-        lives = {"link_seconds": self.link_seconds} if self.are_renewed else {"retention": self.link_seconds}
+        lives = {"link_seconds": self.link_seconds} if self.are_refreshed else {"retention": self.link_seconds}
         return Emulator(duration=duration, file_bytes=FILE_BYTES, **lives)
 
 
