@@ -1,78 +1,130 @@
-"""What many prompts cost a whole Airflow: a task group mapped over them, against a batch with one sensor."""
+"""What many prompts cost a whole Airflow, from create to stored file: a task group mapped over them, and batches."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
+from urllib.parse import urlparse
 
 from airflow_provider_comet.emulator import Emulator
-from benchmarks.end_to_end import Measured, Runs
-from benchmarks.report import Part, Table, number
+from benchmarks.end_to_end import MEASURES, Measured, Runs
+from benchmarks.report import Part, Table, Target, number
 from tests.e2e.standalone import Standalone
 
 DAGS = Path(__file__).resolve().parent / "airflow_dags" / "prompts"
-PROMPTS = 200
+PROMPTS = 1000
 SECONDS = 8
-ROUNDS = 2
+FILE_BYTES = 100_000
+CREATES_AT_ONCE = 4
+ROUNDS = {"sensor": 2, "store": 2, "mapped": 1}
+"""How often each way runs. The mapped group keeps two cores busy for a quarter of an hour."""
 TITLES = {
-    "mapped": "a mapped task group of create and wait",
-    "batch": "`CreatePredictionBatchOperator` and one `PredictionSensor`",
+    "mapped": "a mapped task group: create, wait, store",
+    "sensor": "batch, one sensor, one store",
+    "store": "batch, one store that waits",
 }
+TIMES_BELOW = 30
 NOTES = [
-    f"{PROMPTS} prompts, predictions of {SECONDS} s, on one `airflow standalone` (LocalExecutor, sqlite, parallelism "
-    "8), in turn; measured as above.",
+    f"{PROMPTS:,} prompts, predictions of {SECONDS} s, a picture of {FILE_BYTES // 1000} kB each, stored in a local "
+    "folder, on one `airflow standalone` (LocalExecutor, sqlite, parallelism 8), one way after the other in one run. "
+    "CPU and slot-seconds as above, divided by the predictions; the time is that of all of them. Mapped creates have a "
+    f"pool of {CREATES_AT_ONCE} slots. The batches run twice (medians), the mapped group once. After each run, as many "
+    "predictions must have been bought as there are prompts, and each must have its manifest and a file with the "
+    "SHA-256 of what was sent.",
 ]
 
 
-def run(rounds: int = ROUNDS) -> Part:
-    """Measure both, in turn."""
-    measured: dict[str, list[Measured]] = {name: [] for name in TITLES}
-    idle: list[float] = []
+def run(prompts: int = PROMPTS, rounds: Mapping[str, int] = ROUNDS) -> Part:
+    """Measure all ways, in turn."""
+    measured: dict[str, list[Measured]] = {way: [] for way in TITLES}
     with (
-        Emulator(duration=SECONDS) as emulator,
+        Emulator(duration=SECONDS, file_bytes=FILE_BYTES) as emulator,
         tempfile.TemporaryDirectory(prefix="comet-bench-", ignore_cleanup_errors=True) as home,
     ):
-        env = {
-            "AIRFLOW_CONN_COMETAPI_DEFAULT": emulator.connection_json(),
-            "BENCHMARK_PROMPTS": str(PROMPTS),
-            "AIRFLOW__CORE__PARALLELISM": "8",
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
-        }
-        with Standalone(dags_folder=DAGS, home=Path(home) / "airflow", env=env) as airflow:
+        folder = Path(home) / "pictures"
+        with Standalone(dags_folder=DAGS, home=Path(home) / "airflow", env=env(emulator, prompts, folder)) as airflow:
             runs = Runs(airflow)
-            for name in TITLES:
-                airflow.rest.wait_for_dag(name)
-            runs.measure("batch")  # what is loaded once
-            for _ in range(rounds):
-                idle.append(runs.idle())
-                for name in TITLES:
+            for way in TITLES:
+                airflow.rest.wait_for_dag(way)
+            airflow.rest.make_pool("cometapi", CREATES_AT_ONCE)
+            runs.measure("store")  # what is loaded once
+            for turn in range(max(rounds.values())):
+                idle = runs.idle()
+                for way in (way for way, count in rounds.items() if turn < count):
                     emulator.reset()
-                    measured[name].append(runs.measure(name))
-                    if (accepted := emulator.ledger()["accepted"]) != PROMPTS:
-                        raise RuntimeError(f"{name}: {accepted} predictions were bought, not {PROMPTS}")
-    rest = median(idle)
-    figures = {
-        f"{name}_{measure}": median(
-            result.cpu - rest * result.watched if measure == "cpu" else getattr(result, measure)
-            for result in measured[name]
-        )
-        for name in TITLES
-        for measure in ("cpu", "workers", "slot", "time")
+                    shutil.rmtree(folder / way, ignore_errors=True)
+                    result = runs.measure(way)
+                    check(way, prompts, emulator.ledger(), folder / way)
+                    measured[way].append(result._replace(cpu=result.cpu - idle * result.watched))
+                    print(f"{TITLES[way]}: {measured[way][-1]}", flush=True)
+    return report(measured, prompts)
+
+
+def env(emulator: Emulator, prompts: int, folder: Path) -> dict[str, str]:
+    """Return the settings of the Airflow."""
+    return {
+        "AIRFLOW_CONN_COMETAPI_DEFAULT": emulator.connection_json(),
+        "BENCHMARK_PROMPTS": str(prompts),
+        "BENCHMARK_FOLDER": str(folder),
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        # Otherwise the DAG processor would use more CPU than a run.
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "600",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     }
-    ratios = [f"batch_{measure}_share" for measure in ("cpu", "slot", "time")]
-    for name in ratios:
-        measure = name.split("_")[1]
-        figures[name] = figures[f"batch_{measure}"] / figures[f"mapped_{measure}"]
-    rows = [
-        [title, *(number(figures[f"{name}_{measure}"]) for measure in ("cpu", "workers", "slot", "time"))]
-        for name, title in TITLES.items()
+
+
+def check(way: str, prompts: int, ledger: Mapping[str, Any], folder: Path) -> None:
+    """Raise an error if not each prompt was bought once, and stored as it was sent."""
+    sent = {served["id"]: served["sha256"] for served in ledger["served"]}
+    stored: dict[str, str] = {}
+    pictures = set()
+    for path in folder.glob("*.manifest.json"):
+        manifest = json.loads(path.read_bytes())
+        [file] = manifest["files"]
+        content = Path(urlparse(file["uri"]).path).read_bytes()
+        if file["sha256"] == hashlib.sha256(content).hexdigest():
+            stored[manifest["prediction_id"]] = file["sha256"]
+            pictures.add(manifest["input"]["prompt"])
+    counts = [ledger["accepted"], len(ledger["served"]), len(pictures)]
+    if counts != [prompts] * 3 or stored != sent:
+        raise RuntimeError(f"{way}: bought, sent and stored {counts}, and not {prompts} of each, the same ones")
+
+
+def report(measured: Mapping[str, list[Measured]], prompts: int) -> Part:
+    """Return the figures of a prediction, and how far the ways are below the mapped group."""
+    figures = {
+        f"{way}_{measure}": median(getattr(result, measure) for result in results)
+        / (1 if measure == "time" else prompts)
+        for way, results in measured.items()
+        for measure in MEASURES
+    }
+    ratios = {
+        f"{way}_{measure}_below": figures[f"mapped_{measure}"] / figures[f"{way}_{measure}"]
+        for way in ("sensor", "store")
+        for measure in ("cpu", "slot", "time")
+    }
+    header = ["for each prediction", "CPU, s", "of it workers", "slot-seconds", "start to end of all, s"]
+    rows = [[title, *(number(figures[f"{way}_{measure}"]) for measure in MEASURES)] for way, title in TITLES.items()]
+    header_below = ["times below the mapped group", "CPU", "slot-seconds", "start to end"]
+    rows_below = [
+        [TITLES[way], *(number(ratios[f"{way}_{measure}_below"]) for measure in ("cpu", "slot", "time"))]
+        for way in ("sensor", "store")
     ]
     return Part(
-        title="Two hundred prompts",
-        tables=[Table(["", "CPU, s", "of it workers", "slot-seconds", "start to end, s"], rows)],
-        figures=figures,
-        ratios=ratios,
+        title="A thousand prompts",
+        tables=[Table(header, rows), Table(header_below, rows_below)],
+        figures=figures | ratios,
+        ratios=[*ratios],
+        targets=[
+            Target("store_cpu_below", "batch and store: CPU below the mapped group", TIMES_BELOW, False, "x"),
+            Target("store_slot_below", "batch and store: slot-seconds below it", TIMES_BELOW, False, "x"),
+            Target("store_time_below", "batch and store: time below it", TIMES_BELOW, False, "x"),
+        ],
         notes=NOTES,
     )

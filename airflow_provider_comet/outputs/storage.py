@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -198,11 +199,23 @@ def _create_unfinished(target: Path) -> tuple[Path, IO[bytes]]:
 
 def _remove_abandoned(target: Path) -> None:
     """Remove the hidden files of killed processes: a lock ends with the process that holds it."""
-    for path in target.parent.glob(f".{target.name}.*.part"):
+    for name in _unfinished_names(target.parent):
+        if not name.startswith(f".{target.name}."):
+            continue
         # A lock that another process holds is an OSError, too. NFS locks only files that are open for writing.
+        path = target.with_name(name)
         with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+
+
+@functools.lru_cache(maxsize=16)
+def _unfinished_names(folder: Path) -> list[str]:
+    """Return the hidden files that were in a folder when this process first wrote there.
+
+    A folder with thousands of files takes longer to list than a file takes to write.
+    """
+    return [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(".part")]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,10 @@ HAND_OVER_COUNT = 50
 HAND_OVER_SECONDS = 600.0
 """A result waits no longer for others: CometAPI's links last about an hour, and a store may need to be repeated."""
 
+PAUSE_SECONDS = 10.0
+"""So long after its start a trigger hands over at the earliest. If a task resumes before the executor has reported the
+end of the process that deferred it, Airflow takes the task for killed, and uses up a retry (seen with Airflow 3.3.2 and
+LocalExecutor on a busy machine: 1,000 short predictions, each trigger had 50 results within a second or two)."""
 FIRST_ROUND_SECONDS = LONGEST_DELAY
 """The first polls of a trigger are spread over so long. If many have ended long before it starts (the triggerer was
 away, the creates took an hour), the first of them must not be handed over alone: each start of the task would store
@@ -20,7 +24,8 @@ one or two, while the links of the others expire."""
 class HandOver:
     """Decides when the predictions that have ended are handed over: many of them, or one that has ended long ago.
 
-    :param began: when the polls began, if the first of them are spread over ``FIRST_ROUND_SECONDS``.
+    :param began: when the trigger began, whose first polls are spread over ``FIRST_ROUND_SECONDS``; by default the
+        polls are made on a worker.
     """
 
     def __init__(self, began: float = float("-inf")) -> None:
@@ -42,4 +47,8 @@ class HandOver:
     def delay(self, now: float) -> float:
         """Return the seconds until the hand-over; 0: it is due, infinity: nothing has ended."""
         due = max(self._oldest + HAND_OVER_SECONDS, self._began + FIRST_ROUND_SECONDS)
-        return 0.0 if self._count >= HAND_OVER_COUNT else max(0.0, due - now)
+        return self.pause(now) if self._count >= HAND_OVER_COUNT else max(self.pause(now), due - now)
+
+    def pause(self, now: float) -> float:
+        """Return the seconds until a hand-over is possible at all, also of the last results."""
+        return max(0.0, self._began + PAUSE_SECONDS - now)

@@ -77,10 +77,15 @@ class Cast:
         return bool(self.options["shape"] == "waiting")
 
     @property
+    def store_waits(self) -> bool:
+        """Whether the store waits for results: no task before it does."""
+        return not self.waits and not self.options["has_sensor"]
+
+    @property
     def groups(self) -> list[tuple[str, list[int]]]:
         """The tasks in the order of their dependencies, each with its map indexes."""
         indexes = [*range(len(self.options["inputs"]))] if self.is_mapped else [-1]
-        wait = [] if self.waits or not self.options["has_sensor"] else [("wait", [-1])]
+        wait = [] if self.waits or self.store_waits else [("wait", [-1])]
         return [("create", indexes), *wait, ("store", [-1])]
 
     @property
@@ -170,7 +175,7 @@ class Cast:
         if row.task_id == "store" and self.waits:
             (create,) = scheduler.creates(row.source_run)
             return create.xcoms.get("prediction")
-        before = "wait" if row.task_id == "store" and self.options["has_sensor"] else "create"
+        before = "wait" if row.task_id == "store" and not self.store_waits else "create"
         rows = [other for other in scheduler.rows.values() if (other.run_id, other.task_id) == (row.source_run, before)]
         values = [other.xcoms.get("return_value") for other in rows]
         if before == "create" and self.is_mapped:

@@ -43,7 +43,8 @@ def causes(world: World, attempt: Attempt) -> list[str]:
         given = _given(world, attempt.operator.prediction, found)
         found += [f"file {label}" for _, label in _since(world.storage.failures, since)]
         for prediction in given:
-            found += [f"poll {label}" for _, label in _since(prediction.faults, since)]
+            if not world.cast.store_waits:  # what has finished is read again for two minutes, and not until a deadline
+                found += [f"poll {label}" for _, label in _since(prediction.faults, since)]
             found += of_item(world, attempt, prediction.id)
     return found
 
@@ -52,6 +53,7 @@ def of_item(world: World, attempt: Attempt, prediction_id: str) -> list[str]:
     """Return why a prediction may not have been stored, of a list whose others are."""
     prediction, since = world.api.predictions[prediction_id], attempt.began_at
     found = [f"download {label}" for _, label in _since(world.downloads, since) if label.endswith(prediction_id)]
+    found += [label for _, label in _since(world.happened, since) if label == "clock_set"]  # the time may be up
     return found + _of_wait(world, attempt.row, [prediction], since)
 
 

@@ -66,11 +66,12 @@ def columns(world: World, owner: str) -> tuple[str, ...]:
 
 
 def records(world: World, owner: str) -> tuple[str, ...]:
-    """Return the states of the records of a create, or of the creates before a task."""
-    row = world.scheduler.rows.get(owner)
+    """Return what a strike can name: the states of the records of a create, or of the creates before a task as well."""
+    row, own = world.scheduler.rows.get(owner), columns(world, owner)
     if row is None or row.task_id == "create":
-        return columns(world, owner)
-    return tuple(state for create in world.scheduler.creates(row.source_run) for state in _states(world, create, ""))
+        return own
+    creates = world.scheduler.creates(row.source_run)
+    return (*own, *(state for create in creates for state in _states(world, create, "")))
 
 
 def rows_of(world: World, label: str, process: Process) -> Iterator[Pair]:

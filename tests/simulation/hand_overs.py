@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.aims import BAD_ENDS, Cast, file_faults, get_fault, prediction, strike
+from tests.simulation.aims import BAD_ENDS, Cast, at, file_faults, get_fault, prediction, strike
 from tests.simulation.coverage import SCOPES
 from tests.simulation.story import Event
 
@@ -17,7 +17,7 @@ PROMPTS = "abcdef"
 def handed_over(chance: Chance, cast: Cast, record: str) -> list[Event]:
     """Let a store be struck, or something around it, between its first poll and its report."""
     _cast(chance, cast)
-    numbers = range(1, len(cast["inputs"]) + 1)
+    numbers = range(1, 2 * len(cast["inputs"]) + 1)  # a clear buys new ones
     events = [_life(chance, number) for number in numbers]
     for _ in range(chance.number(1, 3)):
         events += chance.one_of(FAULTS)(chance, cast)
@@ -40,7 +40,9 @@ def _life(chance: Chance, number: int) -> Event:
 
 
 def _struck(chance: Chance, cast: Cast) -> list[Event]:
-    return [{**strike(chance, "store", -1), "attempt": chance.small(6), "nth": chance.small(20)}]
+    if chance.happens(0.7):
+        return [at(strike(chance, "store", -1), "resumed", chance.small(12))]
+    return [{**strike(chance, "store", -1), "attempt": 1, "nth": chance.small(20)}]
 
 
 def _between(chance: Chance, cast: Cast) -> list[Event]:
@@ -51,7 +53,10 @@ def _between(chance: Chance, cast: Cast) -> list[Event]:
 
 def _triggerer(chance: Chance, cast: Cast) -> list[Event]:
     kind = chance.one_of(("triggerer_dies", "triggerer_pauses"))
-    return [{"kind": kind, "seconds": chance.seconds(5, 500), "when": _while_deferred(chance)}]
+    seconds = chance.seconds(5, 500)
+    if chance.happens(0.3):  # until Airflow's own timeout
+        cast["timeout"], kind, seconds = 600.0, "triggerer_dies", chance.seconds(2000, 8000)
+    return [{"kind": kind, "seconds": seconds, "when": _while_deferred(chance, 5)}]
 
 
 def _event(chance: Chance, cast: Cast) -> list[Event]:
@@ -63,13 +68,45 @@ def _event(chance: Chance, cast: Cast) -> list[Event]:
 def _cleared(chance: Chance, cast: Cast) -> list[Event]:
     task = chance.one_of(("create", "create", "store"))
     index = chance.number(0, len(cast["inputs"]) - 1) if task == "create" and cast["shape"] == "mapped" else -1
-    event: Event = {"kind": "clear", "task": task, "index": index, "when": _while_deferred(chance)}
+    event: Event = {"kind": "clear", "task": task, "index": index, "when": _while_deferred(chance, 5)}
     event["scope"] = "task" if chance.happens(0.6) else chance.one_of(SCOPES)
     if task == "store" or chance.happens(0.6):
         return [event]
     inputs = [*cast["inputs"]]
     inputs[max(0, index)] = "z"
     return [{"kind": "change_inputs", "inputs": inputs, "when": event["when"]}, event]
+
+
+def _handled(chance: Chance, cast: Cast) -> list[Event]:
+    """Users clear and mark the store, whatever state it is in after its first hand-over."""
+    kill = {**strike(chance, "store", -1, chance.one_of(("file", "connection", "log"))), "kind": "kill"}
+    state = chance.one_of(("queued", "running", "up_for_retry", "success", "failed"))
+    if state == "failed":
+        cast["retries"] = 0
+    events = [] if state == "queued" else [at(kill, "resumed", chance.small(4))]
+    if state == "success":
+        events = []
+    seconds = chance.seconds(0.05, 0.45) if state == "queued" else chance.seconds(0.1, 9)
+    if state == "running":
+        events, seconds = [{**events[0], "kind": "stall", "seconds": 30.0}], chance.seconds(5, 300)
+    for _ in range(chance.number(1, 2)):
+        scope, end = chance.one_of(SCOPES), chance.one_of(("success", "failed"))
+        clear, mark = {"kind": "clear", "scope": scope}, {"kind": "mark", "state": end}
+        event = chance.one_of((clear, mark, {"kind": "lower_retries", "retries": chance.number(0, 1)}))
+        events.append({"task": "store", "index": -1, **event, "when": ["store", -1, state, seconds]})
+        seconds += chance.seconds(0.5, 10)
+    return events
+
+
+def _bought_anew(chance: Chance, cast: Cast) -> list[Event]:
+    """The first result is stored, and its create is cleared while the store waits for the others."""
+    cast["hand_over_count"], cast["mode"] = 1, "deferrable"
+    count = len(cast["inputs"])
+    lives = [prediction(chance, 1, 2, 20, "succeeded"), prediction(chance, count + 1, 200, 900, "succeeded")]
+    lives += [prediction(chance, number, 100, 600, "succeeded") for number in range(2, count + 1)]
+    index = 0 if cast["shape"] == "mapped" else -1
+    clear = {"kind": "clear", "task": "create", "index": index, "scope": "task"}
+    return [*lives, {**clear, "when": _while_deferred(chance, 30)}]
 
 
 def _files(chance: Chance, cast: Cast) -> list[Event]:
@@ -92,8 +129,20 @@ def _peace(chance: Chance, cast: Cast) -> list[Event]:
     return []
 
 
-def _while_deferred(chance: Chance) -> list[object]:
-    return ["store", -1, "deferred", chance.seconds(0.1, 400)]
+def _while_deferred(chance: Chance, least: float = 0.1) -> list[object]:
+    return ["store", -1, "deferred", chance.seconds(least, 400)]
 
 
-FAULTS = (_struck, _struck, _between, _between, _triggerer, _event, _cleared, _files, _links, _polls, _peace)
+FAULTS = (
+    *[_struck] * 5,
+    _between,
+    _triggerer,
+    _event,
+    _cleared,
+    _handled,
+    _bought_anew,
+    _files,
+    _links,
+    _polls,
+    _peace,
+)

@@ -43,10 +43,11 @@ RULES: list[tuple[str, str, str]] = [
         "a task that has reported a bad end does not defer again before it has bought anew",
     ),
     (
-        r"resume begins|event comes again.*|(clear|mark) while queued",
+        r"resume begins|event comes again while running|(clear|mark) while queued",
         "store",
-        "a store has resumed when it is queued, or an event has come",
+        "a store that is queued has left the worker, and one that runs after an event, too",
     ),
+    (r"XComs are emptied", "resumed", "they are emptied when a try begins"),
     (r"poke begins|(clear|mark) while up_for_reschedule", f"{_RECORDS} store resumed", "only a sensor is rescheduled"),
     (r"(clear|mark) while upstream_failed", f"{_RECORDS} resumed", "a create has no task before it"),
     (r"change_inputs of mapped", "reported", "the creates that wait for their result are not mapped here"),

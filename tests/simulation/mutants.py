@@ -1,7 +1,7 @@
 """``python -m tests.simulation.mutants [name ...]``: does the simulator find faults that are put into the product?
 
-Each mutant of ``mutations.py`` and ``store_mutations.py`` is applied to a copy of the package in a temporary folder. A process of its own runs
-stories on that copy, until one fails that holds with the package as it is.
+Each mutant of ``mutations.py`` and ``store_mutations.py`` is applied to a copy of the package in a temporary folder. A
+process of its own runs stories on that copy, until one fails that holds with the package as it is.
 """
 
 from __future__ import annotations

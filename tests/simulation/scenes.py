@@ -214,6 +214,6 @@ WEIGHTS: dict[Scene, int] = {
     emptied: 2,
     lost_and_refused: 2,
     polls_on: 1,
-    handed_over: 14,
+    handed_over: 26,
 }
 FOLLOWING: tuple[Scene, ...] = tuple(one for one, weight in WEIGHTS.items() for _ in range(weight))

@@ -105,7 +105,6 @@ class Scheduler:
         if attempt.error is not None:
             row.errors.append(f"{type(attempt.error).__name__}: {attempt.error}")
         if state == "deferred":
-            row.deferred_at = self.world.kernel.now
             self.set_state(row, "deferred")
             self.triggerers.defer(row, details)
         elif state == "up_for_reschedule":
@@ -125,9 +124,12 @@ class Scheduler:
         else:
             self.set_state(row, "failed")
 
-    def resume(self, row: TaskInstance, method: str, kwargs: dict[str, Any]) -> None:
-        """Let a deferred task instance run again."""
-        row.next_kwargs = {"__method__": method, **kwargs}
+    def resume(self, row: TaskInstance, method: str, kwargs: dict[str, Any], told_at: float) -> None:
+        """Let a deferred task instance run again.
+
+        :param told_at: when it has left these arguments.
+        """
+        row.next_kwargs, row.told_at = {"__method__": method, **kwargs}, told_at
         self.set_state(row, "queued")
         self._later(self.world.kernel.now + 0.5, row, lambda: self.start(row, is_new_try=False))
 

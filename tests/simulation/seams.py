@@ -24,7 +24,7 @@ from airflow_provider_comet.client import async_client, sync_client
 from airflow_provider_comet.client.async_client import AsyncCometClient
 from airflow_provider_comet.client.sync_client import CometClient
 from airflow_provider_comet.hooks import connection
-from airflow_provider_comet.outputs import download, object_upload
+from airflow_provider_comet.outputs import download, object_upload, storage
 from airflow_provider_comet.polling import clock, hand_over, threads
 from airflow_provider_comet.submissions import state_store, stored_record
 from tests.simulation import sync
@@ -32,6 +32,9 @@ from tests.simulation.downloads import make_downloader
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+assert storage.BLOCK_BYTES == object_upload.BLOCK_BYTES, "it is copied before a story changes it"
 
 
 @contextmanager

@@ -38,7 +38,12 @@ STORE_MUTANTS = (
     Mutant(
         "hand_over_late",
         "What has finished waits for the others, however long they take.",
-        (Change("polling/hand_over.py", "max(0.0, self._oldest + HAND_OVER_SECONDS - now)", 'float("inf")'),),
+        (Change("polling/hand_over.py", "self._oldest + HAND_OVER_SECONDS", 'float("inf")'),),
+    ),
+    Mutant(
+        "hand_over_by_age_alone",
+        "What has finished waits for its hour, however many there are.",
+        (Change("polling/hand_over.py", "self.pause(now) if self._count >= HAND_OVER_COUNT else ", ""),),
     ),
     Mutant(
         "event_carries_results",

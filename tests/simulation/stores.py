@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.cast import OUTLET, names_of
+from tests.simulation.cast import FOLDER, OUTLET, names_of
 from tests.simulation.causes import AROUND_SECONDS, of_item
 from tests.simulation.storage import SUFFIX, path_of
 from tests.simulation.story import STRIKES
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 IN_TIME_SECONDS = 100.0
 """So long after it is due a result may be stored: a poll a minute, a start, and the others that are stored with it."""
+TOGETHER_SECONDS = 20.0
+"""What one process stores, it stores within such a time."""
 PEACEFUL = ("post", "prediction", "retry", "resume", "poke", "XComs", "change_inputs", "lower_retries", "two")
 """After these a store has no reason to be late."""
 
@@ -70,6 +72,17 @@ class Stores:
         late = world.kernel.now - due - world.cast.options["hand_over_seconds"]
         words = f"{attempt.row.name} stores {prediction_id} {late:.0f} s too late"
         self._require(late < IN_TIME_SECONDS or not self._is_peaceful(attempt), words)
+        waiting = [key for key, _, _ in _items(attempt) if key is not None and self._has_waited(attempt, key)]
+        words = f"{len(waiting)} results wait for others, and {attempt.row.name} does not store them: {waiting}"
+        is_in_time = len(waiting) < world.cast.options["hand_over_count"]
+        self._require(is_in_time or not self._is_peaceful(attempt), words)
+
+    def _has_waited(self, attempt: Attempt, prediction_id: str) -> bool:
+        """Return whether a result has been there for so long that it counts for a hand-over, and is stored only now."""
+        now, made = self._world.kernel.now, self._world.api.predictions[prediction_id]
+        stored = self._known.get(f"{path_of(FOLDER)}/{prediction_id}{SUFFIX}", ())
+        is_old = max(attempt.began_at, made.ended_at) < now - IN_TIME_SECONDS and not made.is_bad
+        return is_old and not any(time < now - TOGETHER_SECONDS for time, _ in stored)
 
     def _is_peaceful(self, attempt: Attempt) -> bool:
         for time, label in self._world.happened:
@@ -98,7 +111,7 @@ class Stores:
             self._require(
                 not attempt.pushed and not event, f"{row.name} reports before its end: {attempt.pushed} {event}"
             )
-        if "stored" in attempt.pushed:
+        if "stored" in attempt.pushed and str(attempt.error) != "execution_timeout":  # else it could not say why
             self._check_others(attempt)
 
     def _check_result(self, attempt: Attempt, event: dict[str, Any]) -> None:
@@ -156,9 +169,10 @@ class Stores:
         require(bool(stored["files"]) or is_empty, f"{prediction_id}: no file is stored")
 
 
-def _items(attempt: Attempt, value: Any) -> Iterator[tuple[str | None, str | None, Any]]:
+def _items(attempt: Attempt, value: Any = None) -> Iterator[tuple[str | None, str | None, Any]]:
     """Yield for each item that a store was given its id, its name, and what is stored."""
     given = attempt.operator.prediction
+    value = [None] * len(given) if value is None and isinstance(given, list) else value
     is_list = isinstance(given, list)
     named = attempt.operator.names is not None
     names = names_of(given) if named else None

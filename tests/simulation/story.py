@@ -112,7 +112,8 @@ def describe(event: Event) -> str:
         }[kind]
         name, effect = f"{event['task']}[{event['index']}]", f"{event['phase']} its {event['effect']}"
         if "record" in event:
-            return f"A process of {name} {words}, {effect} no. {event['nth']} while the record is {event['record']}"
+            state = "it has resumed" if event["record"] == "resumed" else f"the record is {event['record']}"
+            return f"A process of {name} {words}, {effect} no. {event['nth']} while {state}"
         return f"Process {event['attempt']} of {name} {words}, {effect} no. {event['nth']}"
     if kind == "post":
         return f"Create no. {event['number']} is answered: {event['answer']}"

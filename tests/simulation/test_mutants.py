@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutants import MutantError, find_failure, mutated
-from tests.simulation.mutations import MUTANTS, Change, Mutant
+from tests.simulation.mutants import ALL_MUTANTS, MutantError, find_failure, mutated
+from tests.simulation.mutations import Change, Mutant
 from tests.simulation.run import run_story
 from tests.simulation.story import Story
 
-BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+BY_NAME = {mutant.name: mutant for mutant in ALL_MUTANTS}
 KILLED_WHEN_ACCEPTED = Story(
     {"shape": "single", "retries": 1},
     [{"kind": "kill", "task": "create", "index": -1, "attempt": 1, "effect": "send", "nth": 1, "phase": "after"}],
@@ -17,8 +17,8 @@ KILLED_WHEN_ACCEPTED = Story(
 
 
 def test_there_is_a_mutant_of_each_rule() -> None:
-    """Ten rules, each of which one mutant breaks."""
-    assert [mutant.name for mutant in MUTANTS] == [
+    """Seventeen rules, each of which one mutant breaks."""
+    assert [mutant.name for mutant in ALL_MUTANTS] == [
         "no_intent",
         "late_intent",
         "504_rejects",
@@ -29,10 +29,17 @@ def test_there_is_a_mutant_of_each_rule() -> None:
         "poll_error_ends_wait",
         "deadline_before_poll",
         "manifest_before_files",
+        "hand_over_drops_rest",
+        "bitmap_of_other_list",
+        "stored_again",
+        "hand_over_late",
+        "hand_over_by_age_alone",
+        "event_carries_results",
+        "names_by_place",
     ]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_fits_the_present_code(mutant: Mutant) -> None:
     """Its changes apply to a copy of the package, and the copy compiles."""
     with mutated(mutant) as folder:

@@ -32,6 +32,7 @@ class Row:
     path: str
     kwargs: dict[str, Any]
     next_kwargs: dict[str, Any]
+    made_at: float
     is_fired: bool = False
 
 
@@ -74,10 +75,10 @@ class Triggerers:
 
     def defer(self, row: TaskInstance, details: dict[str, Any]) -> None:
         """Take the trigger of a task instance that has left its worker."""
-        self._numbers += 1
-        trigger = Row(self._numbers, row, details["path"], details["kwargs"], details["next_kwargs"])
-        self._rows[trigger.number] = trigger
         kernel = self.world.kernel
+        self._numbers += 1
+        trigger = Row(self._numbers, row, details["path"], details["kwargs"], details["next_kwargs"], kernel.now)
+        self._rows[trigger.number] = trigger
         kernel.call_at(kernel.now + START_SECONDS, lambda: self._assign(trigger))
         if details["timeout"] is not None:
             kernel.call_at(kernel.now + details["timeout"], lambda: self._time_out(trigger))
@@ -177,18 +178,21 @@ class Triggerers:
         if lost:
             self.world.met("event_lost", trigger.row.name)
         kwargs = dict(trigger.next_kwargs) if lost else {**trigger.next_kwargs, "event": payload}
-        kernel.call_at(kernel.now, lambda: self.scheduler.resume(trigger.row, "execute_complete", kwargs))
+        kernel.call_at(kernel.now, lambda: self._resume(trigger, kwargs))
         for event in events:
             if event["kind"] == "event_twice":
-                kernel.call_at(kernel.now + event["seconds"], lambda: self._fire_again(trigger.row, kwargs))
+                kernel.call_at(kernel.now + event["seconds"], lambda: self._fire_again(trigger, kwargs))
 
-    def _fire_again(self, row: TaskInstance, kwargs: dict[str, Any]) -> None:
+    def _resume(self, trigger: Row, kwargs: dict[str, Any]) -> None:
+        self.scheduler.resume(trigger.row, "execute_complete", kwargs, trigger.made_at)
+
+    def _fire_again(self, trigger: Row, kwargs: dict[str, Any]) -> None:
         """Handle an event once more: two triggerers had the trigger, and one of them is late.
 
         A task that has deferred again has another trigger, so the old event is dropped. A task that runs is begun once
         more, and the process that runs loses its right to write.
         """
-        state = row.state
+        row, state = trigger.row, trigger.row.state
         if state != "deferred" and not (state == "running" and row.next_kwargs):
             return
         self.world.met(f"event comes again while {state}", row.name)
@@ -197,7 +201,7 @@ class Triggerers:
         if (attempt := self.scheduler.attempts.pop(row.name, None)) is not None:
             row.id += 1
             self.world.kernel.call_at(self.world.kernel.now + NOTICE_SECONDS, lambda: self.scheduler.terminate(attempt))
-        self.scheduler.resume(row, "execute_complete", kwargs)
+        self._resume(trigger, kwargs)
 
     def _time_out(self, trigger: Row) -> None:
         """Airflow's own timeout of a deferral."""
@@ -206,7 +210,7 @@ class Triggerers:
         from airflow.sdk.bases.operator import TriggerFailureReason
 
         self.world.met("deferral times out", trigger.row.name)
-        self.scheduler.resume(trigger.row, "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT})
+        self.scheduler.resume(trigger.row, "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, trigger.made_at)
 
     def _met(self, label: str) -> None:
         for trigger in self._rows.values():

@@ -36,7 +36,7 @@ class Attempt:
         self.error: BaseException | None = None
         self.struck: list[str] = []
         self.began_at = row.started_at
-        self.told_at = row.deferred_at if row.next_kwargs is not None else 0.0
+        self.told_at = row.told_at if row.next_kwargs is not None else 0.0
         self.pushed: list[str] = []
         self.outlet_events: Any = None
 

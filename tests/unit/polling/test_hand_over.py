@@ -1,3 +1,5 @@
+"""``polling/hand_over.py``: when what has finished is handed over while the rest runs."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -5,11 +7,13 @@ from email.utils import formatdate
 
 import pytest
 
+from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.polling.hand_over import (
     FIRST_ROUND_SECONDS,
     HAND_OVER_COUNT,
     HAND_OVER_SECONDS,
+    PAUSE_SECONDS,
     HandOver,
 )
 
@@ -41,4 +45,34 @@ def test_many_results_do_not_wait_for_the_first_round() -> None:
     """So many are worth a start of the task, although others may be found a moment later."""
     hand_over = HandOver(NOW)
     delays = [hand_over.add(ended_ago(HAND_OVER_SECONDS), NOW) for _ in range(HAND_OVER_COUNT)]
-    assert delays == [FIRST_ROUND_SECONDS] * (HAND_OVER_COUNT - 1) + [0]
+    assert delays == [FIRST_ROUND_SECONDS] * (HAND_OVER_COUNT - 1) + [PAUSE_SECONDS]
+
+
+def test_a_result_is_handed_over_when_it_is_ten_minutes_old() -> None:
+    """Its age counts by the server's clocks, from its end: a triggerer that starts anew sees the same age."""
+    hand_over = HandOver(NOW - 300)
+    assert hand_over.delay(NOW) == float("inf")
+    assert hand_over.add(ended_ago(200), NOW) == HAND_OVER_SECONDS - 200
+    assert hand_over.add(ended_ago(100), NOW) == HAND_OVER_SECONDS - 200, "the oldest decides"
+    assert hand_over.delay(NOW + HAND_OVER_SECONDS) == 0
+
+
+def test_an_outcome_without_a_time_counts_from_now() -> None:
+    """An error, or a server that names no times."""
+    for outcome in (CometError("no"), Prediction(id="a", status="succeeded")):
+        assert HandOver().add(outcome, NOW) == HAND_OVER_SECONDS
+
+
+def test_a_pause_after_a_start() -> None:
+    """However much has ended, a trigger hands over some seconds after its start at the earliest, and a worker at
+    once."""
+    hand_over = HandOver(NOW)
+    assert [hand_over.pause(NOW + seconds) for seconds in (0, PAUSE_SECONDS - 1, PAUSE_SECONDS + 5)] == [
+        PAUSE_SECONDS,
+        1,
+        0,
+    ]
+    assert HandOver().pause(NOW) == 0
+    for _ in range(2 * HAND_OVER_COUNT):
+        hand_over.add(ended_ago(0), NOW)
+    assert hand_over.delay(NOW + 3) == PAUSE_SECONDS - 3

@@ -1,0 +1,99 @@
+"""``outputs/object_upload.py``: an object appears complete, or not at all. ``test_s3.py`` has a real object store."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.outputs.object_upload import BLOCK_BYTES, ObjectUpload
+
+
+class Upload:
+    """An upload in parts, as fsspec offers it."""
+
+    def __init__(self, store: ObjectStore, path: str) -> None:
+        self.store, self.path, self.parts, self.closed = store, path, b"", False
+
+    def write(self, data: bytes) -> None:
+        self.parts += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def commit(self) -> None:
+        self.store.objects[self.path] = self.parts
+
+    def discard(self) -> None:
+        self.store.discarded.append(self.path)
+        raise OSError("the connection is gone")
+
+
+class ObjectStore:
+    """What fsspec says of a storage.
+
+    :param async_impl: as it is of the file systems of object stores.
+    """
+
+    def __init__(self, async_impl: bool) -> None:
+        self.async_impl = async_impl
+        self.objects: dict[str, bytes] = {}
+        self.calls: list[str] = []
+        self.discarded: list[str] = []
+        self.transaction = SimpleNamespace(files=[])
+
+    def pipe_file(self, path: str, content: bytes) -> None:
+        self.calls.append("pipe_file")
+        self.objects[path] = content
+
+    def open(self, path: str, mode: str, *, block_size: int, autocommit: bool) -> Upload:
+        assert (mode, block_size, autocommit) == ("wb", BLOCK_BYTES, False)
+        self.calls.append("open")
+        upload = Upload(self, path)
+        self.transaction.files.append(upload)
+        return upload
+
+
+def upload_to(store: ObjectStore) -> ObjectUpload:
+    path: Any = SimpleNamespace(fs=store, path="a/picture.webp")
+    return ObjectUpload(path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_object_store", "calls"),
+    [
+        ([], True, ["pipe_file"]),
+        ([10, 20], True, ["pipe_file"]),
+        ([BLOCK_BYTES], True, ["pipe_file"]),
+        ([BLOCK_BYTES, 1], True, ["open"]),
+        ([BLOCK_BYTES * 2, 7, 9], True, ["open"]),
+        ([], False, ["open"]),
+        ([10, 20], False, ["open"]),
+    ],
+)
+def test_a_small_object_takes_one_request(sizes: list[int], is_object_store: bool, calls: list[str]) -> None:
+    """A large one is sent in parts, and so is all that goes to another kind of storage. It appears at the end."""
+    store = ObjectStore(is_object_store)
+    upload = upload_to(store)
+    chunks = [bytes([number]) * size for number, size in enumerate(sizes)]
+    for chunk in chunks:
+        upload.write(memoryview(chunk))
+        assert store.objects == {}
+    upload.commit()
+    assert store.objects == {"a/picture.webp": b"".join(chunks)}
+    assert (store.calls, store.transaction.files) == (calls, [])
+
+
+@pytest.mark.parametrize("size", [10, BLOCK_BYTES + 1])
+def test_nothing_stays_of_a_failure(size: int) -> None:
+    """An upload that was begun is discarded, and closed first: the garbage collector would send what it holds. An error
+    of the cleanup does not hide what led to it."""
+    store = ObjectStore(async_impl=True)
+    upload = upload_to(store)
+    upload.write(b"x" * size)
+    begun = [*store.transaction.files]
+    upload.discard()
+    assert (store.objects, store.transaction.files) == ({}, [])
+    assert store.discarded == (["a/picture.webp"] if size > BLOCK_BYTES else [])
+    assert all(one.closed for one in begun)

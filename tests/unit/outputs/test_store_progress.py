@@ -1,0 +1,50 @@
+"""``outputs/store_progress.py``: what a store remembers while it is deferred."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_comet.outputs.store_progress import StoreProgress
+
+IDS = [f"prediction{number:03}" for number in range(1000)]
+
+
+@given(st.sets(st.sampled_from(IDS)), st.sets(st.sampled_from(IDS)))
+def test_it_is_read_back(stored: set[str], failed: set[str]) -> None:
+    """What was written is read, whatever the list has come to; what is in neither set is still waited for."""
+    known = StoreProgress(IDS, stored, failed)
+    read = StoreProgress.read(IDS, json.loads(json.dumps(known.to_kwargs())))
+    assert read is not None
+    assert (read.stored, read.failed, read.missing) == (stored, failed, [*known.missing])
+    assert {*read.missing} == {*IDS} - stored - failed
+
+
+def test_the_order_of_the_list() -> None:
+    """What is missing stays in the order given."""
+    assert StoreProgress(["c", "a", "b"], stored=["a"]).missing == ["c", "b"]
+
+
+def test_it_is_small() -> None:
+    """Of a thousand predictions it takes less than a kilobyte, because it goes through Airflow's database."""
+    assert len(json.dumps(StoreProgress(IDS, IDS[::2], IDS[1::2]).to_kwargs())) < 1000
+
+
+@pytest.mark.parametrize("other", [IDS[1:], IDS[::-1], [*IDS, "more"], []], ids=["less", "order", "more", "none"])
+def test_another_list(other: list[str]) -> None:
+    """A create that was cleared meanwhile has left other ids: the bits would mean other predictions."""
+    assert StoreProgress.read(other, StoreProgress(IDS, IDS[:3]).to_kwargs()) is None
+
+
+@pytest.mark.parametrize("stored", [None, "", "zz", 7, [1], "-1", "f" * 500])
+def test_what_can_not_be_read(stored: Any) -> None:
+    """Whatever stands in the database, the worst that follows is that manifests are read once more."""
+    kwargs = {**StoreProgress(IDS).to_kwargs(), "stored": stored}
+    read = StoreProgress.read(IDS, kwargs)
+    assert read is None or read.stored <= {*IDS}
+    assert StoreProgress.read(IDS, None) is None
+    assert StoreProgress.read(IDS, {"list": StoreProgress(IDS).to_kwargs()["list"]}) is None
