@@ -188,10 +188,10 @@ class PredictionTrigger(BaseTrigger):
                 task.cancel()
         if self.hands_over:
             await clock.async_sleep(hand_over.pause(clock.now()))
-        if pending := len(waits) - len(outcomes):
-            self.log.info(
-                "%s predictions have ended and are stored now; the wait for %s continues", len(outcomes), pending
-            )
+        pending = len(waits) - len(outcomes)
+        if pending:
+            ended = f"{len(outcomes)} of {len(waits)}"
+            self.log.info("Ended: %s predictions. They are stored now, and the wait for the others continues", ended)
         return outcomes, pending
 
     async def _wait_for(self, client: SharedClient, wait: Wait, progress: Progress) -> Prediction | CometError | None:
