@@ -208,7 +208,7 @@ class Findings:
             "tries": tries,
             "starts of the task": len(run.processes()),
             **self.figures,
-            "links refreshed": log.count("requesting a new one"),
+            "links asked for again": log.count("requesting a new one"),
             "polls": len(polls),
             "polls after the end": after_end,
             "seconds": round(seconds),
