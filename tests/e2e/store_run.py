@@ -86,8 +86,7 @@ SHORT = Plan(
     (25, 5),
     3,
     1,
-    (
-        Variant("A", 35, False, 0.2),
+    (  # without A, which is a matter of seconds: on a busy machine a process may start later than a link lives
         Variant("B", 600, False, 0.4, ("task", "triggerer", "machine", "triggerer")),
         Variant("C", 3, True, 0.8, ("triggerer", "task", "triggerer", "task")),
     ),

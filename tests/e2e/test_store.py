@@ -12,7 +12,7 @@ PLAN = FULL if os.environ.get("STORE_FULL") else SHORT
 
 
 def test_each_is_kept_as_it_comes(tmp_path: Path) -> None:
-    """No link expires before it is fetched although the last prediction ends long after the first links do; killed
-    processes lose nothing and store nothing twice; and links that have expired are asked for again."""
+    """Killed processes lose nothing and store nothing twice, and links that have expired are asked for again. In the
+    full version also: no link expires before it is fetched, although the last prediction ends long after the first."""
     wrong = {findings.name: findings.wrong for findings in run_all(tmp_path, PLAN)}
     assert wrong == {variant.name: [] for variant in PLAN.variants}
