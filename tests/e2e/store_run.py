@@ -1,7 +1,7 @@
 """Store hundreds of predictions as they finish, in a real Airflow, while links expire and processes are killed.
 
-``tests/e2e/test_store.py`` runs a short version of its three variants. The full version takes 20 minutes, on a machine
-that has nothing else to do: ``python -m tests.e2e.store_run --full``.
+``tests/e2e/test_store.py`` runs a short version of two of its three variants. The full version takes 20 minutes, on a
+machine that has nothing else to do: ``python -m tests.e2e.store_run --full``.
 """
 
 from __future__ import annotations
