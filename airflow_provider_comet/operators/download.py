@@ -164,7 +164,13 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
         """Return the result of each prediction, or raise why there is none; then all others are stored."""
         items, writer = attempt.items, attempt.list_writer
         results = items.in_order(writer.results)
-        stored = [*{result["prediction_id"]: result for result in results if result is not None}.values()]
+        by_id: dict[str, dict[str, Any]] = {}
+        for result in results:
+            if (
+                result is not None
+            ):  # of a prediction that is in the list twice the first name counts, as in its manifest
+                by_id.setdefault(result["prediction_id"], result)
+        stored = [*by_id.values()]
         report_lineage(attempt.folder, stored)
         errors = [*(writer.errors[key] for key in items.ids if key in writer.errors), *items.errors]
         if errors and not items.is_list:

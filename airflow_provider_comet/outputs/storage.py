@@ -142,6 +142,10 @@ def read_if_exists(path: ObjectStoragePath, max_bytes: int) -> bytes | None:
             content: bytes = path.fs.cat_file(path.path, start=0, end=max_bytes)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return b""  # S3 has no range of an empty object
     return content
 
 

@@ -255,3 +255,11 @@ def test_a_table_of_storage_that_does_not_answer(s3: S3, monkeypatch: pytest.Mon
     monkeypatch.setenv("AIRFLOW_CONN_SILENT", json.dumps(connection))
     with pytest.raises(StorageError, match=r"written or read: s3://.*bucket/pictures: EndpointConnectionError"):
         read_manifests("s3://silent@bucket/pictures")
+
+
+def test_a_manifest_that_is_empty(s3: S3) -> None:
+    """Somebody has left an empty object under its name: it is no manifest, and no trouble of the storage."""
+    from airflow_provider_comet.outputs.manifest_reader import ManifestReader
+
+    s3.client.put_object(Bucket="bucket", Key="a/abc.manifest.json", Body=b"")
+    assert ManifestReader(path_to("a"), lambda: None).check("abc") is None

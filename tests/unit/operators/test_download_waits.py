@@ -183,3 +183,18 @@ def test_names_that_do_not_fit(comet: Emulator, runner: TaskRunner, create: Call
     outcome = runner.run(store([create(), create()], tmp_path, names=["a"]))
     assert (outcome.state, names(tmp_path)) == ("failed", [])
     assert "names has 1 items, and prediction has 2" in outcome.message
+
+
+def test_a_prediction_that_is_in_the_list_twice(
+    comet: Emulator, runner: TaskRunner, create: Callable[..., str], tmp_path: Path
+) -> None:
+    """It is stored once. Its first name is in the manifest and in the event; in the result each place has its own."""
+    from airflow.sdk import Asset
+
+    twice, other = create(), create()
+    task = store([twice, other, twice], tmp_path, names=["a", "b", "c"], outlets=[Asset("s3://bucket/pictures")])
+    outcome = runner.run(task)
+    assert [result["name"] for result in outcome.result] == ["a", "b", "c"]
+    (event,) = outcome.sent["outlet_events"]
+    assert (event["extra"]["prediction_ids"], event["extra"]["names"]) == ([twice, other], ["a", "b"])
+    assert json.loads((tmp_path / f"{twice}.manifest.json").read_text())["name"] == "a"
