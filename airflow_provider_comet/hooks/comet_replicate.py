@@ -133,12 +133,14 @@ class CometReplicateHook(BaseHook):
         request = protocol.get_prediction(prediction_id)
         return self.client.retry(request, lambda: protocol.read_prediction(request, self.client.send(request)))
 
-    def get_predictions(self, prediction_ids: Iterable[str]) -> dict[str, Prediction | CometError]:
+    def get_predictions(
+        self, prediction_ids: Iterable[str], *, patience: float = RETRY_BUDGET_SECONDS
+    ) -> dict[str, Prediction | CometError]:
         """Return predictions as they are now, by id, or an error for each that can't be read. Several at a time.
 
-        Trouble that may pass is waited out for two minutes, for all of them together.
+        :param patience: seconds for which trouble that may pass is waited out, for all of them together.
         """
-        patient_until = clock.monotonic() + RETRY_BUDGET_SECONDS
+        patient_until = clock.monotonic() + patience
 
         def get(prediction_id: str) -> Prediction | CometError:
             is_patient = clock.monotonic() < patient_until

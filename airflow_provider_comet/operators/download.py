@@ -165,11 +165,8 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
         items, writer = attempt.items, attempt.list_writer
         results = items.in_order(writer.results)
         by_id: dict[str, dict[str, Any]] = {}
-        for result in results:
-            if (
-                result is not None
-            ):  # of a prediction that is in the list twice the first name counts, as in its manifest
-                by_id.setdefault(result["prediction_id"], result)
+        for result in filter(None, results):  # of a prediction that is there twice the first name, as in its manifest
+            by_id.setdefault(result["prediction_id"], result)
         stored = [*by_id.values()]
         report_lineage(attempt.folder, stored)
         errors = [*(writer.errors[key] for key in items.ids if key in writer.errors), *items.errors]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import metrics
-from airflow_provider_comet.api.errors import CometError, InvalidInputError, PredictionNotFoundError
+from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.outputs.store_items import StoreItems
-from airflow_provider_comet.outputs.store_progress import StoreProgress
+from airflow_provider_comet.outputs.store_progress import StoreProgress, parts
 from airflow_provider_comet.polling.events import WaitResult
 from airflow_provider_comet.polling.prediction_ids import is_list, read_flat
 from airflow_provider_comet.polling.schedule import find_deadline
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_comet.operators.download import DownloadPredictionOutputOperator
+
+_SEEN_BEFORE = WaitResult(is_complete=True)
+"""What is known of predictions whose end was seen: that one of them is not found is no fact about it."""
 
 
 class StoreAttempt:
@@ -55,7 +58,7 @@ class StoreAttempt:
             poke_interval=task.poke_interval,
             deferrable=task.deferrable,
             defer_after=task.defer_after,
-            on_ended=self._store_ended,
+            on_ended=lambda outcomes: self._store_ended([outcomes]),
             kwargs=lambda: {**self.progress.to_kwargs(), "output_path": str(self.folder)},
         )
         if self._is_resumed:
@@ -104,9 +107,8 @@ class StoreAttempt:
             return self.begin(CometError)
         missing = self.progress.missing
         named = missing if result.is_final else [k for k in missing if k in {*result.outcomes, *result.not_carried}]
-        outcomes, _ = self._wait.read(result, named, self._deadline)
-        self._store_ended(outcomes)
-        return self._wait_for_missing(CometError, is_known=bool(outcomes), polls_first=False)
+        self._store_ended(self._read_ended(result, named))
+        return self._wait_for_missing(CometError, is_known=bool(self.progress.stored), polls_first=False)
 
     def abort(self) -> None:
         """End all downloads and polls at once, so that no partial file stays. For a signal handler."""
@@ -119,13 +121,14 @@ class StoreAttempt:
         if missing := self.progress.missing:
             times, ended_before = (self._started_at, self._deadline), len(self.items.ids) - len(missing)
             waits = self._wait.begin(missing, *times, is_known=is_known, ended_before=ended_before)
-            self._store_ended(self._wait.wait(waits, *left_to_trigger, polls_first=polls_first))
+            self._store_ended([self._wait.wait(waits, *left_to_trigger, polls_first=polls_first)])
         self.list_writer.finish()
 
-    def _store_ended(self, outcomes: Mapping[str, Outcome]) -> None:
-        metrics.finished(outcomes.values())
-        self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
-        self.list_writer.store(outcomes)
+    def _store_ended(self, ended: Iterable[Mapping[str, Outcome]]) -> None:
+        for outcomes in ended:
+            metrics.finished(outcomes.values())
+            self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
+            self.list_writer.store(outcomes)
         if self.items.is_list:
             self._task.log.info("%s", self._progress_line())
 
@@ -139,12 +142,16 @@ class StoreAttempt:
             line += f", {missing:,} still run; the timeout comes in {seconds:.0f} s"
         return line
 
-    def _read(self, ids: Sequence[str]) -> dict[str, Outcome]:
-        read = self._hook.get_predictions(ids)
-        return {
-            key: outcome.of_known() if isinstance(outcome, PredictionNotFoundError) else outcome
-            for key, outcome in read.items()
-        }
+    def _read_ended(self, result: WaitResult, ids: Sequence[str]) -> Iterator[Mapping[str, Outcome]]:
+        """Yield how waits have ended, in parts; if the API is in trouble, not all: the others are waited for again."""
+        for part in parts(ids):
+            outcomes, again = self._wait.read(result, part, self._deadline)
+            yield outcomes
+            if again:
+                return
+
+    def _read(self, ids: Sequence[str]) -> Mapping[str, Outcome]:
+        return self._wait.read(_SEEN_BEFORE, ids, 0.0)[0]
 
 
 def _read_items(task: DownloadPredictionOutputOperator, name: str, context: Context) -> Any:

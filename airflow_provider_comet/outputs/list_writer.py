@@ -10,7 +10,7 @@ from airflow_provider_comet.api.errors import CometError
 from airflow_provider_comet.api.outcome import Outcome, model_of
 from airflow_provider_comet.api.redaction import log_value
 from airflow_provider_comet.outputs.manifest import StoredFile
-from airflow_provider_comet.outputs.store_progress import StoreProgress
+from airflow_provider_comet.outputs.store_progress import StoreProgress, parts
 from airflow_provider_comet.outputs.writer import OutputWriter
 from airflow_provider_comet.polling import threads
 
@@ -73,7 +73,7 @@ class ListWriter:
                 len(self.progress.stored),
                 len(ids),
             )
-        self.store(self._read(in_part))
+        self._read_and_store(in_part)
 
     def store(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store predictions that have ended; what fails is noted.
@@ -104,7 +104,11 @@ class ListWriter:
                 self.errors[key] = result
             elif result is not None:
                 self.results[key] = result
-        self.store(self._read([key for key in self.progress.ids if key not in self.results and key not in self.errors]))
+        self._read_and_store([key for key in self.progress.ids if key not in self.results and key not in self.errors])
+
+    def _read_and_store(self, ids: Sequence[str]) -> None:
+        for part in parts(ids):
+            self.store(self._read(part))
 
     def _store(self, item: tuple[str, Any]) -> dict[str, Any]:
         key, outcome = item

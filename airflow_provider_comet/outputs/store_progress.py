@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
+
+READ_AT_ONCE = 16
+"""Predictions that are read before they are stored: the output of each may have megabytes, as a data URI."""
+
+
+def parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the ids in parts that are small enough to be read before they are stored."""
+    for start in range(0, len(ids), READ_AT_ONCE):
+        yield ids[start : start + READ_AT_ONCE]
 
 
 class StoreProgress:

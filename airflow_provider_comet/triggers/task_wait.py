@@ -12,6 +12,7 @@ from airflow_provider_comet.api.outcome import Outcome, is_unfinished
 from airflow_provider_comet.api.redaction import excerpt
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook, steady_clock
 from airflow_provider_comet.polling import clock
+from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
 from airflow_provider_comet.polling.events import WaitResult
 from airflow_provider_comet.polling.hand_over import HandOver
 from airflow_provider_comet.polling.schedule import LONGEST_DELAY
@@ -67,6 +68,7 @@ class TaskWait:
         self._reschedules = reschedules
         self._on_ended = on_ended
         self._kwargs = kwargs
+        self._patience = RETRY_BUDGET_SECONDS
         self.waits: Waits | None = None
         self.errors: dict[str, CometError] = {}
 
@@ -146,7 +148,9 @@ class TaskWait:
         """
         known = {**result.outcomes, **self.errors}
         ended = {key: known[key] for key in ids if key in known}
-        read = self._hook.get_predictions([key for key in ids if key not in known])
+        read = self._hook.get_predictions([key for key in ids if key not in known], patience=self._patience)
+        is_in_trouble = any(isinstance(outcome, CometError) and outcome.retryable for outcome in read.values())
+        self._patience = 0.0 if is_in_trouble else RETRY_BUDGET_SECONDS  # for the next part of a long list
         outcomes = {key: result.on_reread(outcome) for key, outcome in read.items()}
         again: dict[str, Outcome] = {}
         if not result.has_unfinished and self.now() < deadline:

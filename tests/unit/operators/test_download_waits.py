@@ -198,3 +198,26 @@ def test_a_prediction_that_is_in_the_list_twice(
     (event,) = outcome.sent["outlet_events"]
     assert (event["extra"]["prediction_ids"], event["extra"]["names"]) == ([twice, other], ["a", "b"])
     assert json.loads((tmp_path / f"{twice}.manifest.json").read_text())["name"] == "a"
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_an_api_in_trouble_is_waited_for_once(
+    comet: Emulator, clock: Clock, runner: TaskRunner, create: Callable[..., str], tmp_path: Path, is_over: bool
+) -> None:
+    """A long list of results can't be read when the task resumes: before the deadline the trigger waits for all of them
+    again, and after it the task fails for a retry, without two minutes of patience for each part of the list."""
+    from airflow_provider_comet.polling.backoff import RETRY_BUDGET_SECONDS
+
+    ids = [create() for _ in range(100)]
+    task = store(ids, tmp_path, timeout=600)
+    deferred = runner.run(task)
+    event = event_of(deferred.trigger())
+    comet.fault(method="GET", path="/predictions/", status=503, count=None)
+    clock.now += 700 if is_over else 0
+    began = clock.now
+    outcome = runner.run(task, event={**event, "pending": 0}, next_kwargs=deferred.next_kwargs)
+    assert clock.now - began < 2 * RETRY_BUDGET_SECONDS
+    if is_over:
+        assert (outcome.state, type(outcome.error).__name__) == ("up_for_retry", "PredictionListError")
+    else:
+        assert (outcome.state, sorted(outcome.trigger().prediction_ids)) == ("deferred", sorted(ids))

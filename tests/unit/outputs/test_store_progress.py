@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_comet.outputs.store_progress import StoreProgress
+from airflow_provider_comet.outputs.store_progress import READ_AT_ONCE, StoreProgress, parts
 
 IDS = [f"prediction{number:03}" for number in range(1000)]
 
@@ -48,3 +48,11 @@ def test_what_can_not_be_read(stored: Any) -> None:
     assert read is None or read.stored <= {*IDS}
     assert StoreProgress.read(IDS, None) is None
     assert StoreProgress.read(IDS, {"list": StoreProgress(IDS).to_kwargs()["list"]}) is None
+
+
+def test_a_long_list_is_read_in_parts() -> None:
+    """Every id comes once, in its order, and never more together than memory has room for."""
+    found = [*parts(IDS)]
+    assert [key for part in found for key in part] == IDS
+    assert max(map(len, found)) == READ_AT_ONCE
+    assert [*parts([])] == []
