@@ -11,7 +11,8 @@ STORE_MUTANTS = (
         (
             Change(
                 "operators/store_attempt.py",
-                "        return self._wait_for_missing(CometError, is_known=bool(outcomes), polls_first=False)\n",
+                "        return self._wait_for_missing("
+                "CometError, is_known=bool(self.progress.stored), polls_first=False)\n",
                 """\
         self.progress.ids = [key for key in self.progress.ids if key not in self.progress.missing]
         return self.list_writer.finish()
