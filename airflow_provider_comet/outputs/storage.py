@@ -139,14 +139,13 @@ def read_if_exists(path: ObjectStoragePath, max_bytes: int) -> bytes | None:
     """
     with storage_errors(path):
         try:
-            content: bytes = path.fs.cat_file(path.path, start=0, end=max_bytes)
+            return bytes(path.fs.cat_file(path.path, start=0, end=max_bytes))
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL:  # S3 has no range of an empty object
                 raise
-            return b""  # S3 has no range of an empty object
-    return content
+            return b""
 
 
 def read_blocks(path: ObjectStoragePath) -> Iterator[bytes]:
