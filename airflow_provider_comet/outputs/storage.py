@@ -214,10 +214,7 @@ def _remove_abandoned(target: Path) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _unfinished_names(folder: Path) -> list[str]:
-    """Return the hidden files that were in a folder when this process first wrote there.
-
-    A folder with thousands of files takes longer to list than a file takes to write.
-    """
+    """Return the hidden files that were in a folder at first. To list thousands takes longer than to write a file."""
     return [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(".part")]
 
 
