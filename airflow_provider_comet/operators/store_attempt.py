@@ -105,9 +105,10 @@ class StoreAttempt:
         """Store what the trigger's event names, and wait for the rest; if this is another list now, begin anew."""
         if not self._is_resumed:
             return self.begin(CometError)
-        missing = self.progress.missing
-        named = missing if result.is_final else [k for k in missing if k in {*result.outcomes, *result.not_carried}]
-        self._store_ended(self._read_ended(result, named))
+        ended, named = self.progress.missing, {*result.outcomes, *result.not_carried}
+        if not result.is_final:
+            ended = [key for key in ended if key in named]
+        self._store_ended(self._read_ended(result, ended))
         return self._wait_for_missing(CometError, is_known=bool(self.progress.stored), polls_first=False)
 
     def abort(self) -> None:
