@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import metrics
+from airflow_provider_comet.airflow_errors import wait_exception
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.outputs.store_items import StoreItems
@@ -128,7 +129,9 @@ class StoreAttempt:
     def _store_ended(self, ended: Iterable[Mapping[str, Outcome]]) -> None:
         for outcomes in ended:
             metrics.finished(outcomes.values())
-            self._wait.errors.update({k: error for k, error in outcomes.items() if isinstance(error, CometError)})
+            errors = {key: error for key, error in outcomes.items() if isinstance(error, CometError)}
+            # What a retry may cure is not remembered: the end of the task tries it once more.
+            self._wait.errors.update({k: error for k, error in errors.items() if wait_exception(error) is not error})
             self.list_writer.store(outcomes)
         if self.items.is_list:
             self._task.log.info("%s", self._progress_line())

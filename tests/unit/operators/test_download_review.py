@@ -1,0 +1,44 @@
+"""``DownloadPredictionOutputOperator`` between two hand-overs: trouble with some predictions is no harm to others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_comet.emulator import Emulator
+from airflow_provider_comet.polling import hand_over
+from tests.support.task_runner import Clock, TaskRunner, event_of
+from tests.unit.operators.test_download_waits import names, resumed, store
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(401, {}), (403, {}), (404, {}), (200, "<html>maintenance</html>")], ids=str
+)
+def test_a_stray_answer_at_a_hand_over_is_tried_again_at_the_end(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: Any,
+) -> None:
+    """The prediction has succeeded and is paid for: an answer that a retry may cure is not its end."""
+    monkeypatch.setattr(hand_over, "HAND_OVER_COUNT", 1)
+    ids = [create(status="processing") for _ in range(3)]
+    task = store(ids, tmp_path)
+    outcome = runner.run(task)
+    comet.set_prediction(ids[0], status="succeeded")
+    event = event_of(outcome.trigger())
+    comet.fault(method="GET", path=f"/predictions/{ids[0]}", status=status, body=body)
+    outcome = runner.run(task, event=event, next_kwargs=outcome.next_kwargs)
+    assert (outcome.state, names(tmp_path)) == ("deferred", [])
+    for prediction_id in ids[1:]:
+        comet.set_prediction(prediction_id, status="succeeded")
+        outcome = resumed(runner, task, outcome)
+    assert outcome.state == "success", outcome.error
+    assert [result["prediction_id"] for result in outcome.result] == ids
