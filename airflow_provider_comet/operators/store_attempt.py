@@ -147,11 +147,11 @@ class StoreAttempt:
         return line
 
     def _read_ended(self, result: WaitResult, ids: Sequence[str]) -> Iterator[Mapping[str, Outcome]]:
-        """Yield how waits have ended, in parts; if the API is in trouble, not all: the others are waited for again."""
+        """Yield how waits have ended, in parts; if a whole part can't be read, the others are waited for again, too."""
         for part in parts(ids):
             outcomes, again = self._wait.read(result, part, self._deadline)
             yield outcomes
-            if again:
+            if again and not outcomes:
                 return
 
     def _read(self, ids: Sequence[str]) -> Mapping[str, Outcome]:

@@ -42,3 +42,25 @@ def test_a_stray_answer_at_a_hand_over_is_tried_again_at_the_end(
         outcome = resumed(runner, task, outcome)
     assert outcome.state == "success", outcome.error
     assert [result["prediction_id"] for result in outcome.result] == ids
+
+
+def test_a_prediction_that_cannot_be_read_holds_up_no_other(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hand-over is read in parts: trouble with the first prediction of the first part is none of the other parts."""
+    monkeypatch.setattr(hand_over, "HAND_OVER_COUNT", 40)
+    ids = [create(status="processing") for _ in range(40)]
+    task = store([*ids, create(status="processing")], tmp_path)
+    outcome = runner.run(task)
+    for prediction_id in ids:
+        comet.set_prediction(prediction_id, status="succeeded")
+    event = event_of(outcome.trigger())
+    comet.fault(method="GET", path=f"/predictions/{ids[0]}", status=500, body={}, count=None)
+    outcome = runner.run(task, event=event, next_kwargs=outcome.next_kwargs)
+    assert outcome.state == "deferred"
+    assert {*ids} - {name.split(".")[0] for name in names(tmp_path) if name.endswith(".manifest.json")} == {ids[0]}
