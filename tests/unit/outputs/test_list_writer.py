@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api.errors import CometError, PredictionFailedError
+from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
 from airflow_provider_comet.outputs.store_progress import READ_AT_ONCE, StoreProgress
@@ -251,6 +252,26 @@ def test_a_manifest_that_can_not_be_read_at_the_end(world: World) -> None:
     assert (world.read, fetched(world)) == ([], [])
 
 
+def test_a_prediction_that_is_checked_late(world: World) -> None:
+    """If its manifest could not be read at first, only its missing file is fetched when its turn comes."""
+    links = [f"http://127.0.0.1:{world.server.port}/abc-{letter}.webp" for letter in "xy"]
+    done = Prediction("abc", "succeeded", output=links)
+    with world.open(StoreProgress(["abc"])) as writer:
+        writer.store({"abc": done})
+    path = world.folder / "abc.manifest.json"
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (world.folder / "abc-0.webp").unlink()
+    world.server.requests.clear()
+    with world.open(StoreProgress(["abc"])) as writer:
+        writer.check()
+        path.rmdir()
+        path.write_bytes(content)
+        writer.store({"abc": done})
+    assert (fetched(world), len(writer.results["abc"]["files"]), writer.errors) == (["abc-x.webp"], 2, {})
+
+
 def test_names(world: World) -> None:
     """A manifest has the user's own name for its prediction, or null."""
     with world.open(StoreProgress(IDS)) as writer:
@@ -277,25 +298,28 @@ def test_what_failed_is_read_in_parts(world: World) -> None:
 def test_the_end_of_the_task_is_no_error_of_an_item(world: World) -> None:
     """Airflow's timeout, or a kill, ends all downloads at once and passes, instead of being noted as a failed item."""
     progress = StoreProgress(IDS)
-    aborted: list[bool] = []
 
     def end_task(*args: object) -> None:
         raise KeyboardInterrupt
 
     with world.open(progress) as writer:
         broken: Any = writer._writer
-        broken.store, abort = end_task, broken.abort
-        broken.abort = lambda: (aborted.append(True), abort())
+        broken.store = end_task
         with pytest.raises(KeyboardInterrupt):
             writer.store(world.predictions)
-        assert aborted
+        with pytest.raises(DeliveryError):
+            broken._downloader.raise_if_aborted()
     assert (progress.stored, progress.failed, writer.errors) == (set(), set(), {})
 
 
 def test_schemas_are_read_in_the_thread_of_the_task(world: World) -> None:
     """Other threads can't read Airflow's connection, which a folder of schemas may need."""
     threads: list[threading.Thread] = []
+
+    def find_schema(model: str) -> None:
+        threads.append(threading.current_thread())
+
     with world.open(StoreProgress(IDS)) as writer:
-        writer._find_schema = lambda model: threads.append(threading.current_thread())
+        writer._find_schema = find_schema
         writer.store({**world.predictions, "ghi": CometError("not finished")})
     assert threads == [threading.current_thread()] * 2

@@ -22,6 +22,7 @@ ALL_ERRORS = [
     for cls in vars(e).values()
     if isinstance(cls, type) and issubclass(cls, e.CometError) and cls not in {e.CometError, e.APIError}
 ]
+Outcomes = dict[str, Prediction | e.CometError | None]
 FINISHED = Prediction("abc", "succeeded", output=["https://files.example/1.png"])
 RUNNING = Prediction("abc", "processing")
 
@@ -232,7 +233,7 @@ def test_an_odd_number_of_pending_waits_ends_no_wait(pending: Any) -> None:
 def test_a_store_gets_ids_and_errors_only() -> None:
     """It reads each result again, so results would only fill Airflow's database; an error can't be read again."""
     error = e.PredictionNotFoundError(status=404, prediction_id="bad")
-    outcomes = {"abc": FINISHED, "bad": error, "def": prediction(id="def", output=URI)}
+    outcomes: Outcomes = {"abc": FINISHED, "bad": error, "def": prediction(id="def", output=URI)}
     event = events.make_event(outcomes, pending=2, carries_results=False)
     assert event["outcomes"] == {"bad": {"error": error.to_dict()}, "abc": {}, "def": {}}
     read = events.read_event(json.loads(json.dumps(event)))
