@@ -11,16 +11,17 @@ from airflow_provider_comet.outputs.object_upload import BLOCK_BYTES, ObjectUplo
 
 
 class Upload:
-    """An upload in parts, as fsspec offers it."""
+    """An upload in parts, as fsspec offers it: to close it sends the last part."""
 
     def __init__(self, store: ObjectStore, path: str) -> None:
-        self.store, self.path, self.parts, self.closed = store, path, b"", False
+        self.store, self.path, self.closed = store, path, False
+        self.held, self.parts = b"", b""
 
     def write(self, data: bytes) -> None:
-        self.parts += data
+        self.held += data
 
     def close(self) -> None:
-        self.closed = True
+        self.closed, self.parts = True, self.held
 
     def commit(self) -> None:
         self.store.objects[self.path] = self.parts
