@@ -135,3 +135,17 @@ def test_the_end_of_the_task(stored: dict[str, Any], tmp_path: Path) -> None:
 
     with pytest.raises(DeliveryError, match="the task was ended"):
         reader_of(tmp_path, raise_if_aborted).check("abc")
+
+
+def test_the_end_of_the_task_while_a_file_is_read(stored: dict[str, Any], tmp_path: Path) -> None:
+    """A large file is not read to its end either: its next block is the last."""
+    calls: list[None] = []
+
+    def raise_if_aborted() -> None:
+        calls.append(None)
+        if len(calls) > 1:  # the first call comes before the manifest is read
+            raise DeliveryError("the task was ended")
+
+    with pytest.raises(DeliveryError, match="the task was ended"):
+        reader_of(tmp_path, raise_if_aborted).check("abc")
+    assert len(calls) == 2
