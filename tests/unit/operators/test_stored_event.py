@@ -106,3 +106,16 @@ def test_lineage_has_the_manifests_first(monkeypatch: pytest.MonkeyPatch) -> Non
         "s3://bucket/abc-0.webp",
         "s3://bucket/def-0.webp",
     ]
+
+
+def test_an_asset_that_is_given_by_name() -> None:
+    """It gets the event as an asset does, and keeps what the task itself has put there."""
+    from airflow.sdk import Asset, ObjectStoragePath
+
+    from airflow_provider_comet.operators.stored_event import send_event
+
+    reference = Asset.ref(name="pictures")
+    event = SimpleNamespace(extra={"season": "winter"})
+    context: Any = {"outlet_events": {reference: event}}
+    send_event(context, [reference], ObjectStoragePath("file:///tmp/pictures"), [result_of("abc", None, 1)])
+    assert (event.extra["season"], event.extra["prediction_ids"]) == ("winter", ["abc"])
