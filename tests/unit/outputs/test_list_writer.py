@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_comet.api.errors import CometError, PredictionFailedError
+from airflow_provider_comet.api.file_errors import DeliveryError
 from airflow_provider_comet.api.prediction import Prediction
 from airflow_provider_comet.emulator import Emulator
-from airflow_provider_comet.outputs.store_progress import StoreProgress
+from airflow_provider_comet.outputs.store_progress import READ_AT_ONCE, StoreProgress
 from tests.support.file_server import FileServer
 from tests.support.task_runner import Clock
 
@@ -171,3 +174,152 @@ def test_an_unexpected_error(world: World, caplog: pytest.LogCaptureFixture) -> 
     assert (sorted(writer.results), [*writer.errors]) == (["abc", "ghi"], ["def"])
     assert "ZeroDivisionError" in str(writer.errors["def"])
     assert "Traceback" in caplog.text
+
+
+def test_a_prediction_that_is_stored_in_part(world: World) -> None:
+    """Of its files only the missing one is fetched, and the result and the manifest have both."""
+    links = [f"http://127.0.0.1:{world.server.port}/abc-{letter}.webp" for letter in "xy"]
+    world.predictions["abc"] = Prediction("abc", "succeeded", output=links)
+    with world.open(StoreProgress(["abc"])) as writer:
+        writer.store({"abc": world.predictions["abc"]})
+    before = writer.results["abc"]
+    (world.folder / "abc-1.webp").unlink()
+    world.server.requests.clear()
+    progress = StoreProgress(["abc"])
+    with world.open(progress) as writer:
+        writer.check()
+    assert (fetched(world), progress.missing) == (["abc-y.webp"], [])
+    assert writer.results["abc"] == before
+    assert (world.folder / "abc-1.webp").read_bytes() == PICTURE
+
+
+def test_a_repair_that_fails(world: World) -> None:
+    """Its data has gone from the API, too: that is its error, the prediction is not waited for, and the others are."""
+    with world.open(StoreProgress(IDS)) as writer:
+        writer.store({key: world.predictions[key] for key in ("abc", "def")})
+    (world.folder / "def-0.webp").unlink()
+    world.predictions["def"] = CometError("the data was removed")
+    progress = StoreProgress(IDS)
+    with world.open(progress) as writer:
+        writer.check()
+    assert (progress.stored, progress.failed, progress.missing) == ({"abc"}, {"def"}, ["ghi"])
+    assert "the data was removed" in str(writer.errors["def"])
+
+
+def test_nothing_is_stored_yet(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The first attempt finds nothing, reads nothing from the API, and says nothing."""
+    caplog.set_level(logging.INFO)
+    progress = StoreProgress(IDS)
+    with world.open(progress) as writer:
+        writer.check()
+    assert (progress.missing, world.read, fetched(world)) == (IDS, [], [])
+    assert "are stored already" not in caplog.text
+
+
+def test_a_download_that_fails(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """It is noted for the end, with its reason in the log now; the others are stored."""
+    world.predictions["def"] = Prediction("def", "succeeded", output=["http://127.0.0.1:1/def.webp"])
+    progress = StoreProgress(IDS)
+    with world.open(progress) as writer:
+        writer.store(world.predictions)
+    assert (progress.stored, progress.failed, progress.missing) == ({"abc", "ghi"}, {"def"}, [])
+    assert [*writer.errors] == ["def"]
+    assert str(writer.errors["def"]) in caplog.text
+
+
+def test_an_error_that_has_passed(world: World) -> None:
+    """A prediction that was stored in the end has no error."""
+    progress = StoreProgress(["abc"])
+    with world.open(progress) as writer:
+        writer.store({"abc": CometError("no storage")})
+        assert ([*writer.errors], progress.failed) == (["abc"], {"abc"})
+        writer.store({"abc": world.predictions["abc"]})
+    assert (writer.errors, progress.failed, progress.stored) == ({}, set(), {"abc"})
+
+
+def test_a_manifest_that_can_not_be_read_at_the_end(world: World) -> None:
+    """It is the error of that prediction, which is not fetched again: its files may well be there."""
+    with world.open(StoreProgress(IDS)) as writer:
+        writer.store(world.predictions)
+    path = world.folder / "def.manifest.json"
+    path.unlink()
+    path.mkdir()
+    world.server.requests.clear()
+    with world.open(StoreProgress(IDS, stored=IDS)) as writer:
+        writer.finish()
+    assert (sorted(writer.results), [*writer.errors]) == (["abc", "ghi"], ["def"])
+    assert writer.errors["def"].prediction_id == "def"
+    assert (world.read, fetched(world)) == ([], [])
+
+
+def test_a_prediction_that_is_checked_late(world: World) -> None:
+    """If its manifest could not be read at first, only its missing file is fetched when its turn comes."""
+    links = [f"http://127.0.0.1:{world.server.port}/abc-{letter}.webp" for letter in "xy"]
+    done = Prediction("abc", "succeeded", output=links)
+    with world.open(StoreProgress(["abc"])) as writer:
+        writer.store({"abc": done})
+    path = world.folder / "abc.manifest.json"
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (world.folder / "abc-0.webp").unlink()
+    world.server.requests.clear()
+    with world.open(StoreProgress(["abc"])) as writer:
+        writer.check()
+        path.rmdir()
+        path.write_bytes(content)
+        writer.store({"abc": done})
+    assert (fetched(world), len(writer.results["abc"]["files"]), writer.errors) == (["abc-x.webp"], 2, {})
+
+
+def test_names(world: World) -> None:
+    """A manifest has the user's own name for its prediction, or null."""
+    with world.open(StoreProgress(IDS)) as writer:
+        writer.store(world.predictions)
+    manifests = {key: json.loads((world.folder / f"{key}.manifest.json").read_text()) for key in IDS}
+    assert {key: manifest["name"] for key, manifest in manifests.items()} == {"abc": "B-17", "def": None, "ghi": None}
+
+
+def test_what_failed_is_read_in_parts(world: World) -> None:
+    """Hundreds that failed earlier are not held in memory together when they are tried again."""
+    ids = [f"prediction{number:02}" for number in range(2 * READ_AT_ONCE + 1)]
+    parts: list[int] = []
+
+    def read(part: Sequence[str]) -> Mapping[str, Any]:
+        parts.append(len(part))
+        return {key: CometError("still broken", prediction_id=key) for key in part}
+
+    with world.open(StoreProgress(ids, failed=ids)) as writer:
+        writer._read = read
+        writer.finish()
+    assert (parts, [*writer.errors]) == ([READ_AT_ONCE, READ_AT_ONCE, 1], ids)
+
+
+def test_the_end_of_the_task_is_no_error_of_an_item(world: World) -> None:
+    """Airflow's timeout, or a kill, ends all downloads at once and passes, instead of being noted as a failed item."""
+    progress = StoreProgress(IDS)
+
+    def end_task(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with world.open(progress) as writer:
+        broken: Any = writer._writer
+        broken.store = end_task
+        with pytest.raises(KeyboardInterrupt):
+            writer.store(world.predictions)
+        with pytest.raises(DeliveryError):
+            broken._downloader.raise_if_aborted()
+    assert (progress.stored, progress.failed, writer.errors) == (set(), set(), {})
+
+
+def test_schemas_are_read_in_the_thread_of_the_task(world: World) -> None:
+    """Other threads can't read Airflow's connection, which a folder of schemas may need."""
+    threads: list[threading.Thread] = []
+
+    def find_schema(model: str) -> None:
+        threads.append(threading.current_thread())
+
+    with world.open(StoreProgress(IDS)) as writer:
+        writer._find_schema = find_schema
+        writer.store({**world.predictions, "ghi": CometError("not finished")})
+    assert threads == [threading.current_thread()] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,40 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: bytes) -> None:
     assert reader_of(tmp_path).check("abc") is None
 
 
+def test_a_file_that_has_grown(stored: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content counts up to the size in the manifest: what somebody has put in its place may be endless."""
+    from airflow_provider_comet.outputs import manifest_reader
+
+    read: list[str] = []
+
+    def endless(path: Any) -> Iterator[bytes]:
+        while True:
+            read.append(path.name)
+            yield PICTURE
+
+    monkeypatch.setattr(manifest_reader, "read_blocks", endless)
+    assert reader_of(tmp_path).check("abc") == [None, None]
+    assert read == ["abc-0.webp", "abc-0.webp", "abc-1.webp", "abc-1.webp"]
+
+
+def test_the_result_of_what_was_checked_reads_no_file(stored: dict[str, Any], tmp_path: Path) -> None:
+    """At the end of a task of a thousand predictions only manifests are read."""
+    for number in range(2):
+        (tmp_path / f"abc-{number}.webp").unlink()
+    assert reader_of(tmp_path).result("abc") == stored
+
+
+def test_an_error_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trouble with a storage is a metric, by its kind."""
+    counted: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr("airflow_provider_comet.metrics.count", lambda name, **tags: counted.append((name, tags)))
+    (tmp_path / "abc.manifest.json").mkdir()
+    for read in (reader_of(tmp_path).check, reader_of(tmp_path).result):
+        with pytest.raises(StorageError):
+            read("abc")
+    assert counted == [("comet.store_errors", {"error": "StorageError"})] * 2
+
+
 def test_a_storage_that_can_not_be_read(tmp_path: Path) -> None:
     """The error names the prediction, and may be retried."""
     (tmp_path / "abc.manifest.json").mkdir()
@@ -100,3 +135,17 @@ def test_the_end_of_the_task(stored: dict[str, Any], tmp_path: Path) -> None:
 
     with pytest.raises(DeliveryError, match="the task was ended"):
         reader_of(tmp_path, raise_if_aborted).check("abc")
+
+
+def test_the_end_of_the_task_while_a_file_is_read(stored: dict[str, Any], tmp_path: Path) -> None:
+    """A large file is not read to its end either: its next block is the last."""
+    calls: list[None] = []
+
+    def raise_if_aborted() -> None:
+        calls.append(None)
+        if len(calls) > 1:  # the first call comes before the manifest is read
+            raise DeliveryError("the task was ended")
+
+    with pytest.raises(DeliveryError, match="the task was ended"):
+        reader_of(tmp_path, raise_if_aborted).check("abc")
+    assert len(calls) == 2

@@ -11,16 +11,17 @@ from airflow_provider_comet.outputs.object_upload import BLOCK_BYTES, ObjectUplo
 
 
 class Upload:
-    """An upload in parts, as fsspec offers it."""
+    """An upload in parts, as fsspec offers it: to close it sends the last part."""
 
     def __init__(self, store: ObjectStore, path: str) -> None:
-        self.store, self.path, self.parts, self.closed = store, path, b"", False
+        self.store, self.path, self.closed = store, path, False
+        self.held, self.parts = b"", b""
 
     def write(self, data: bytes) -> None:
-        self.parts += data
+        self.held += data
 
     def close(self) -> None:
-        self.closed = True
+        self.closed, self.parts = True, self.held
 
     def commit(self) -> None:
         self.store.objects[self.path] = self.parts
@@ -97,3 +98,44 @@ def test_nothing_stays_of_a_failure(size: int) -> None:
     assert (store.objects, store.transaction.files) == ({}, [])
     assert store.discarded == (["a/picture.webp"] if size > BLOCK_BYTES else [])
     assert all(one.closed for one in begun)
+
+
+def test_a_storage_without_transactions() -> None:
+    """A storage that keeps no list of open files has none to be forgotten: the upload is complete all the same."""
+    store = ObjectStore(async_impl=False)
+    upload = upload_to(store)
+    upload.write(b"picture")
+    del store.transaction
+    upload.commit()
+    assert store.objects == {"a/picture.webp": b"picture"}
+
+
+def test_a_commit_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is the one to report, and the parts that were sent are discarded afterwards."""
+
+    def fail(upload: Upload) -> None:
+        raise OSError("no such bucket")
+
+    monkeypatch.setattr(Upload, "commit", fail)
+    store = ObjectStore(async_impl=False)
+    upload = upload_to(store)
+    upload.write(b"picture")
+    with pytest.raises(OSError, match="no such bucket"):
+        upload.commit()
+    upload.discard()
+    assert (store.objects, store.discarded, store.transaction.files) == ({}, ["a/picture.webp"], [])
+
+
+@pytest.mark.parametrize("size", [10, BLOCK_BYTES + 1])
+def test_an_object_stays_until_it_is_replaced(size: int) -> None:
+    """A repeat that fails leaves the object that was there before; one that succeeds replaces it."""
+    store = ObjectStore(async_impl=True)
+    store.objects["a/picture.webp"] = b"before"
+    failed = upload_to(store)
+    failed.write(b"x" * size)
+    failed.discard()
+    assert store.objects == {"a/picture.webp": b"before"}
+    upload = upload_to(store)
+    upload.write(b"x" * size)
+    upload.commit()
+    assert store.objects == {"a/picture.webp": b"x" * size}

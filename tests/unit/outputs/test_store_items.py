@@ -90,3 +90,29 @@ def test_names_that_do_not_fit(names: Any, words: str) -> None:
 def test_a_name_that_no_database_takes() -> None:
     """It loses what can't be carried, as any text does on its way through Airflow."""
     assert StoreItems("abc", "a\0b\ud800").names == {"abc": "a\ufffdb\ufffd"}
+
+
+def test_a_result_names_its_prediction_first() -> None:
+    """Who reads an XCom sees which prediction it is, and the user's own name, before paths and digests."""
+    (result,) = StoreItems(["abc"], ["B-17"]).in_order({"abc": result_of("abc")})
+    assert result is not None
+    assert [*result] == ["prediction_id", "name", "manifest", "files"]
+
+
+def test_the_first_result_of_a_prediction_counts() -> None:
+    """It may be in a list twice, as the XCom of two waits; what still runs is no result."""
+    later = {**DONE, "output": "later"}
+    assert StoreItems([DONE, later]).summaries == {"done": DONE}
+    assert StoreItems([{**DONE, "status": "processing"}, later]).summaries == {"done": later}
+
+
+def test_names_of_nothing() -> None:
+    """A name in the place of null is no prediction's name."""
+    items = StoreItems([None, "abc"], ["B-17", None])
+    assert (items.names, items.in_order({})) == ({}, [None, None])
+
+
+def test_an_item_that_is_no_prediction_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are stored first, which may take hours: the log says it at once."""
+    items = StoreItems(["abc", 7])
+    assert str(items.errors[0]) in caplog.text

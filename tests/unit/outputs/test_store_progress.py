@@ -56,3 +56,30 @@ def test_a_long_list_is_read_in_parts() -> None:
     assert [key for part in found for key in part] == IDS
     assert max(map(len, found)) == READ_AT_ONCE
     assert [*parts([])] == []
+
+
+def test_nothing_is_known_at_first() -> None:
+    """All predictions are missing."""
+    progress = StoreProgress(["b", "a"])
+    assert (progress.stored, progress.failed, progress.missing) == (set(), set(), ["b", "a"])
+
+
+def test_what_it_was_given_stays_as_it_was() -> None:
+    """It notes what is stored in sets of its own."""
+    stored = {"a"}
+    StoreProgress(["a", "b"], stored).stored.add("b")
+    assert stored == {"a"}
+
+
+def test_others_add_fields_of_their_own() -> None:
+    """The keyword arguments of a deferral have more in them, such as the deadline."""
+    known = {**StoreProgress(IDS, IDS[:2]).to_kwargs(), "deadline": 1.5, "output_path": "file:///tmp"}
+    read = StoreProgress.read(IDS, known)
+    assert read is not None
+    assert read.stored == {*IDS[:2]}
+
+
+def test_no_id_leaves_with_it() -> None:
+    """The list is in the task's own field; a copy of it could be another one after a clear."""
+    kwargs = json.dumps(StoreProgress(IDS, IDS[:3], IDS[3:5]).to_kwargs())
+    assert not any(key in kwargs for key in IDS)

@@ -22,6 +22,7 @@ ALL_ERRORS = [
     for cls in vars(e).values()
     if isinstance(cls, type) and issubclass(cls, e.CometError) and cls not in {e.CometError, e.APIError}
 ]
+Outcomes = dict[str, Prediction | e.CometError | None]
 FINISHED = Prediction("abc", "succeeded", output=["https://files.example/1.png"])
 RUNNING = Prediction("abc", "processing")
 
@@ -204,6 +205,64 @@ def test_ids_without_an_outcome_take_no_room_from_outcomes() -> None:
     assert len(json.dumps(event["outcomes"])) <= events.LIMIT_BYTES
 
 
+# A hand-over: some waits have ended, and others have not
+
+
+@pytest.mark.parametrize("pending", [0, 1, 950])
+def test_a_hand_over_is_not_the_end(pending: int) -> None:
+    """If waits are pending, the worker waits again for what the event does not name; else all of them have ended."""
+    event = json.loads(json.dumps(events.make_event({"abc": FINISHED}, pending=pending)))
+    assert event["count"] == 1, "pending waits are no part of what has ended"
+    assert event.get("pending", 0) == pending
+    assert events.read_event(event).is_final is (pending == 0)
+
+
+def test_an_event_that_says_nothing_of_pending_waits_is_final() -> None:
+    """A sensor's trigger writes no such field, and its events are as small as ever."""
+    event = through_json(FINISHED)
+    assert "pending" not in event
+    assert events.read_event(event).is_final
+
+
+@pytest.mark.parametrize("pending", ["some", [1], {"count": 1}, True, -1])
+def test_an_odd_number_of_pending_waits_ends_no_wait(pending: Any) -> None:
+    """To wait again costs a poll; to take a wait for ended may lose a prediction."""
+    assert not events.read_event({**through_json(FINISHED), "pending": pending}).is_final
+
+
+def test_a_store_gets_ids_and_errors_only() -> None:
+    """It reads each result again, so results would only fill Airflow's database; an error can't be read again."""
+    error = e.PredictionNotFoundError(status=404, prediction_id="bad")
+    outcomes: Outcomes = {"abc": FINISHED, "bad": error, "def": prediction(id="def", output=URI)}
+    event = events.make_event(outcomes, pending=2, carries_results=False)
+    assert event["outcomes"] == {"bad": {"error": error.to_dict()}, "abc": {}, "def": {}}
+    read = events.read_event(json.loads(json.dumps(event)))
+    assert ([*read.outcomes], sorted(read.not_carried)) == (["bad"], ["abc", "def"])
+    assert (read.is_final, read.is_complete, read.has_unfinished) == (False, True, False)
+
+
+def test_a_hand_over_names_as_many_as_it_has_room_for() -> None:
+    """The usual round of 50 is named completely; of a longer list the rest is waited for again, not forgotten."""
+    rounds = {count: {f"{number:026}": FINISHED for number in range(count)} for count in (50, 1000)}
+    read = {
+        count: events.read_event(events.make_event(outcomes, pending=1, carries_results=False))
+        for count, outcomes in rounds.items()
+    }
+    assert {*read[50].not_carried} == {*rounds[50]}
+    assert {*read[1000].not_carried} < {*rounds[1000]}
+    assert not read[1000].is_final
+    longest = events.make_event(rounds[1000], pending=1, carries_results=False)
+    assert len(json.dumps(longest["outcomes"])) <= events.LIMIT_BYTES
+
+
+def test_errors_of_a_hand_over_count_as_before() -> None:
+    """Whether the event has all errors does not depend on what it carries of results."""
+    errors = {f"p{n:03}": e.PredictionNotFoundError(status=404, prediction_id=f"p{n:03}") for n in range(100)}
+    event = events.make_event({"abc": FINISHED, **errors}, pending=1, carries_results=False)
+    assert (event["count"], event["errors"], event["unfinished"]) == (101, 100, 0)
+    assert not events.read_event(event).is_complete
+
+
 NOT_FOUND = e.PredictionNotFoundError("task_not_exist", status=404, prediction_id="abc")
 ALL_FINISHED = events.WaitResult(is_complete=True)
 SOME_UNFINISHED = events.WaitResult(has_unfinished=True, is_complete=True)
@@ -280,7 +339,7 @@ def check(event: Any) -> None:
     read.on_reread(RUNNING)
 
 
-@given(VALUES | st.dictionaries(st.sampled_from(["error", "outcomes", "errors", "unfinished", "count"]), VALUES))
+@given(VALUES | st.dictionaries(st.sampled_from([*events.WaitEvent.__annotations__]), VALUES))
 def test_an_event_of_any_json_is_an_error_or_a_result(event: Any) -> None:
     """Never an exception of another kind, which would fail a task that has paid."""
     check(event)

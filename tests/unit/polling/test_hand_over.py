@@ -76,3 +76,27 @@ def test_a_pause_after_a_start() -> None:
     for _ in range(2 * HAND_OVER_COUNT):
         hand_over.add(ended_ago(0), NOW)
     assert hand_over.delay(NOW + 3) == PAUSE_SECONDS - 3
+
+
+def test_tests_may_shorten_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constants are read when they are used, so that a run of minutes can show what else takes hours."""
+    for name, value in {
+        "HAND_OVER_COUNT": 2,
+        "HAND_OVER_SECONDS": 5.0,
+        "PAUSE_SECONDS": 0.0,
+        "FIRST_ROUND_SECONDS": 1.0,
+    }.items():
+        monkeypatch.setattr(f"airflow_provider_comet.polling.hand_over.{name}", value)
+    hand_over = HandOver(NOW)
+    assert hand_over.add(ended_ago(0), NOW) == 5
+    assert hand_over.add(ended_ago(0), NOW + 1) == 0
+    hand_over = HandOver(NOW)
+    assert hand_over.add(ended_ago(60), NOW) == 1
+
+
+def test_a_hand_over_is_due_once_it_was() -> None:
+    """More results, or more time, never put it off."""
+    hand_over = HandOver(NOW - FIRST_ROUND_SECONDS)
+    hand_over.add(ended_ago(HAND_OVER_SECONDS), NOW)
+    assert [hand_over.delay(NOW + seconds) for seconds in (0, 1, 3600)] == [0, 0, 0]
+    assert hand_over.add(ended_ago(0), NOW) == 0

@@ -228,3 +228,42 @@ def test_a_heartbeat_of_many() -> None:
     ((level, text),) = progress.heartbeat(waits[1], 1300.0)
     assert (level, text.startswith("0 of 2 predictions have finished (2 processing)")) == (logging.INFO, True)
     assert progress.heartbeat(waits[0], 1301.0) == []
+
+
+# The rest of a list, after others have ended
+
+
+def test_what_has_ended_before_counts() -> None:
+    """The lines are about the whole list, however many of it have ended before these waits began."""
+    waits = new_waits(2)
+    progress = Progress(waits, ended_before=998)
+    assert progress.on_result(waits[0], result_of(waits[0]), 0.0) == []
+    ((_, text),) = progress.on_result(waits[1], result_of(waits[1]), 0.0)
+    assert text.startswith("998 of 1,000 predictions have finished (2 processing)")
+    progress.on_result(waits[0], result_of(waits[0], "succeeded"), 1.0)
+    ((_, text),) = progress.on_result(waits[1], result_of(waits[1], "succeeded"), 1.5)
+    assert text.startswith("1,000 of 1,000 predictions have finished (2 succeeded)")
+
+
+def test_the_last_of_a_list_is_counted_like_the_others() -> None:
+    """If one prediction is left of a list, the log does not turn to lines about a single prediction."""
+    (wait,) = new_waits(1)
+    progress = Progress([wait], ended_before=2)
+    assert progress.on_result(wait, result_of(wait), 0.0) == [
+        (logging.INFO, "2 of 3 predictions have finished (1 processing); the timeout comes in 3600 s")
+    ]
+    assert progress.on_result(wait, result_of(wait), 1.0) == []
+    assert progress.heartbeat(wait, HEARTBEAT_SECONDS) == [
+        (logging.INFO, "2 of 3 predictions have finished (1 processing); the timeout comes in 3300 s")
+    ]
+    ((_, text),) = progress.on_result(wait, result_of(wait, "succeeded"), HEARTBEAT_SECONDS + 1)
+    assert text.startswith("3 of 3 predictions have finished (1 succeeded)")
+
+
+def test_trouble_with_the_last_of_a_list_is_a_warning() -> None:
+    """It is logged once, as trouble of a list is."""
+    (wait,) = new_waits(1)
+    progress = Progress([wait], ended_before=2)
+    error = e.ServerError("bad gateway", status=502, prediction_id=ID)
+    warnings = [line for now in (0.0, 1.0) for line in progress.on_result(wait, error, now) if line[0] > logging.INFO]
+    assert warnings == [(logging.WARNING, f"{error} (Others may have the same.)")]

@@ -107,3 +107,53 @@ def test_the_deadline_is_that_of_its_waits() -> None:
     waits = Waits(pending)
     waits.on_results([(pending[0], (Prediction("p0", "succeeded"), 1.0, 1.0))], chance=lambda: 0.5)
     assert (waits.pending, waits.deadline) == ([], 3600.0)
+
+
+def test_outcomes_are_taken_once() -> None:
+    """Who has taken how waits have ended must not get it again: a store would store it twice."""
+    pending = new_waits(3)
+    waits = Waits(pending)
+    done, refused = Prediction("p0", "succeeded"), e.AuthenticationError(status=401)
+    waits.on_results([(pending[0], (done, 1.0, 1.0)), (pending[1], (refused, 1.0, 1.0))], chance=lambda: 0.5)
+    assert waits.take_outcomes() == {"p0": done, "p1": refused}
+    assert (waits.take_outcomes(), waits.outcomes, waits.errors) == ({}, {}, {})
+    assert waits.pending == pending[2:], "what runs is waited for as before"
+    later = Prediction("p2", "failed")
+    waits.on_results([(pending[2], (later, 2.0, 2.0))], chance=lambda: 0.5)
+    assert (waits.take_outcomes(), waits.delay(2.0)) == ({"p2": later}, None)
+
+
+def test_what_was_taken_is_not_reopened() -> None:
+    """An error that was reported is the end of its wait, and a trigger does not poll again for it."""
+    (wait,) = new_waits(1)
+    waits = Waits([wait])
+    waits.on_results([(wait, (e.AuthenticationError(status=401), 1.0, 1.0))], chance=lambda: 0.5)
+    waits.take_outcomes()
+    assert waits.reopen(e.CometError) is False
+    assert waits.pending == []
+
+
+def test_how_many_have_ended() -> None:
+    """The count is of the task: with those that ended before these waits, whether or not their outcomes were taken. A
+    wait that is reopened has not ended."""
+    pending = new_waits(3)
+    waits = Waits(pending, ended_before=40)
+    assert waits.ended == 40
+    waits.on_results([(pending[0], (Prediction("p0", "succeeded"), 1.0, 1.0))], chance=lambda: 0.5)
+    waits.take_outcomes()
+    assert waits.ended == 41
+    waits.on_results([(pending[1], (e.AuthenticationError(status=401), 1.0, 1.0))], chance=lambda: 0.5)
+    assert waits.ended == 42
+    waits.reopen(e.AuthenticationError)
+    assert waits.ended == 41
+
+
+def test_the_log_counts_what_has_ended_before() -> None:
+    """After a hand-over the log continues with the numbers of the whole list."""
+    pending = new_waits(2)
+    lines = Waits(pending, ended_before=40).on_results(
+        [(wait, (running(wait), 1.0, 1.0)) for wait in pending], chance=lambda: 0.5
+    )
+    assert [text for _, text in lines] == [
+        "40 of 42 predictions have finished (2 processing); the timeout comes in 3599 s"
+    ]
