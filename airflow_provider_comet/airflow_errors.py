@@ -128,6 +128,11 @@ def wait_exception(error: e.CometError, *, is_execution_timeout: bool = False) -
     return error if action == "retry" else AirflowFailException(str(error))
 
 
+def is_final(error: e.CometError) -> bool:
+    """Return whether no retry of a wait, or of a store, can help."""
+    return wait_exception(error) is not error
+
+
 def paid_exception(error: e.CometError, *, has_record: bool, is_execution_timeout: bool = False) -> BaseException:
     """Return what a task that has paid raises for an error while it waits, or hands over.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException, AirflowTaskTimeout
 
-from airflow_provider_comet.airflow_errors import wait_exception
+from airflow_provider_comet.airflow_errors import is_final
 from airflow_provider_comet.api import errors as e
 
 try:
@@ -67,7 +67,7 @@ class CometRetryPolicy(RetryPolicy):
             return getattr(task, "on_ambiguous_submit", "fail") != "retry"
         if error.buys_again:  # whoever raises it as it is wants a new prediction
             return False
-        if isinstance(error, e.UnrecordedPredictionError) or wait_exception(error) is not error:
+        if isinstance(error, e.UnrecordedPredictionError) or is_final(error):
             return True
         if _is_ours(task):  # it knows what it has paid for, and has decided already
             return False

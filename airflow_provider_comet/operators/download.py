@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_comet.airflow_errors import raised_as, still_running, wait_exception
+from airflow_provider_comet.airflow_errors import is_final, raised_as, still_running, wait_exception
 from airflow_provider_comet.api.errors import CometError, PredictionListError
 from airflow_provider_comet.api.options import check_choice, non_negative_seconds
 from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
@@ -174,7 +174,7 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
             raise errors[0]
         if errors:
             error = PredictionListError.of(errors, len(stored) + len(errors))
-            if self.on_item_error == "fail" or not stored or not _are_final(errors):
+            if self.on_item_error == "fail" or not stored or not all(map(is_final, errors)):
                 context["ti"].xcom_push(key=STORED_XCOM_KEY, value=results)
                 raise error
         send_event(context, self.outlets, attempt.folder, stored)
@@ -183,8 +183,3 @@ class DownloadPredictionOutputOperator(TemplatedOperator):
     def _translated_errors(self) -> contextlib.AbstractContextManager[None]:
         _, is_execution_timeout = find_deadline(self.timeout, self.execution_timeout)
         return raised_as(functools.partial(wait_exception, is_execution_timeout=is_execution_timeout))
-
-
-def _are_final(errors: Sequence[CometError]) -> bool:
-    """Whether no retry can help any of these."""
-    return all(wait_exception(error) is not error for error in errors)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_comet import metrics
-from airflow_provider_comet.airflow_errors import wait_exception
+from airflow_provider_comet.airflow_errors import is_final
 from airflow_provider_comet.api.errors import CometError, InvalidInputError
 from airflow_provider_comet.api.outcome import Outcome
 from airflow_provider_comet.outputs.store_items import StoreItems
@@ -131,7 +131,7 @@ class StoreAttempt:
             metrics.finished(outcomes.values())
             errors = {key: error for key, error in outcomes.items() if isinstance(error, CometError)}
             # What a retry may cure is not remembered: the end of the task tries it once more.
-            self._wait.errors.update({k: error for k, error in errors.items() if wait_exception(error) is not error})
+            self._wait.errors.update({k: error for k, error in errors.items() if is_final(error)})
             self.list_writer.store(outcomes)
         if self.items.is_list:
             self._task.log.info("%s", self._progress_line())
@@ -143,7 +143,7 @@ class StoreAttempt:
         line += f", {failed:,} could not be" if failed else ""
         if missing:
             seconds = max(0.0, self._deadline - self._wait.now())
-            line += f", {missing:,} still run; the timeout comes in {seconds:.0f} s"
+            line += f", {missing:,} are waited for; the timeout comes in {seconds:.0f} s"
         return line
 
     def _read_ended(self, result: WaitResult, ids: Sequence[str]) -> Iterator[Mapping[str, Outcome]]:

@@ -86,7 +86,8 @@ class ListWriter:
         results: dict[str, Any] = {**outcomes, **dict(zip(ended, self._map(self._store, ended.items()), strict=True))}
         for key, result in results.items():
             if isinstance(result, CometError):
-                log.warning("%s", result)
+                if key not in self.progress.failed:  # the end of the attempt tries it once more
+                    log.warning("%s", result)
                 self.errors[key] = result
                 self.progress.failed.add(key)
             else:

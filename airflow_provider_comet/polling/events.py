@@ -69,7 +69,8 @@ def make_event(
         if (carried := _carry(outcome, room - len(prediction_id))) is not None:
             event["outcomes"][prediction_id] = carried
             room -= len(json.dumps({prediction_id: carried}))
-    for prediction_id in outcomes.keys() - event["outcomes"].keys():  # without an outcome, so that the ids are known
+    # The others without an outcome, so that the ids are known.
+    for prediction_id in [key for key in outcomes if key not in event["outcomes"]]:
         if (room := room - len(json.dumps({prediction_id: {}}))) < 0:
             break
         event["outcomes"][prediction_id] = {}

@@ -92,6 +92,7 @@ class Progress:
         states = Counter(self._states.values()).most_common()
         finished = self._ended_before + len(self._finished)
         counts = ", ".join(f"{count:,} {state}" for state, count in states[:SHOWN_STATES])
+        counts += f", {self._ended_before:,} before" if self._ended_before else ""
         counts += f", {len(states) - SHOWN_STATES} more states" if len(states) > SHOWN_STATES else ""
         return logging.INFO, (
             f"{finished:,} of {self._total:,} predictions have finished ({counts}); the timeout "

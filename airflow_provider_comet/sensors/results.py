@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_provider_comet.airflow_errors import wait_exception
+from airflow_provider_comet.airflow_errors import is_final
 from airflow_provider_comet.api.errors import PredictionListError
 from airflow_provider_comet.api.outcome import Outcome, judge, judge_all
 from airflow_provider_comet.polling.prediction_ids import distinct
@@ -39,8 +39,8 @@ def hand_over(
     for error in errors:
         log.warning("%s", error)
     # An API that could not be read never makes a result: a retry, which costs nothing, may have it.
-    is_final = keep and all(wait_exception(error) is not error for error in errors)
-    if errors and (not is_final or len(errors) == len(summaries)):
+    is_kept = keep and all(map(is_final, errors))
+    if errors and (not is_kept or len(errors) == len(summaries)):
         ti.xcom_push(key=PREDICTIONS_XCOM_KEY, value=results)
         raise PredictionListError.of(errors, len(summaries))
     return results

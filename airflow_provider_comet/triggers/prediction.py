@@ -161,9 +161,8 @@ class PredictionTrigger(BaseTrigger):
         times = (self.started_at, self.deadline, self.poke_interval, self.last_polled_at, self.not_before)
         waits = [Wait(prediction_id, *times, is_known=self.is_known is True) for prediction_id in ids]
         progress = Progress(waits, self.ended_before or 0)
-        if (
-            len(waits) == 1 and not self.ended_before
-        ):  # without a task of its own: what a wait keeps, the garbage collector visits
+        if len(waits) == 1 and not self.ended_before:
+            # Without a task of its own: what a wait keeps, the garbage collector visits.
             return {ids[0]: await self._wait_for(client, waits[0], progress)}, 0
         outcomes: dict[str, Prediction | CometError | None] = {}
         hand_over, is_due = HandOver(clock.now()), asyncio.Event()

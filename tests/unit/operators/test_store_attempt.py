@@ -35,5 +35,5 @@ def test_each_return_says_how_far_it_is(
         )
     run_sensor(runner, task, clock)
     said = caplog.text + "".join(capfd.readouterr())
-    assert "1 of 3 predictions are stored, 1 could not be, 1 still run; the timeout comes in 1200 s" in said
+    assert "1 of 3 predictions are stored, 1 could not be, 1 are waited for; the timeout comes in 1200 s" in said
     assert re.search(r"2 of 3 predictions are stored, 1 could not be(?!, )", said)
