@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -168,7 +169,10 @@ class PredictionTrigger(BaseTrigger):
         hand_over, is_due = HandOver(clock.now()), asyncio.Event()
 
         async def wait_for(wait: Wait) -> None:
-            outcome = outcomes[wait.prediction_id] = await self._wait_for(client, wait, progress)
+            outcome = await self._wait_for(client, wait, progress)
+            if self.hands_over and isinstance(outcome, Prediction):  # a store reads it again: no output is kept here
+                outcome = dataclasses.replace(outcome, output=None, input=None, logs=None)
+            outcomes[wait.prediction_id] = outcome
             if len(outcomes) < len(waits):
                 if outcome is None or not self.hands_over:
                     return

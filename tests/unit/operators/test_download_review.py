@@ -64,3 +64,33 @@ def test_a_prediction_that_cannot_be_read_holds_up_no_other(
     outcome = runner.run(task, event=event, next_kwargs=outcome.next_kwargs)
     assert outcome.state == "deferred"
     assert {*ids} - {name.split(".")[0] for name in names(tmp_path) if name.endswith(".manifest.json")} == {ids[0]}
+
+
+def test_a_trigger_keeps_no_outputs_for_a_store(
+    comet: Emulator,
+    clock: Clock,
+    runner: TaskRunner,
+    create: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand pictures as data URIs would fill the triggerer, which others share: the store reads them itself."""
+    from airflow_provider_comet.triggers import prediction as triggers
+
+    kept: list[Any] = []
+    original = triggers.make_event
+
+    def make_event(outcomes: Any, **options: Any) -> Any:
+        kept.extend(outcomes.values())
+        return original(outcomes, **options)
+
+    monkeypatch.setattr(triggers, "make_event", make_event)
+    ids = [create(output=["data:text/plain;base64,QUJD"], logs="a long log") for _ in range(3)]
+    task = store(ids, tmp_path)
+    monkeypatch.setattr("airflow_provider_comet.triggers.task_wait.MAX_POLLED_ON_WORKER", 0)
+    outcome = runner.run(task)
+    event = event_of(outcome.trigger())
+    assert sorted(prediction.id for prediction in kept) == sorted(ids)
+    assert [(prediction.output, prediction.input, prediction.logs) for prediction in kept] == [(None, None, None)] * 3
+    outcome = runner.run(task, event=event, next_kwargs=outcome.next_kwargs)
+    assert [len(result["files"]) for result in outcome.result] == [1, 1, 1]
