@@ -91,7 +91,12 @@ class StoreAttempt:
             ) as self._writer,
         ):
             self.list_writer = ListWriter(
-                self._writer, self.progress, names=self.items.names, read=self._read, find_schema=find_schema
+                self._writer,
+                self.progress,
+                names=self.items.names,
+                read=self._read,
+                find_schema=find_schema,
+                is_final=is_final,
             )
             self.list_writer.errors.update(self._wait.errors)
             yield
@@ -109,6 +114,7 @@ class StoreAttempt:
         ended, named = self.progress.missing, {*result.outcomes, *result.not_carried}
         if not result.is_final:
             ended = [key for key in ended if key in named]
+        self.list_writer.store_delayed()
         self._store_ended(self._read_ended(result, ended))
         return self._wait_for_missing(CometError, is_known=bool(self.progress.stored), polls_first=False)
 
@@ -130,7 +136,7 @@ class StoreAttempt:
         for outcomes in ended:
             metrics.finished(outcomes.values())
             errors = {key: error for key, error in outcomes.items() if isinstance(error, CometError)}
-            # What a retry may cure is not remembered: the end of the task tries it once more.
+            # What a retry may cure is not remembered: it is read again.
             self._wait.errors.update({k: error for k, error in errors.items() if is_final(error)})
             self.list_writer.store(outcomes)
         if self.items.is_list:
@@ -138,7 +144,7 @@ class StoreAttempt:
 
     def _progress_line(self) -> str:
         """Return a line that says everything: Airflow begins the triggerer's log anew at each deferral."""
-        failed, missing = len(self.progress.failed), len(self.progress.missing)
+        failed, missing = len(self.progress.failed | self.progress.delayed), len(self.progress.missing)
         line = f"{len(self.progress.stored):,} of {len(self.items.ids):,} predictions are stored"
         line += f", {failed:,} could not be" if failed else ""
         if missing:

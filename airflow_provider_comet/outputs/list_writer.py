@@ -31,6 +31,7 @@ class ListWriter:
     :param read: returns predictions as the API describes them now, by id, or why they can't be read.
     :param find_schema: returns the schema of a model's output; it is called here, because threads can't read the
         connection that a folder of schemas may need.
+    :param is_final: whether no later try can help an error.
     :ivar results: the task's results for what is stored, by prediction id, as far as this process knows them.
     :ivar errors: why predictions could not be stored by this process, or why their waits have ended without a result.
     """
@@ -43,12 +44,14 @@ class ListWriter:
         names: Mapping[str, str],
         read: Callable[[Sequence[str]], Mapping[str, Outcome]],
         find_schema: Callable[[str], object],
+        is_final: Callable[[CometError], bool],
     ) -> None:
         self._writer = writer
         self._manifests = writer.manifests
         self._names = names
         self._read = read
         self._find_schema = find_schema
+        self._is_final = is_final
         self._known: dict[str, Sequence[StoredFile | None]] = {}
         self._unchecked: set[str] = set()
         self.progress = progress
@@ -86,12 +89,16 @@ class ListWriter:
         results: dict[str, Any] = {**outcomes, **dict(zip(ended, self._map(self._store, ended.items()), strict=True))}
         for key, result in results.items():
             if isinstance(result, CometError):
-                if key not in self.progress.failed:  # the end of the attempt tries it once more
+                if key not in self.progress.failed:  # the end of the attempt reads once more why
                     log.warning("%s", result)
                 self.errors[key] = result
-                self.progress.failed.add(key)
+                self.progress.note_error(key, is_final=self._is_final(result))
             else:
                 self._note_stored(key, result)
+
+    def store_delayed(self) -> None:
+        """Store what earlier processes could not store for now."""
+        self._read_and_store([key for key in self.progress.ids if key in self.progress.delayed])
 
     def finish(self) -> None:
         """Complete ``results`` and ``errors``: with what earlier processes have stored, and could not store.
@@ -132,8 +139,7 @@ class ListWriter:
 
     def _note_stored(self, key: str, result: dict[str, Any]) -> None:
         self.results[key] = result
-        self.progress.stored.add(key)
-        self.progress.failed.discard(key)
+        self.progress.note_stored(key)
         self.errors.pop(key, None)
 
     def _map(self, call: Callable[[T], R], items: Iterable[T]) -> list[R | CometError]:

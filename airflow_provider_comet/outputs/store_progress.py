@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+_BITMAPS = ("stored", "failed", "delayed")
 READ_AT_ONCE = 16
 """Predictions that are read before they are stored: the output of each may have megabytes, as a data URI."""
 
@@ -21,22 +22,46 @@ class StoreProgress:
 
     :param ids: each prediction once, in the task's order.
     :ivar stored: ids of those that are stored.
-    :ivar failed: ids of those that have ended and could not be stored. The end of the task tries them once more.
+    :ivar failed: ids of those that have ended and can't be stored. The end of the task reads once more why.
+    :ivar delayed: ids of those that have ended and could not be stored for now. Each return to a worker tries again.
     """
 
-    def __init__(self, ids: Sequence[str], stored: Iterable[str] = (), failed: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        stored: Iterable[str] = (),
+        failed: Iterable[str] = (),
+        delayed: Iterable[str] = (),
+    ) -> None:
         self.ids = ids
         self.stored = {*stored}
         self.failed = {*failed}
+        self.delayed = {*delayed}
 
     @property
     def missing(self) -> list[str]:
         """The predictions that have not ended, as far as the task knows."""
-        return [key for key in self.ids if key not in self.stored and key not in self.failed]
+        ended = self.stored | self.failed | self.delayed
+        return [key for key in self.ids if key not in ended]
+
+    def note_stored(self, key: str) -> None:
+        """Note that a prediction is stored."""
+        self.stored.add(key)
+        self.failed.discard(key)
+        self.delayed.discard(key)
+
+    def note_error(self, key: str, *, is_final: bool) -> None:
+        """Note that a prediction has ended and is not stored.
+
+        :param is_final: whether no later try can help.
+        """
+        self.failed.discard(key)
+        self.delayed.discard(key)
+        (self.failed if is_final else self.delayed).add(key)
 
     def to_kwargs(self) -> dict[str, str]:
-        """Return it as two bitmaps over the list, as hexadecimal numbers, with a digest of the list."""
-        return {"list": self._digest(), "stored": self._bitmap(self.stored), "failed": self._bitmap(self.failed)}
+        """Return it as bitmaps over the list, as hexadecimal numbers, with a digest of the list."""
+        return {"list": self._digest(), **{name: self._bitmap(getattr(self, name)) for name in _BITMAPS}}
 
     @classmethod
     def read(cls, ids: Sequence[str], kwargs: Mapping[str, Any] | None) -> Self | None:
@@ -45,7 +70,7 @@ class StoreProgress:
         if known.get("list") != progress._digest():
             return None
         try:
-            bitmaps = {name: int(known[name], 16) for name in ("stored", "failed")}
+            bitmaps = {name: int(known[name], 16) for name in _BITMAPS}
         except (KeyError, TypeError, ValueError):
             return None
         return cls(ids, **{name: _chosen(ids, bitmap) for name, bitmap in bitmaps.items()})

@@ -34,7 +34,7 @@ STORE_MUTANTS = (
     Mutant(
         "stored_again",
         "After a hand-over the store has forgotten what it has stored.",
-        (Change("outputs/store_progress.py", '"stored": self._bitmap(self.stored)', '"stored": self._bitmap({*()})'),),
+        (Change("outputs/store_progress.py", "self._bitmap(getattr(self, name))", "self._bitmap({*()})"),),
     ),
     Mutant(
         "hand_over_late",

@@ -93,6 +93,7 @@ def test_a_thousand_ids_go_through_the_database(
             "list",
             "stored",
             "failed",
+            "delayed",
             "output_path",
             "started_at",
             "deadline",

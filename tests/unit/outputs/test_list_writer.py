@@ -55,6 +55,7 @@ class World:
         """A process of the attempt, which knows what an earlier one has left."""
         from airflow.sdk import ObjectStoragePath
 
+        from airflow_provider_comet.airflow_errors import is_final
         from airflow_provider_comet.hooks.comet_replicate import CometReplicateHook
         from airflow_provider_comet.outputs.download import Downloader
         from airflow_provider_comet.outputs.list_writer import ListWriter
@@ -68,7 +69,14 @@ class World:
             Downloader(hook.config, sleep=self.clock.sleep, clock=self.clock.monotonic) as downloader,
             OutputWriter(folder, hook.get_prediction, downloader, **options) as writer,
         ):
-            yield ListWriter(writer, progress, names={"abc": "B-17"}, read=self._read, find_schema=lambda model: None)
+            yield ListWriter(
+                writer,
+                progress,
+                names={"abc": "B-17"},
+                read=self._read,
+                find_schema=lambda model: None,
+                is_final=is_final,
+            )
 
 
 @pytest.fixture
@@ -202,7 +210,7 @@ def test_a_repair_that_fails(world: World) -> None:
     progress = StoreProgress(IDS)
     with world.open(progress) as writer:
         writer.check()
-    assert (progress.stored, progress.failed, progress.missing) == ({"abc"}, {"def"}, ["ghi"])
+    assert (progress.stored, progress.delayed, progress.missing) == ({"abc"}, {"def"}, ["ghi"])
     assert "the data was removed" in str(writer.errors["def"])
 
 
@@ -222,7 +230,7 @@ def test_a_download_that_fails(world: World, caplog: pytest.LogCaptureFixture) -
     progress = StoreProgress(IDS)
     with world.open(progress) as writer:
         writer.store(world.predictions)
-    assert (progress.stored, progress.failed, progress.missing) == ({"abc", "ghi"}, {"def"}, [])
+    assert (progress.stored, progress.delayed, progress.missing) == ({"abc", "ghi"}, {"def"}, [])
     assert [*writer.errors] == ["def"]
     assert str(writer.errors["def"]) in caplog.text
 
@@ -232,9 +240,9 @@ def test_an_error_that_has_passed(world: World) -> None:
     progress = StoreProgress(["abc"])
     with world.open(progress) as writer:
         writer.store({"abc": CometError("no storage")})
-        assert ([*writer.errors], progress.failed) == (["abc"], {"abc"})
+        assert ([*writer.errors], progress.delayed) == (["abc"], {"abc"})
         writer.store({"abc": world.predictions["abc"]})
-    assert (writer.errors, progress.failed, progress.stored) == ({}, set(), {"abc"})
+    assert (writer.errors, progress.delayed, progress.stored) == ({}, set(), {"abc"})
 
 
 def test_a_manifest_that_can_not_be_read_at_the_end(world: World) -> None:
@@ -323,3 +331,20 @@ def test_schemas_are_read_in_the_thread_of_the_task(world: World) -> None:
         writer._find_schema = find_schema
         writer.store({**world.predictions, "ghi": CometError("not finished")})
     assert threads == [threading.current_thread()] * 2
+
+
+def test_what_failed_for_now_is_tried_at_each_return(world: World) -> None:
+    """A storage that was away for a moment keeps no result back until the last prediction has ended."""
+    progress = StoreProgress(IDS)
+    path = world.folder / "abc-0.webp"
+    path.mkdir()
+    with world.open(progress) as writer:
+        writer.store({"abc": world.predictions["abc"]})
+    assert (progress.delayed, progress.failed, progress.missing) == ({"abc"}, set(), IDS[1:])
+    path.rmdir()
+    later = StoreProgress.read(IDS, progress.to_kwargs())
+    assert later is not None
+    with world.open(later) as writer:
+        writer.store_delayed()
+    assert (later.stored, later.delayed, later.missing) == ({"abc"}, set(), IDS[1:])
+    assert path.read_bytes() == PICTURE

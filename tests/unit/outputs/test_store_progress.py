@@ -83,3 +83,17 @@ def test_no_id_leaves_with_it() -> None:
     """The list is in the task's own field; a copy of it could be another one after a clear."""
     kwargs = json.dumps(StoreProgress(IDS, IDS[:3], IDS[3:5]).to_kwargs())
     assert not any(key in kwargs for key in IDS)
+
+
+def test_an_error_that_passes_and_one_that_does_not() -> None:
+    """Both mean that the wait has ended; the last word about a prediction counts."""
+    progress = StoreProgress(["a", "b", "c"])
+    progress.note_error("a", is_final=False)
+    progress.note_error("b", is_final=True)
+    assert (progress.delayed, progress.failed, progress.missing) == ({"a"}, {"b"}, ["c"])
+    read = StoreProgress.read(["a", "b", "c"], progress.to_kwargs())
+    assert read is not None
+    assert (read.delayed, read.failed) == ({"a"}, {"b"})
+    progress.note_error("a", is_final=True)
+    progress.note_stored("b")
+    assert (progress.delayed, progress.failed, progress.stored) == (set(), {"a"}, {"b"})

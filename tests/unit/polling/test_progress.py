@@ -239,10 +239,10 @@ def test_what_has_ended_before_counts() -> None:
     progress = Progress(waits, ended_before=998)
     assert progress.on_result(waits[0], result_of(waits[0]), 0.0) == []
     ((_, text),) = progress.on_result(waits[1], result_of(waits[1]), 0.0)
-    assert text.startswith("998 of 1,000 predictions have finished (2 processing)")
+    assert text.startswith("998 of 1,000 predictions have finished (2 processing, 998 before)")
     progress.on_result(waits[0], result_of(waits[0], "succeeded"), 1.0)
     ((_, text),) = progress.on_result(waits[1], result_of(waits[1], "succeeded"), 1.5)
-    assert text.startswith("1,000 of 1,000 predictions have finished (2 succeeded)")
+    assert text.startswith("1,000 of 1,000 predictions have finished (2 succeeded, 998 before)")
 
 
 def test_the_last_of_a_list_is_counted_like_the_others() -> None:
@@ -250,14 +250,14 @@ def test_the_last_of_a_list_is_counted_like_the_others() -> None:
     (wait,) = new_waits(1)
     progress = Progress([wait], ended_before=2)
     assert progress.on_result(wait, result_of(wait), 0.0) == [
-        (logging.INFO, "2 of 3 predictions have finished (1 processing); the timeout comes in 3600 s")
+        (logging.INFO, "2 of 3 predictions have finished (1 processing, 2 before); the timeout comes in 3600 s")
     ]
     assert progress.on_result(wait, result_of(wait), 1.0) == []
     assert progress.heartbeat(wait, HEARTBEAT_SECONDS) == [
-        (logging.INFO, "2 of 3 predictions have finished (1 processing); the timeout comes in 3300 s")
+        (logging.INFO, "2 of 3 predictions have finished (1 processing, 2 before); the timeout comes in 3300 s")
     ]
     ((_, text),) = progress.on_result(wait, result_of(wait, "succeeded"), HEARTBEAT_SECONDS + 1)
-    assert text.startswith("3 of 3 predictions have finished (1 succeeded)")
+    assert text.startswith("3 of 3 predictions have finished (1 succeeded, 2 before)")
 
 
 def test_trouble_with_the_last_of_a_list_is_a_warning() -> None:

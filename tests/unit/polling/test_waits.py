@@ -155,5 +155,5 @@ def test_the_log_counts_what_has_ended_before() -> None:
         [(wait, (running(wait), 1.0, 1.0)) for wait in pending], chance=lambda: 0.5
     )
     assert [text for _, text in lines] == [
-        "40 of 42 predictions have finished (2 processing); the timeout comes in 3599 s"
+        "40 of 42 predictions have finished (2 processing, 40 before); the timeout comes in 3599 s"
     ]
