@@ -1,5 +1,6 @@
 """The same prompts, with every picture stored: as a mapped task group, and as a batch with and without a sensor."""
 
+import json
 import os
 from datetime import timedelta
 
@@ -11,12 +12,14 @@ from airflow_provider_comet.operators.prediction import CreatePredictionOperator
 from airflow_provider_comet.sensors.prediction import PredictionSensor
 
 MODEL = "black-forest-labs/flux-schnell"
-# Flat pictures: the emulator, which draws them on the same processors, draws these seven times faster than square ones.
-INPUTS = [
-    {"prompt": f"picture {number}", "aspect_ratio": "10:1"} for number in range(int(os.environ["BENCHMARK_PROMPTS"]))
-]
+PROMPTS = json.loads(os.environ["BENCHMARK_PROMPTS"])
 FOLDER = os.environ["BENCHMARK_FOLDER"]
 RETRY = {"retries": 2, "retry_delay": timedelta(seconds=1)}
+
+
+def inputs(way):
+    # Flat pictures: the emulator draws them on the same processors, and these seven times faster than square ones.
+    return [{"prompt": f"picture {number}", "aspect_ratio": "10:1"} for number in range(PROMPTS[way])]
 
 
 @dag(schedule=None, max_active_tasks=1000)
@@ -31,13 +34,13 @@ def mapped():
             task_id="store", prediction=wait.output, output_path=f"file://{FOLDER}/mapped", **RETRY
         )
 
-    picture.expand(input=INPUTS)
+    picture.expand(input=inputs("mapped"))
 
 
 @dag(schedule=None)
 def sensor():
     """Create a batch, wait in a single sensor, and store in a single task."""
-    create = CreatePredictionBatchOperator(task_id="create", model=MODEL, inputs=INPUTS)
+    create = CreatePredictionBatchOperator(task_id="create", model=MODEL, inputs=inputs("sensor"))
     wait = PredictionSensor(task_id="wait", prediction_id=create.output, **RETRY)
     DownloadPredictionOutputOperator(
         task_id="store", prediction=wait.output, output_path=f"file://{FOLDER}/sensor", **RETRY
@@ -47,7 +50,7 @@ def sensor():
 @dag(schedule=None)
 def store():
     """Create a batch, and store in a single task, which waits by itself."""
-    create = CreatePredictionBatchOperator(task_id="create", model=MODEL, inputs=INPUTS)
+    create = CreatePredictionBatchOperator(task_id="create", model=MODEL, inputs=inputs("store"))
     DownloadPredictionOutputOperator(
         task_id="store", prediction=create.output, output_path=f"file://{FOLDER}/store", **RETRY
     )
