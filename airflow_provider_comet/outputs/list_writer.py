@@ -53,7 +53,6 @@ class ListWriter:
         self._find_schema = find_schema
         self._is_final = is_final
         self._known: dict[str, Sequence[StoredFile | None]] = {}
-        self._unchecked: set[str] = set()
         self.progress = progress
         self.results: dict[str, dict[str, Any]] = {}
         self.errors: dict[str, CometError] = {}
@@ -67,7 +66,7 @@ class ListWriter:
         for key, files in zip(ids, self._map(self._manifests.check, ids), strict=True):
             if isinstance(files, CometError):
                 log.warning("%s", files)
-                self._unchecked.add(key)
+                self.progress.unchecked.add(key)
             elif files is not None:
                 in_part += [] if self._note_checked(key, files) else [key]
         if self.progress.stored:
@@ -120,8 +119,9 @@ class ListWriter:
 
     def _store(self, item: tuple[str, Any]) -> dict[str, Any]:
         key, outcome = item
-        if key in self._unchecked:
+        if key in self.progress.unchecked:
             self._known[key] = self._manifests.check(key) or ()
+            self.progress.unchecked.discard(key)
         known = self._known.get(key, ())
         files = [file for file in known if file is not None]
         if known and len(files) == len(known):

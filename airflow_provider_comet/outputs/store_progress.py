@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-_BITMAPS = ("stored", "failed", "delayed")
+_BITMAPS = ("stored", "failed", "delayed", "unchecked")
 READ_AT_ONCE = 16
 """Predictions that are read before they are stored: the output of each may have megabytes, as a data URI."""
 
@@ -24,6 +24,7 @@ class StoreProgress:
     :ivar stored: ids of those that are stored.
     :ivar failed: ids of those that have ended and can't be stored. The end of the task reads once more why.
     :ivar delayed: ids of those that have ended and could not be stored for now. Each return to a worker tries again.
+    :ivar unchecked: ids of those whose manifests could not be read: what is stored of them is not known.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class StoreProgress:
         stored: Iterable[str] = (),
         failed: Iterable[str] = (),
         delayed: Iterable[str] = (),
+        unchecked: Iterable[str] = (),
     ) -> None:
         self.ids = ids
         self.stored = {*stored}
         self.failed = {*failed}
         self.delayed = {*delayed}
+        self.unchecked = {*unchecked}
 
     @property
     def missing(self) -> list[str]:

@@ -77,6 +77,9 @@ def _of_wait(world: World, row: TaskInstance, predictions: list[Prediction], sin
         is_hidden = any(time >= prediction.ended_at for time, _ in faults)
         if world.kernel.now >= deadline and (prediction.ended_at > deadline - LAST_POLL_SECONDS or is_hidden):
             found.append("the time is up")
+        is_told_late = prediction.told_at is not None and prediction.told_at > deadline - LAST_POLL_SECONDS
+        if row.task_id == "store" and is_told_late and options["execution_timeout"]:
+            found.append("the time is up before it is stored")
     return found
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from tests.simulation.worker import Attempt
     from tests.simulation.world import World
 
-IN_TIME_SECONDS = 100.0
-"""So long after it is due a result may be stored: a poll a minute, a start, and the others that are stored with it."""
+IN_TIME_SECONDS = 140.0
+"""So long after it is due a result may be stored: a poll a minute, the first round of a new trigger (another minute), a
+start, and the others that are stored with it."""
 TOGETHER_SECONDS = 20.0
 """What one process stores, it stores within such a time."""
 PEACEFUL = ("post", "prediction", "retry", "resume", "poke", "XComs", "change_inputs", "lower_retries", "two")

@@ -94,6 +94,7 @@ def test_a_thousand_ids_go_through_the_database(
             "stored",
             "failed",
             "delayed",
+            "unchecked",
             "output_path",
             "started_at",
             "deadline",

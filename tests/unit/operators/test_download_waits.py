@@ -89,7 +89,7 @@ def test_what_goes_through_the_database(
     assert second.trigger().prediction_ids == [*ids[:7], *ids[8:]]
     assert second.next_kwargs["deadline"] == first.next_kwargs["deadline"]
     kept = {*second.next_kwargs} - {"started_at", "deadline", "key_from"}
-    assert kept == {"list", "stored", "failed", "delayed", "output_path"}
+    assert kept == {"list", "stored", "failed", "delayed", "unchecked", "output_path"}
     carried = json.dumps([event, second.next_kwargs, second.sent["trigger_kwargs"]])
     assert not [word for word in ("http", "SKU", "sha256", comet.api_key) if word in carried]
     assert len(json.dumps(second.next_kwargs)) < 400

@@ -348,3 +348,26 @@ def test_what_failed_for_now_is_tried_at_each_return(world: World) -> None:
         writer.store_delayed()
     assert (later.stored, later.delayed, later.missing) == ({"abc"}, set(), IDS[1:])
     assert path.read_bytes() == PICTURE
+
+
+def test_a_manifest_that_could_not_be_read_before_a_hand_over(world: World) -> None:
+    """The next process asks for it again before it stores anything: what is there is not fetched once more."""
+    progress = StoreProgress(["abc"])
+    with world.open(progress) as writer:
+        writer.store({"abc": world.predictions["abc"]})
+    manifest = world.folder / "abc.manifest.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    manifest.mkdir()
+    progress = StoreProgress(["abc"])
+    with world.open(progress) as writer:
+        writer.check()
+    assert (progress.unchecked, progress.missing) == ({"abc"}, ["abc"])
+    manifest.rmdir()
+    manifest.write_bytes(content)
+    later = StoreProgress.read(["abc"], progress.to_kwargs())
+    assert later is not None
+    with world.open(later) as writer:
+        writer.store({"abc": world.predictions["abc"]})
+    assert (later.stored, later.unchecked) == ({"abc"}, set())
+    assert fetched(world) == ["abc.webp"]
