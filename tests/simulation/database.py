@@ -37,7 +37,7 @@ class TaskInstance:
     :ivar id: another one for each try: what an old try sends is refused.
     :ivar processes: how many processes have run for it, resumes included.
     :ivar started_at: when its try began.
-    :ivar told_at: when it left a worker with what it was resumed with the last time.
+    :ivar told_by: the processes whose work it knows of by what it was resumed with the last time.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ class TaskInstance:
     processes: int = 0
     next_kwargs: dict[str, Any] | None = None
     started_at: float = 0.0
-    told_at: float = 0.0
+    told_by: tuple[Any, ...] = ()
     first_rescheduled_at: float | None = None
     store: dict[str, str] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)

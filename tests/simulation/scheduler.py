@@ -106,7 +106,7 @@ class Scheduler:
             row.errors.append(f"{type(attempt.error).__name__}: {attempt.error}")
         if state == "deferred":
             self.set_state(row, "deferred")
-            self.triggerers.defer(row, details)
+            self.triggerers.defer(row, details, (*attempt.told_by, attempt.process))
         elif state == "up_for_reschedule":
             row.first_rescheduled_at = row.first_rescheduled_at or row.started_at
             self.set_state(row, state)
@@ -124,12 +124,12 @@ class Scheduler:
         else:
             self.set_state(row, "failed")
 
-    def resume(self, row: TaskInstance, method: str, kwargs: dict[str, Any], told_at: float) -> None:
+    def resume(self, row: TaskInstance, method: str, kwargs: dict[str, Any], told_by: tuple[Process, ...]) -> None:
         """Let a deferred task instance run again.
 
-        :param told_at: when it has left these arguments.
+        :param told_by: the processes whose work these arguments know of.
         """
-        row.next_kwargs, row.told_at = {"__method__": method, **kwargs}, told_at
+        row.next_kwargs, row.told_by = {"__method__": method, **kwargs}, told_by
         self.set_state(row, "queued")
         self._later(self.world.kernel.now + 0.5, row, lambda: self.start(row, is_new_try=False))
 

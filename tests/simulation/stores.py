@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 IN_TIME_SECONDS = 140.0
 """So long after it is due a result may be stored: a poll a minute, the first round of a new trigger (another minute), a
 start, and the others that are stored with it."""
+COUNTED_SECONDS = 100.0
+"""A result that has been there for so long counts for a hand-over: a poll a minute, and a start."""
 TOGETHER_SECONDS = 20.0
 """What one process stores, it stores within such a time."""
 PEACEFUL = ("post", "prediction", "retry", "resume", "poke", "XComs", "change_inputs", "lower_retries", "two")
@@ -48,10 +50,7 @@ class Stores:
             return
         attempt = self._world.scheduler.attempt_of(process)
         is_found = any(time < attempt.began_at for time in self._complete.get(manifest, ()))
-        is_known = any(
-            other is process or (other.owner == process.owner and time < attempt.told_at)
-            for time, other in self._known.get(manifest, ())
-        )
+        is_known = any(other in (process, *attempt.told_by) for _, other in self._known.get(manifest, ()))
         self._require(not is_found and not is_known, f"{process.owner} stores once more what is stored: {path}")
 
     def wrote(self, process: Process, path: str) -> None:
@@ -82,7 +81,7 @@ class Stores:
         """Return whether a result has been there for so long that it counts for a hand-over, and is stored only now."""
         now, made = self._world.kernel.now, self._world.api.predictions[prediction_id]
         stored = self._known.get(f"{path_of(FOLDER)}/{prediction_id}{SUFFIX}", ())
-        is_old = max(attempt.began_at, made.ended_at) < now - IN_TIME_SECONDS and not made.is_bad
+        is_old = max(attempt.began_at, made.ended_at) < now - COUNTED_SECONDS and not made.is_bad
         return is_old and not any(time < now - TOGETHER_SECONDS for time, _ in stored)
 
     def _is_peaceful(self, attempt: Attempt) -> bool:

@@ -25,14 +25,17 @@ NOTICE_SECONDS = 5.0
 
 @dataclass
 class Row:
-    """A row of Airflow's table of triggers."""
+    """A row of Airflow's table of triggers.
+
+    :param told_by: the processes whose work its task instance knows of when it is resumed.
+    """
 
     number: int
     row: TaskInstance
     path: str
     kwargs: dict[str, Any]
     next_kwargs: dict[str, Any]
-    made_at: float
+    told_by: tuple[Process, ...]
     is_fired: bool = False
 
 
@@ -73,11 +76,11 @@ class Triggerers:
     def begin(self) -> None:
         self._add()
 
-    def defer(self, row: TaskInstance, details: dict[str, Any]) -> None:
+    def defer(self, row: TaskInstance, details: dict[str, Any], told_by: tuple[Process, ...]) -> None:
         """Take the trigger of a task instance that has left its worker."""
         kernel = self.world.kernel
         self._numbers += 1
-        trigger = Row(self._numbers, row, details["path"], details["kwargs"], details["next_kwargs"], kernel.now)
+        trigger = Row(self._numbers, row, details["path"], details["kwargs"], details["next_kwargs"], told_by)
         self._rows[trigger.number] = trigger
         kernel.call_at(kernel.now + START_SECONDS, lambda: self._assign(trigger))
         if details["timeout"] is not None:
@@ -184,7 +187,7 @@ class Triggerers:
                 kernel.call_at(kernel.now + event["seconds"], lambda: self._fire_again(trigger, kwargs))
 
     def _resume(self, trigger: Row, kwargs: dict[str, Any]) -> None:
-        self.scheduler.resume(trigger.row, "execute_complete", kwargs, trigger.made_at)
+        self.scheduler.resume(trigger.row, "execute_complete", kwargs, trigger.told_by)
 
     def _fire_again(self, trigger: Row, kwargs: dict[str, Any]) -> None:
         """Handle an event once more: two triggerers had the trigger, and one of them is late.
@@ -210,7 +213,7 @@ class Triggerers:
         from airflow.sdk.bases.operator import TriggerFailureReason
 
         self.world.met("deferral times out", trigger.row.name)
-        self.scheduler.resume(trigger.row, "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, trigger.made_at)
+        self.scheduler.resume(trigger.row, "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, trigger.told_by)
 
     def _met(self, label: str) -> None:
         for trigger in self._rows.values():

@@ -21,7 +21,7 @@ class Attempt:
 
     :ivar operator: the task, once it is made; a signal handler calls its ``on_kill``.
     :ivar began_at: when its try began.
-    :ivar told_at: until when it knows what processes before it have done; 0: it was told nothing.
+    :ivar told_by: the processes before it whose work it knows of.
     :ivar pushed: the keys of the XComs that it has left.
     :ivar outlet_events: what it tells of assets.
     """
@@ -36,7 +36,7 @@ class Attempt:
         self.error: BaseException | None = None
         self.struck: list[str] = []
         self.began_at = row.started_at
-        self.told_at = row.told_at if row.next_kwargs is not None else 0.0
+        self.told_by = row.told_by if row.next_kwargs is not None else ()
         self.pushed: list[str] = []
         self.outlet_events: Any = None
 
